@@ -1,0 +1,221 @@
+"""The table of experiments that everything else reads: where it came from, its variables, what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis import metrics, storage, vocabulary
+from analysis.design import level_text
+from analysis.errors import UserError
+from analysis.vocabulary import TARGETS, Target
+
+GRID = (
+    "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
+    "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
+    "checkpoint_on",
+)  # fmt: skip
+NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
+OPTIONAL = (
+    *GRID, *vocabulary.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
+    "problem", "skipped_images", "backbone_test_top1",
+)  # fmt: skip
+NAMES = {
+    "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
+    "id_dataset": ("id_classes", "images_per_class"),
+}
+CONTEXT = ("architecture", "id_dataset")
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Experiments with their outcomes and the variables that may explain them.
+
+    Attributes
+    ----------
+    frame : one row per experiment: ``backbone``, ``dataset``, a column per target and per variable.
+    targets : outcomes present, in the vocabulary's order.
+    variables : columns to attribute to (role treatment, more than one value).
+    context : columns that must be equal in a matched pair though they are not variables (ID dataset, …).
+    replicates : columns that only repeat (seed).
+    constant : variable → its only value.
+    accuracy, choice : how accuracies were chosen, in words; and by name, for our own tables.
+    notes : what a reader should know about this table, in words.
+    incomplete : curves that were left out, with the reason.
+    planned : curves that the sweep planned, if the table says so.
+    curves : per-layer data; None for a table that someone else made.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    title: str
+    targets: tuple[Target, ...]
+    variables: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    replicates: tuple[str, ...] = ()
+    constant: dict[str, object] = field(default_factory=dict)
+    accuracy: str = ""
+    choice: str = ""
+    notes: tuple[str, ...] = ()
+    incomplete: pd.DataFrame = field(default_factory=pd.DataFrame)
+    planned: int | None = None
+    curves: metrics.Curves | None = None
+
+    def narrowed(
+        self, *, targets: Sequence[str] = (), variables: Sequence[str] = (), group: str | None = None
+    ) -> Experiments:
+        """Keep only some targets and variables, or take another column as the backbone."""
+        known = {target.name: target for target in self.targets}
+        _check(targets, known, "--target", self.source)
+        available = (
+            *self.variables,
+            *(c for c in self.frame if c in GRID + vocabulary.DERIVED and c not in self.variables),
+        )
+        _check(variables, available, "--variables", self.source)
+        chosen = tuple(v for v in variables if self.frame[v].nunique() > 1) if variables else self.variables
+        frame = self.frame
+        if group is not None:
+            _check([group], frame.columns, "--group", self.source)
+            frame = frame.assign(backbone=frame[group].astype(str))
+        return replace(self, frame=frame, targets=tuple(known[t] for t in targets) or self.targets, variables=chosen)
+
+
+def _check(names: Sequence[str], valid: object, option: str, source: str) -> None:
+    options = list(valid)  # type: ignore[call-overload]
+    for name in names:
+        if name not in options:
+            raise UserError(f"{option} {name}: not in {source}; it has {', '.join(map(str, options)) or 'none'}")
+
+
+def read_sweep(results: str, *, accuracy: str) -> Experiments:
+    """Experiments of a finished sweep: the folder's ``probes.parquet``, or that file itself."""
+    uri = results if results.endswith(".parquet") else storage.join(results, storage.PROBES)
+    if not storage.exists(uri):
+        raise UserError(
+            f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
+        )
+    schema = storage.schema(uri)
+    missing = [name for name in NEEDED if name not in schema.names]
+    if missing:
+        raise UserError(f"{uri}: column {missing[0]} is missing; a probe table needs {', '.join(NEEDED)}")
+    wanted = [name for name in (*NEEDED, *OPTIONAL) if name in schema.names]
+    about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
+    varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
+    extra = [name for name in varied if name in schema.names and name not in wanted]
+    probes = storage.read_parquet(uri, [*wanted, *extra]).to_pandas()
+    if not len(probes):
+        raise UserError(f"{uri}: the table has no rows")
+    resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
+    probes["backbone"] = probes["weights_key"].astype(str) + "@" + resolution  # one download may serve several sizes
+    curves = metrics.collect(probes, accuracy=accuracy)
+    frame = metrics.experiments(curves, accuracy=accuracy)
+    if not len(frame):
+        raise UserError(f"{uri}: no complete OOD curve to analyse ({len(curves.incomplete)} curves are incomplete)")
+    frame = _without_nulls(frame)
+    variables, replicates, constant, notes = _variables(frame, varied)
+    missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
+    lost = pd.DataFrame(
+        {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
+    )
+    return Experiments(
+        frame=_labelled(frame, variables, replicates),
+        source=uri,
+        title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
+        targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
+        variables=variables,
+        context=tuple(c for c in CONTEXT if c in frame and c not in variables),
+        replicates=replicates,
+        constant=constant,
+        accuracy=metrics.ACCURACY_TEXT[accuracy],
+        choice=accuracy,
+        notes=tuple(notes + _broken_images(probes)),
+        incomplete=pd.concat([curves.incomplete, lost], ignore_index=True) if len(lost) else curves.incomplete,
+        planned=about.get("planned_curves"),
+        curves=curves,
+    )
+
+
+def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give a null a value where the contract says what it means: all images per class, or no ID training here."""
+    filled = {}
+    if "images_per_class" in frame and frame["images_per_class"].isna().any():
+        filled["images_per_class"] = frame["images_per_class"].astype(float).fillna(np.inf)
+    if "augmentation" in frame and frame["augmentation"].isna().any():
+        filled["augmentation"] = frame["augmentation"].fillna("downloaded")
+    return frame.assign(**filled)
+
+
+def _variables(
+    frame: pd.DataFrame, roles: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
+    """Treatments and replicates among the columns, what is constant, and notes on what was left out and why."""
+    candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *vocabulary.DERIVED) if c in frame]
+    varied = [c for c in candidates if frame[c].nunique() > 1]
+    role = {"seed": "replicate"} | roles
+    replicates = tuple(c for c in varied if role.get(c) == "replicate")
+    nuisances = [c for c in varied if role.get(c) == "nuisance"]
+    chosen = [c for c in varied if c not in replicates and c not in nuisances]
+    notes = [f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to" for c in nuisances]
+    for name, described_by in NAMES.items():
+        others = [c for c in described_by if c in chosen]
+        if name in chosen and others and _determined(frame, name, others):
+            chosen.remove(name)
+            words = ", ".join(vocabulary.label(c) for c in others)
+            notes.append(f"{vocabulary.label(name)} is not a variable of its own: {words} tell its values apart")
+    constant = {c: frame[c].dropna().iloc[0] for c in candidates if c not in varied and frame[c].notna().any()}
+    notes += [f"{vocabulary.label(c)} is unknown for some backbones" for c in chosen if frame[c].isna().any()]
+    return tuple(sorted(chosen)), replicates, constant, notes
+
+
+def _determined(frame: pd.DataFrame, name: str, others: list[str]) -> bool:
+    return bool((frame.groupby(others, dropna=False)[name].nunique(dropna=False) <= 1).all())
+
+
+def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequence[str]) -> pd.DataFrame:
+    """Add ``label``: what tells a backbone from the others, in words."""
+    hidden = set(vocabulary.DERIVED)
+    shown = [
+        c for c in GRID if c in frame and c not in replicates and frame[c].nunique(dropna=False) > 1 and c not in hidden
+    ]
+    if "architecture" in frame and "architecture" not in shown:
+        shown.insert(0, "architecture")
+    shown += [c for c in variables if c not in shown and c not in hidden]
+    return frame.assign(label=labels(frame, [*shown, *replicates]))
+
+
+def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Each row's backbone in words: its values of some columns; its name if there are no columns."""
+    backbones = frame.drop_duplicates("backbone")
+    parts = [[_word(c, value) for value in backbones[c]] for c in columns]
+    words = [", ".join(words) for words in zip(*parts, strict=True)] if parts else list(backbones["backbone"])
+    return frame["backbone"].map(dict(zip(backbones["backbone"], words, strict=True)))
+
+
+SHORT = {
+    "augmentation": "aug {}",
+    "resolution": "{} px",
+    "id_classes": "{} classes",
+    "images_per_class": "{} images/class",
+}
+
+
+def _word(column: str, value: object) -> str:
+    text = level_text(value)
+    if isinstance(value, str) and column != "augmentation":
+        return text  # a name speaks for itself
+    return SHORT.get(column, vocabulary.label(column) + " {}").format(text)
+
+
+def _broken_images(probes: pd.DataFrame) -> list[str]:
+    if "skipped_images" not in probes:
+        return []
+    per_dataset = probes.drop_duplicates("dataset").set_index("dataset")["skipped_images"]
+    return [
+        f"dataset {name}: {len(images)} broken images were skipped"
+        for name, images in per_dataset.items()
+        if images is not None and len(images)
+    ]

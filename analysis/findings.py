@@ -1,0 +1,349 @@
+"""Sentences from numbers. Each is built from the report's own entries and must be true for any table.
+
+A finding says: what, the number, its interval, how sure, and what it rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis import confounding
+from analysis.vocabulary import TARGETS, label
+
+Report = Mapping[str, Any]
+TOP = 3  # variables named in the findings
+
+
+def collect(report: Report) -> list[dict[str, str]]:
+    """All findings of a report, the most important first."""
+    found: list[dict[str, str]] = []
+    for part in (_tunnel, _claimed, _drivers, _reversals, _unsure, _confounded, _explained):
+        found += part(report)
+    return found
+
+
+def finding(text: str, *, number: str = "", interval: str = "", sure: str = "", basis: str = "") -> dict[str, str]:
+    """One finding; empty parts are not printed."""
+    return {"text": text, "number": number, "interval": interval, "sure": sure, "basis": basis}
+
+
+def amount(target: str, value: float, *, sign: bool = True) -> str:
+    """An effect in the target's printed unit."""
+    about = TARGETS[target]
+    text = f"{value * about.factor:{'+' if sign else ''}.{about.decimals}f}"
+    return f"{text} {about.unit}".strip()
+
+
+def span(target: str, low: float | None, high: float | None) -> str:
+    """A 95 % interval in the target's printed unit; empty without one."""
+    if low is None or high is None:
+        return ""
+    about = TARGETS[target]
+    return f"{low * about.factor:+.{about.decimals}f} to {high * about.factor:+.{about.decimals}f}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def count(n: int, word: str) -> str:
+    """'1 backbone', '2 backbones'."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def leading(report: Report) -> str | None:
+    """The target that the findings speak of: the first that could be attributed."""
+    return next((name for name, entry in report["targets"].items() if not entry["problem"]), None)
+
+
+def certain(entry: Mapping[str, Any]) -> bool:
+    """Whether both intervals of a slope exclude zero (the wider one where there is one)."""
+    bounds = [(entry["low"], entry["high"]), (entry["low_with_datasets"], entry["high_with_datasets"])]
+    known = [(low, high) for low, high in bounds if low is not None and high is not None]
+    return bool(known) and all(low > 0 or high < 0 for low, high in known)
+
+
+def _tunnel(report: Report) -> list[dict[str, str]]:
+    rows = [row for row in report["backbones"] if row["retained"] is not None]
+    if not rows:
+        return []
+    worst = min(rows, key=lambda row: row["retained"])
+    best = max(rows, key=lambda row: row["retained"])
+    mean = sum(row["retained"] for row in rows) / len(rows)
+    counts = {name: n for name, n in report["strengths"].items() if n}
+    if len(rows) == 1:
+        text = (
+            f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its tunnel "
+            f"effect is {worst['strength']}."
+        )
+    elif set(counts) == {"negligible"}:
+        text = f"No backbone shows a tunnel worth the name: all {len(rows)} keep at least 95 % of their best layer's accuracy on average."
+    else:
+        classes = listing([f"{name} in {n}" for name, n in counts.items()])
+        text = (
+            f"Of {len(rows)} backbones the tunnel effect is {classes}. On average the last layer keeps {mean:.1f} % of the "
+            f"best layer's accuracy on new datasets: from {worst['retained']:.1f} % ({worst['label']}) to "
+            f"{best['retained']:.1f} % ({best['label']})."
+        )
+    basis = f"{count(report['counts']['experiments'], 'experiment')}; {report['accuracy']}"
+    return [finding(text, number=f"{mean:.1f} %", basis=basis)]
+
+
+def _claimed(report: Report) -> list[dict[str, str]]:
+    rows = [row for row in report["backbones"] if row.get("tunnels_claimed") is not None]
+    if not rows:
+        return []
+    claimed, seen, n = (sum(row[key] for row in rows) for key in ("tunnels_claimed", "tunnels", "n_datasets"))
+    if seen == 0:
+        return [
+            finding(f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer.", basis=_BITS)
+        ]
+    text = f"Accuracy falls after its peak layer in {seen} of {count(n, 'experiment')}; in {claimed} the fall is larger than the noise of the test images."
+    return [
+        finding(
+            text, number=f"{claimed} of {n}", sure="the 95 % interval of the fall excludes zero in those", basis=_BITS
+        )
+    ]
+
+
+_BITS = "a paired bootstrap over test images, the peak layer as held-out images chose it"
+
+
+def _drivers(report: Report) -> list[dict[str, str]]:
+    """The settings whose direction is clear, largest first; settings that move together count as one."""
+    name = leading(report)
+    if name is None:
+        return []
+    entry = report["targets"][name]
+    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
+    singles = [
+        (s, [variable])
+        for variable, s in entry["slopes"].items()
+        if s["slope"] is not None and variable not in bundled and certain(s)
+    ]
+    bundles = [
+        (b, b["variables"]) for b in entry["bundles"] if b["low"] is not None and (b["low"] > 0 or b["high"] < 0)
+    ]
+    strongest = sorted(singles + bundles, key=lambda item: -abs(item[0]["slope"]))
+    return [_driver(report, name, slope, members) for slope, members in strongest[:TOP]]
+
+
+def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
+    about, axis = TARGETS[name], slope.get("axis", members[0])
+    others = [variable for variable in members if variable != axis]
+    together = (
+        f" (always together with {listing([label(o) for o in others])}: one effect for all of them)" if others else ""
+    )
+    verb, gloss = ("rises", f" ({about.more})") if slope["slope"] > 0 else ("falls", "")
+    text = (
+        f"{_capital(label(axis))} {slope['from']} → {slope['to']}{together}: {about.phrase} {verb} by about "
+        f"{amount(name, abs(slope['slope']), sign=False)}{gloss}."
+    )
+    matched = _matched(report, name, axis)
+    if matched:
+        text += f" {matched}"
+    blurred = sorted({o for o in _inseparable(report, axis)} - set(members))
+    if blurred:
+        text += f" The grid cannot tell it apart from {listing([label(o) for o in blurred])}."
+    sure = "clear: the 95 % interval excludes zero" + (
+        ", over settings and over settings × datasets" if slope.get("low_with_datasets") is not None else ""
+    )
+    basis = f"SHAP slope over {report['targets'][name]['n_design_points']} distinct settings"
+    return finding(
+        text,
+        number=amount(name, slope["slope"]),
+        interval=span(name, slope["low"], slope["high"]),
+        sure=sure,
+        basis=basis,
+    )
+
+
+def _matched(report: Report, target: str, variable: str) -> str:
+    """What matched pairs of backbones say of a variable's extremes."""
+    scale = report["variables"].get(variable)
+    rows = [
+        row for row in report["contrasts"]
+        if row["target"] == target and row["variable"] == variable and row["level"] == "backbone" and scale
+        and str(row["from"]) == scale["raw"][0] and str(row["to"]) == scale["raw"][1]
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    row, factor = rows[0], TARGETS[target].scale
+    where = (
+        f" ({listing([label(o) for o in row['together_with']])} moving too)"
+        if row["together_with"]
+        else " with all else equal"
+    )
+    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)})"
+    return f"{count(row['n_pairs'], 'pair')} of backbones{where} differ by {amount(target, row['mean_difference'] / factor)}{interval}."
+
+
+def _inseparable(report: Report, variable: str) -> list[str]:
+    about = report["confounding"]
+    return confounding.partners(about).get(variable, []) if about else []
+
+
+def _reversals(report: Report) -> list[dict[str, str]]:
+    name = leading(report)
+    if name is None:
+        return []
+    found = []
+    own = [r for r in report["reversals"] if r["target"] == name]
+    for variable in dict.fromkeys(r["variable"] for r in own):
+        candidates = [r for r in own if r["variable"] == variable and r["p"] is not None and r["p"] < 0.05]
+        if not candidates:
+            continue
+        best = min(candidates, key=lambda r: (len(r["within"]), r["p"]))
+        factor = TARGETS[name].scale
+        parts = [
+            f"{amount(name, w['mean_difference'] / factor)} {_at(best['partner'], w['level'])} ({count(w['n_pairs'], 'pair')} of backbones"
+            + ("" if w["low"] is None else f", {span(name, w['low'] / factor, w['high'] / factor)}")
+            + ")"
+            for w in best["within"]
+        ]
+        text = f"{_capital(label(variable))} {_level(best['from'])} → {_level(best['to'])} has opposite effects: {listing(parts)}. One number for both would hide it."
+        found.append(
+            finding(
+                text, sure=f"the two differ with p = {best['p']:.3f} (Welch)", basis="matched pairs, all else equal"
+            )
+        )
+    named = {r["variable"] for r in own if r["p"] is not None and r["p"] < 0.05}
+    for flip in report["targets"][name]["interactions"]["flips"]:
+        if flip["sure"] and flip["variable"] not in named:
+            named.add(flip["variable"])
+            parts = [f"{amount(name, w['slope'])} {_at(flip['partner'], w['level'])}" for w in flip["within"]]
+            text = f"The effect of {label(flip['variable'])} changes direction: {listing(parts)}."
+            found.append(
+                finding(
+                    text,
+                    sure="the intervals of both directions exclude zero",
+                    basis="SHAP slopes within the partner's values",
+                )
+            )
+    return found
+
+
+def _at(partner: str, level: str) -> str:
+    return f"for {level}" if partner == "family" else f"with {label(partner)} {level}"
+
+
+def _level(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _confounded(report: Report) -> list[dict[str, str]]:
+    about = report["confounding"]
+    if not about:
+        return []
+    found = []
+    givers: dict[str, list[tuple[str, ...]]] = {}
+    for dependence in about["dependences"]:
+        givers.setdefault(dependence["variable"], []).append(tuple(dependence["determined_by"]))
+    parts, mutual = [], set()
+    for variable, sets in givers.items():
+        twins = [by[0] for by in sets if len(by) == 1 and (variable,) in givers.get(by[0], [])]
+        for twin in twins:
+            if (twin, variable) not in mutual:
+                mutual.add((variable, twin))
+                parts.append(f"{label(variable)} and {label(twin)} always change together")
+        if not twins:
+            parts.append(f"{label(variable)} is determined by {listing([label(v) for v in sets[0]])}")
+    if parts:
+        text = (
+            f"Not identifiable in this grid: {'; '.join(parts)}. What is credited to the one may belong to the other."
+        )
+        found.append(finding(text, sure="exact in this table", basis="the design alone, whatever the outcomes"))
+    near = [p for p in about["pairs"] if p["confounded"]]
+    if near:
+        parts = [f"{label(p['first'])} with {label(p['second'])} ({p['rho']:+.2f})" for p in near[:4]]
+        found.append(
+            finding(
+                f"Strongly correlated settings: {listing(parts)}.",
+                sure="their shares cannot be separated reliably",
+                basis="correlation over backbones",
+            )
+        )
+    return found
+
+
+def _unsure(report: Report) -> list[dict[str, str]]:
+    name = leading(report)
+    if name is None:
+        return [
+            finding(f"{entry['label']} is not attributed to variables: {entry['problem']}.", sure="cannot be estimated")
+            for entry in report["targets"].values()
+        ]
+    entry = report["targets"][name]
+    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
+    slopes = [s for variable, s in entry["slopes"].items() if s["slope"] is not None and variable not in bundled]
+    slopes += [
+        {
+            **b,
+            "label": " with ".join(label(v) for v in b["variables"]),
+            "low_with_datasets": None,
+            "high_with_datasets": None,
+        }
+        for b in entry["bundles"]
+    ]
+    without = [s["label"] for s in slopes if s["low"] is None]
+    unsure = [s["label"] for s in slopes if s["low"] is not None and not certain(s)]
+    found = []
+    if unsure:
+        found.append(
+            finding(
+                f"The direction is open for {listing(unsure)}: the interval of the slope includes zero.",
+                sure="cannot tell from this table",
+                basis=f"bootstrap over {entry['n_design_points']} distinct settings",
+            )
+        )
+    if without:
+        strongest = max((s for s in slopes if s["low"] is None), key=lambda s: abs(s["slope"]))
+        found.append(
+            finding(
+                f"How sure the slopes of {listing(without)} are cannot be estimated from {entry['n_design_points']} distinct "
+                f"settings{_why_not(report)}; the largest is {strongest['label']} {strongest['from']} → {strongest['to']}.",
+                number=amount(name, strongest["slope"]),
+                sure="no interval",
+            )
+        )
+    return found
+
+
+def _why_not(report: Report) -> str:
+    return "" if report["protocol"]["bootstrap"] else " (no resampling was asked for)"
+
+
+def _explained(report: Report) -> list[dict[str, str]]:
+    name = leading(report)
+    if name is None or report["targets"][name]["r2_in_sample"] is None:
+        return []
+    entry = report["targets"][name]
+    inside, ceiling, outside = entry["r2_in_sample"], entry["r2_ceiling"], entry["r2_out_of_fold"]
+    text = (
+        f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted to; no function of "
+        f"them could explain more than {ceiling:.0%}."
+    )
+    if outside is None:
+        text += " How well they predict new settings cannot be estimated."
+    elif outside <= 0:
+        text += " On settings that were not fitted they predict no better than the mean does."
+    else:
+        text += f" On settings that were not fitted they explain {outside:.0%}."
+    shuffled = entry["r2_shuffled_95"]
+    if shuffled is not None:
+        verdict = "more" if inside > shuffled else "no more"
+        text += f" Outcomes shuffled between backbones reach up to {shuffled:.0%} in sample, so the fit explains {verdict} than chance would."
+    number = f"{inside:.2f} in sample" + ("" if outside is None else f", {outside:.2f} held out")
+    return [
+        finding(
+            text,
+            number=f"R² {number}",
+            basis=f"{entry['n_experiments']} experiments, {entry['n_design_points']} distinct settings",
+        )
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,135 @@
+"""What the report says of one target: fit, ceilings, slopes with intervals. Plain numbers, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis import attribution, confounding, design, interactions, resampling
+from analysis.attribution import Attribution, Task
+from analysis.interactions import Cut
+from analysis.resampling import CROSSED, POINTS, SHUFFLED, Draws
+from analysis.vocabulary import Target, part
+
+FIT_KEYS = (
+    "r2_in_sample", "r2_ceiling", "r2_out_of_fold", "r2_out_of_fold_by_backbone", "r2_leave_architecture_out", "r2_shuffled_95",
+)  # fmt: skip
+
+
+def number(value: float | None) -> float | None:
+    """A float for JSON: None instead of NaN and infinity."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def problem(job: Task) -> str | None:
+    """Why a target cannot be attributed at all; None if it can."""
+    points, names = job.design.n_points, job.design.names
+    if not names:
+        return "no variable takes more than one value in this table"
+    if points < 2:
+        return "all experiments with this outcome have the same settings"
+    if np.ptp(job.y_N) == 0:
+        return "the outcome is the same in every experiment"
+    return None
+
+
+def fit_quality(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[str, Any]:
+    """R² in sample, its ceiling, held out by distinct feature vector / backbone / architecture, and under shuffling."""
+    members = [
+        v for v, name in enumerate(job.design.names) if part(name) == "architecture" and name != "overparametrization"
+    ]
+    architecture_N = design.distinct(job.design.code_PV[:, members])[1][job.design.point_N]
+    shuffled = draws[SHUFFLED].r2_R if SHUFFLED in draws else np.array([])
+    return {
+        "r2_in_sample": number(fitted.r2_in_sample),
+        "r2_ceiling": number(fitted.r2_ceiling),
+        "r2_out_of_fold": number(attribution.held_out(job, job.design.point_N)),
+        "r2_out_of_fold_by_backbone": number(attribution.held_out(job, job.design.backbone_N)),
+        "r2_leave_architecture_out": number(
+            attribution.held_out(job, architecture_N, folds=len(job.x_PF)) if members else None
+        ),
+        "r2_shuffled_95": number(np.percentile(shuffled, 95)) if len(shuffled) else None,
+    }
+
+
+def slopes(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[str, dict[str, Any]]:
+    """One entry per variable, in the model's unit; the most important first."""
+    weight_P = job.counts()
+    importance_V = (weight_P / weight_P.sum()) @ np.abs(fitted.shap_PV)
+    rank_V = resampling.ranks(importance_V)
+    shares_V = resampling.rank_share(importance_V, draws[POINTS]) if POINTS in draws else None
+    entries = {}
+    for v in np.argsort(rank_V):
+        variable = job.design.variables[v]
+        value = float(fitted.slope_SV[:, v].mean())
+        low, high = _interval(draws, POINTS, v)
+        crossed_low, crossed_high = _interval(draws, CROSSED, v)
+        entries[variable.name] = {
+            "label": variable.label,
+            "part": part(variable.name),
+            "from": design.level_text(variable.levels[0]),
+            "to": design.level_text(variable.levels[-1]),
+            "levels": len(variable.levels),
+            "slope": number(value),
+            "low": low,
+            "high": high,
+            "low_with_datasets": crossed_low,
+            "high_with_datasets": crossed_high,
+            "seed_sd": number(fitted.slope_SV[:, v].std(ddof=1)) if len(fitted.slope_SV) > 1 else None,
+            "p_permutation": resampling.permutation_p(value, draws[SHUFFLED].slope_RV[:, v])
+            if SHUFFLED in draws
+            else None,
+            "mean_abs_shap": number(importance_V[v]),
+            "rank": int(rank_V[v]),
+            "rank_share": None if shares_V is None else number(shares_V[v]),
+            "level_effects": level_effects(job, fitted.shap_PV[:, v], v),
+        }
+    return entries
+
+
+def _interval(draws: Mapping[str, Draws], kind: str, v: int) -> tuple[float | None, float | None]:
+    return resampling.interval(draws[kind].slope_RV[:, v]) if kind in draws else (None, None)
+
+
+def level_effects(job: Task, shap_P: design.Array, v: int) -> list[dict[str, Any]]:
+    """Mean SHAP value of each level of a variable over its experiments."""
+    variable, weight_P = job.design.variables[v], job.counts()
+    code_L = np.sort(np.unique(job.design.code_PV[np.isfinite(job.design.code_PV[:, v]), v]))
+    if len(code_L) > 40:
+        return []
+    result = []
+    for level, position in zip(variable.levels, code_L, strict=False):
+        at = job.design.code_PV[:, v] == position
+        result.append(
+            {"level": design.level_text(level), "effect": number(np.average(shap_P[at], weights=weight_P[at]))}
+        )
+    return result
+
+
+def report(
+    target: Target, job: Task, fitted: Attribution, cuts: Sequence[Cut], draws: Mapping[str, Draws]
+) -> dict[str, Any]:
+    """Everything that the report says of one target."""
+    y_N = job.design.outcome_N
+    entries = slopes(job, fitted, draws)
+    for name, value in zip(job.design.names, confounding.interventional_slopes(job), strict=True):
+        entries[name]["slope_interventional"] = number(value)
+    spans = [
+        resampling.interval(draws[POINTS].cut_RK[:, k]) if POINTS in draws else (None, None) for k in range(len(cuts))
+    ]
+    return {
+        "label": target.label,
+        "unit": target.unit,
+        "n_experiments": len(y_N),
+        "n_backbones": len(job.design.point_B),
+        "n_design_points": job.design.n_points,
+        "mean": number(y_N.mean()),
+        "problem": None,
+        **fit_quality(job, fitted, draws),
+        "slopes": entries,
+        "parts": confounding.joint_parts(job, fitted, draws),
+        "bundles": interactions.report_bundles(job, fitted, cuts, spans),
+        "interactions": interactions.report(job, fitted, cuts, spans),
+    }

@@ -1,0 +1,120 @@
+"""Names that the pages use: targets and the variables known by name. Any other column works too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """One outcome of an experiment.
+
+    Attributes
+    ----------
+    phrase : the label as the subject of a sentence.
+    scale : the model is fitted to value / scale ([H24] A.9 divides % retained by 100).
+    unit, factor : how the page prints an effect: effect × factor, then the unit.
+    more : what a higher value means, in plain words.
+    """
+
+    name: str
+    label: str
+    phrase: str
+    scale: float
+    unit: str
+    factor: float
+    decimals: int
+    more: str
+    meaning: str
+
+
+TARGETS: Mapping[str, Target] = {
+    "retained": Target(
+        "retained",
+        "% of OOD accuracy retained",
+        "the share of OOD accuracy retained",
+        100.0,
+        "points",
+        100.0,
+        1,
+        "weaker tunnel",
+        "Accuracy of a linear probe on the last layer, as a percentage of the best layer's, on a dataset the "
+        "backbone was not trained on. 100 means no tunnel.",
+    ),
+    "pearson": Target(
+        "pearson",
+        "ID–OOD Pearson correlation",
+        "the ID–OOD correlation",
+        1.0,
+        "",
+        1.0,
+        3,
+        "the curves agree more",
+        "Correlation over layers between probe accuracy on the training (ID) dataset and on the new (OOD) one. "
+        "1 means that layers good for one are good for the other.",
+    ),
+    "alignment": Target(
+        "alignment",
+        "ID/OOD alignment",
+        "the ID/OOD alignment",
+        1.0,
+        "",
+        1.0,
+        3,
+        "better on both",
+        "Product of the last layer's accuracy above chance on the ID and on the OOD dataset.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a variable by its name.
+
+    Attributes
+    ----------
+    part : ``architecture``, ``data`` or ``training``: the group whose joint attribution is reported.
+    order : levels from low to high, where the values are words.
+    """
+
+    label: str
+    part: str
+    order: tuple[str, ...] = ()
+
+
+KNOWN: Mapping[str, Known] = {
+    "resolution": Known("input resolution (px)", "data"),
+    "augmentation": Known("augmentation", "data", ("off", "on", "strong")),
+    "id_classes": Known("ID classes", "data"),
+    "images_per_class": Known("images per class", "data"),
+    "id_dataset": Known("ID dataset", "data"),
+    "id_images": Known("ID training images", "data"),
+    "spatial_reduction": Known("spatial reduction φ", "architecture"),
+    "stem": Known("stem size", "architecture"),
+    "family": Known("CNN vs ViT", "architecture", ("CNN", "ViT")),
+    "overparametrization": Known("over-parametrization γ", "architecture"),
+    "depth": Known("depth", "architecture"),
+    "architecture": Known("architecture", "architecture"),
+    "width": Known("width", "architecture"),
+    "pretraining": Known("pretraining", "training"),
+    "epochs": Known("epochs", "training"),
+    "lr": Known("learning rate", "training"),
+    "weight_decay": Known("weight decay", "training"),
+    "batch_size": Known("batch size", "training"),
+    "label_smoothing": Known("label smoothing", "training"),
+    "warmup_epochs": Known("warm-up epochs", "training"),
+}
+
+DERIVED = ("spatial_reduction", "stem", "family", "overparametrization", "depth")
+PARTS = ("data", "architecture", "training")
+
+
+def label(name: str) -> str:
+    """Plain name of a variable; an unknown column is its own label."""
+    return KNOWN[name].label if name in KNOWN else name.replace("_", " ")
+
+
+def part(name: str) -> str:
+    """Group of a variable; an unknown column counts as training."""
+    return KNOWN[name].part if name in KNOWN else "training"

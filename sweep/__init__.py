@@ -1,0 +1,1 @@
+"""Grid, backbones, embeddings, linear probes and the table they fill."""

@@ -1,0 +1,167 @@
+"""The weights of a cell: loaded from the store, from named weights, or trained and put into the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from sweep.augment import AUGMENTATIONS
+from sweep.batches import AugmentedImages, PlainImages
+from sweep.catalogue import DATASETS
+from sweep.data.library import Library
+from sweep.grid import Backbone, Keyring, variables
+from sweep.measure import measured
+from sweep.models import build_backbone, normalization
+from sweep.pretrain import Checkpoints, ImageSource, Labelled, Trained, pretrain
+from sweep.seeds import derive_seed
+from sweep.store import Store
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How weights came about; None where they were downloaded and nobody knows.
+
+    Attributes
+    ----------
+    trained_on : images.
+    epoch : whose weights were kept, 1 is the first.
+    heldout_top1, test_top1 : of the backbone's own classifier, in [0, 1].
+    seconds, peak_bytes : of ID training.
+    """
+
+    trained_on: int | None = None
+    epoch: int | None = None
+    heldout_top1: float | None = None
+    test_top1: float | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone with its weights in place, and how they came about."""
+
+    model: nn.Module
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What obtaining weights needs besides the backbone itself."""
+
+    store: Store
+    library: Library
+    keys: Keyring
+    weights_files: Mapping[str, str]  # name → path of a local checkpoint
+    device: torch.device
+    loader_workers: int = 0
+    on_epoch: Callable[[int, int], None] = lambda _done, _total: None
+
+
+def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
+    """A backbone ready to embed: named weights, finished weights of the store, or trained now."""
+    if backbone.recipe is None:
+        return _named(backbone, shop)
+    key = shop.keys.weights(backbone)
+    stem = f"weights/{key}"
+    if not shop.store.exists(f"{stem}.json"):  # written last: the weights are complete
+        _train(backbone, shop, key, stem)
+    model = _build(backbone, shop)
+    model.load_state_dict(safetensors.torch.load(shop.store.get(f"{stem}.safetensors")))
+    return Weights(model, Facts(**json.loads(shop.store.get(f"{stem}.json"))["facts"]))
+
+
+def _named(backbone: Backbone, shop: Workshop) -> Weights:
+    images = DATASETS[backbone.id_dataset].pretraining_images if backbone.id_dataset in DATASETS else None
+    return Weights(_build(backbone, shop), Facts(trained_on=images))
+
+
+def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+    return build_backbone(
+        backbone.architecture,
+        classes=backbone.id_classes,
+        resolution=backbone.resolution,
+        width=backbone.width,
+        pretraining=backbone.pretraining,
+        weights_file=shop.weights_files.get(backbone.pretraining),
+        seed=derive_seed("init", shop.keys.weights(backbone)),
+    )
+
+
+def _train(backbone: Backbone, shop: Workshop, key: str, stem: str) -> None:
+    """Train and publish: weights first, then the JSON that says they are complete; the checkpoint goes last."""
+    checkpoint = f"checkpoints/{key}.pt"
+    source, heldout, test = _training_data(backbone, shop)
+    mean, std = normalization(backbone.architecture, backbone.pretraining)
+    assert backbone.recipe is not None
+    with measured(shop.device) as cost:
+        trained = pretrain(
+            _build(backbone, shop),
+            source,
+            heldout=heldout,
+            test=test,
+            recipe=backbone.recipe,
+            key=key,
+            mean=mean,
+            std=std,
+            device=shop.device,
+            checkpoints=Checkpoints(
+                load=lambda: shop.store.get(checkpoint) if shop.store.exists(checkpoint) else None,
+                save=lambda data: shop.store.put(checkpoint, data),
+            ),
+            on_epoch=shop.on_epoch,
+        )
+    facts = Facts(
+        trained_on=len(source.labels_N),
+        epoch=trained.epoch,
+        heldout_top1=trained.heldout_top1,
+        test_top1=trained.test_top1,
+        seconds=trained.seconds,
+        peak_bytes=cost.peak_bytes,
+    )
+    state = {name: value.contiguous() for name, value in trained.state.items()}
+    shop.store.put(f"{stem}.safetensors", safetensors.torch.save(state))
+    shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop).encode())
+    shop.store.delete(checkpoint)
+
+
+def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop) -> str:
+    about = {
+        "backbone": variables(backbone),
+        "images": shop.keys.selection(backbone),
+        "facts": asdict(facts),
+        "history": trained.history,
+    }
+    return json.dumps(about, indent=1)
+
+
+def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
+    """ID training images under the backbone's augmentation, its held-out part, and its test set."""
+    recipe, name = backbone.recipe, backbone.id_dataset
+    assert recipe is not None
+    chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+    images = shop.library.images(name, backbone.resolution, **chosen)
+    fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
+    positions_N = np.flatnonzero(fit_N)
+    labels_N = images.train_labels_N[positions_N]
+    augmentation = AUGMENTATIONS[str(backbone.augmentation)]
+    source: ImageSource
+    if augmentation.source == "evaluation":
+        source = PlainImages(images.train_NHWC, labels_N, positions_N)
+    else:
+        source = AugmentedImages(
+            shop.library.training_images(name, backbone.resolution, **chosen),
+            labels_N,
+            positions_N,
+            transform=augmentation.build(backbone.resolution),
+            workers=shop.loader_workers,
+        )
+    held_N = np.flatnonzero(images.heldout_N)
+    heldout = Labelled(images.train_NHWC[held_N], images.train_labels_N[held_N])
+    return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)

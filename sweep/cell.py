@@ -1,0 +1,277 @@
+"""One backbone from start to finish: weights, then for each missing curve embeddings, probes and rows.
+
+Plain functions; nothing here knows Ray. What fails is recorded beside the probes and the other curves go on;
+only errors that another attempt may cure (I/O) leave this file, for the driver to try again.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sweep import table
+from sweep.backbone import Weights, Workshop, obtain_weights
+from sweep.data.library import Images, Library
+from sweep.embed import cached, embed
+from sweep.grid import Curve, derived, variables
+from sweep.measure import Cost, device_name, measured
+from sweep.models import ProbedLayer, normalization, probed_layers
+from sweep.probes import ProbeData, ProbeResult, fit_probes
+from sweep.progress import Progress
+from sweep.representation import numerical_rank
+from sweep.seeds import derive_seed
+from sweep.store import Store
+from sweep.task import CellResult, CellTask, failure_record
+
+TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
+
+
+def run_cell(task: CellTask) -> CellResult:
+    """Bring one backbone's missing curves into the table.
+
+    Raises
+    ------
+    OSError
+        From storage; finished curves are kept, another call does the rest.
+    """
+    torch.set_num_threads(task.threads)
+    device = torch.device("cuda" if task.gpu else "cpu")
+    store = Store(task.store_uri)
+    backbone = task.cell.backbone
+    missing = [c for c in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{task.keys.curve(c)}.parquet")]
+    with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
+        started = time.monotonic()
+        try:
+            weights = obtain_weights(backbone, _workshop(task, store, device, progress))
+        except TRANSIENT:
+            raise
+        except Exception as error:
+            for curve in missing:
+                _record_failure(task, store, curve, "pretrain", error, time.monotonic() - started)
+            return CellResult((), tuple(map(task.keys.curve, missing)))
+        done: list[str] = []
+        failed: list[str] = []
+        for number, curve in enumerate(missing):
+            progress.say("probing", number, len(missing), detail=curve.dataset)
+            succeeded = run_curve(task, curve, weights, store, device)
+            (done if succeeded else failed).append(task.keys.curve(curve))
+    return CellResult(tuple(done), tuple(failed))
+
+
+def _workshop(task: CellTask, store: Store, device: torch.device, progress: Progress) -> Workshop:
+    return Workshop(
+        store=store,
+        library=_library(task),
+        keys=task.keys,
+        weights_files=task.weights_files,
+        device=device,
+        loader_workers=task.loader_workers,
+        on_epoch=lambda done, total: progress.say("training", done, total),
+    )
+
+
+def _library(task: CellTask) -> Library:
+    return Library(task.datasets, task.cache_dir, task.keys.split_seed, task.keys.holdout)
+
+
+def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, device: torch.device) -> bool:
+    """Embed, probe and publish one curve; an error becomes a failure record and False."""
+    started, stage = time.monotonic(), "data"
+    try:
+        images = probe_images(_library(task), curve)
+        publish_split(store, curve, images)
+        stage = "embed"
+        kept = Path(task.cache_dir) / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
+        embedded = embed_curve(curve, weights, images, device, kept=kept)
+        stage = "probe"
+        fitted = probe_curve(task, curve, images, embedded, device)
+        stage = "write"
+        rows = make_rows(task, curve, weights, images, embedded, fitted, device)
+        table.write_fragment(store, task.keys.curve(curve), rows)
+    except TRANSIENT:
+        raise
+    except Exception as error:
+        _record_failure(task, store, curve, stage, error, time.monotonic() - started)
+        return False
+    return True
+
+
+def probe_images(library: Library, curve: Curve) -> Images:
+    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
+    backbone = curve.backbone
+    if not curve.is_id:
+        return library.images(curve.dataset, backbone.resolution)
+    return library.images(
+        curve.dataset,
+        backbone.resolution,
+        classes=backbone.id_classes,
+        images_per_class=backbone.images_per_class,
+    )
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of one curve, one (N, D) tensor per layer."""
+
+    layers: list[ProbedLayer]
+    train: list[torch.Tensor]
+    test: list[torch.Tensor]
+    cost: Cost
+
+
+def publish_split(store: Store, curve: Curve, images: Images) -> None:
+    """A split of our own making goes with the results: which images were tested on, and in which order."""
+    name = f"splits/{images.fingerprint}.json"
+    if images.split_note != "official" and not store.exists(name):
+        split = {"dataset": curve.dataset, "split": images.split_note, "test": images.test_names}
+        store.put(name, json.dumps(split, indent=0).encode())
+
+
+def embed_curve(
+    curve: Curve, weights: Weights, images: Images, device: torch.device, *, kept: Path | None = None
+) -> Embedded:
+    """Embeddings of every layer for the curve's training and test images.
+
+    Parameters
+    ----------
+    kept : file (without ending) of the embedding cache; read if it is there, written if not. None: no cache.
+    """
+    backbone = curve.backbone
+    model: nn.Module = weights.model.eval().to(device)
+    layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
+    mean, std = normalization(backbone.architecture, backbone.pretraining)
+
+    def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
+        file = kept and kept.with_suffix(f".{part}.safetensors")
+        return cached(file, lambda: embed(model, layers, pixels_NHWC, mean=mean, std=std, device=device))
+
+    with measured(device) as cost:
+        train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)
+    return Embedded(layers, train, test, cost)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Probes of one curve and the rank of each layer; rank None where embeddings are not finite."""
+
+    results: list[ProbeResult]
+    ranks: list[int | None]
+    seed: int
+    cost: Cost
+
+
+def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
+    """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches."""
+    seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
+    data = ProbeData(
+        train=[emb_ND.to(device) for emb_ND in embedded.train],
+        train_labels_N=torch.from_numpy(images.train_labels_N).to(device),
+        heldout_N=torch.from_numpy(images.heldout_N).to(device),
+        test=[emb_ND.to(device) for emb_ND in embedded.test],
+        test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
+        classes=images.classes,
+        layer_names=[layer.name for layer in embedded.layers],
+    )
+    with measured(device) as cost:
+        results = fit_probes(data, curve.probe, seed=seed)
+        ranks = [
+            numerical_rank(emb_ND, threshold=task.keys.rank_threshold) if torch.isfinite(emb_ND).all() else None
+            for emb_ND in data.train
+        ]
+    return Fitted(results, ranks, seed, cost)
+
+
+def make_rows(
+    task: CellTask,
+    curve: Curve,
+    weights: Weights,
+    images: Images,
+    embedded: Embedded,
+    fitted: Fitted,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Rows of the probe table, one per layer; see :mod:`sweep.schema` for every column."""
+    shared = {
+        "curve_key": task.keys.curve(curve),
+        "embedding_key": task.keys.embedding(curve),
+        "weights_key": task.keys.weights(curve.backbone),
+        **variables(curve.backbone),
+        **derived(curve.backbone, weights.facts.trained_on),
+        **_dataset_columns(curve, images),
+        **{f"probe_{key}": value for key, value in curve.probe.model_dump().items()},
+        "probe_seed": fitted.seed,
+        **_backbone_and_cost(weights, embedded, fitted),
+        **task.provenance,
+        "device": device_name(device),
+        "host": socket.gethostname(),
+        "finished_at": datetime.now(UTC),
+    }
+    last = len(embedded.layers)
+    return [
+        shared
+        | {
+            "layer": number,
+            "layer_name": layer.name,
+            "layer_width": layer.width,
+            "position": (number - 1) / (last - 1) if last > 1 else 1.0,
+            "is_penultimate": number == last,
+            "rank": rank,
+            **_accuracies(result),
+        }
+        for number, (layer, result, rank) in enumerate(
+            zip(embedded.layers, fitted.results, fitted.ranks, strict=True), start=1
+        )
+    ]
+
+
+def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
+    return {
+        "dataset": curve.dataset,
+        "is_id": curve.is_id,
+        "dataset_fingerprint": images.fingerprint,
+        "classes": images.classes,
+        "chance": 1 / images.classes,
+        "n_train": len(images.train_labels_N),
+        "n_heldout": int(images.heldout_N.sum()),
+        "n_test": len(images.test_labels_N),
+        "skipped_images": list(images.skipped),
+    }
+
+
+def _backbone_and_cost(weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
+    facts = weights.facts
+    return {
+        "backbone_heldout_top1": facts.heldout_top1,
+        "backbone_test_top1": facts.test_top1,
+        "backbone_epoch": facts.epoch,
+        "pretrain_seconds": facts.seconds,
+        "pretrain_peak_bytes": facts.peak_bytes,
+        "embed_seconds": embedded.cost.seconds,
+        "embed_peak_bytes": embedded.cost.peak_bytes,
+        "probe_seconds": fitted.cost.seconds,
+        "probe_peak_bytes": fitted.cost.peak_bytes,
+    }
+
+
+def _accuracies(result: ProbeResult) -> dict[str, Any]:
+    if result.problem is not None:
+        return {"problem": result.problem}
+    names = (
+        "top1 top1_last top1_best top5 heldout_top1 train_top1 test_loss heldout_loss train_loss "
+        "epoch_chosen epoch_best correct"
+    )
+    row = {name: getattr(result, name) for name in names.split()}
+    return row | {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+
+
+def _record_failure(task: CellTask, store: Store, curve: Curve, stage: str, error: Exception, seconds: float) -> None:
+    table.write_failure(store, failure_record(task.keys.curve(curve), curve, stage, error, seconds))

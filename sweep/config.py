@@ -1,0 +1,167 @@
+"""The configuration as frozen, documented models.
+
+Only shapes and types are checked here; what needs knowledge of the catalogue (does this architecture exist,
+has that dataset so many classes) is in :mod:`sweep.config_check`, and reading YAML in :mod:`sweep.config_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+All = Literal["all"]
+Role = Literal["treatment", "nuisance", "replicate"]
+SCRATCH = "scratch"
+
+
+def _as_tuple(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+T = TypeVar("T")
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class Model(BaseModel):
+    """Base of every part of a config: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(Model):
+    """How a backbone is trained on its ID dataset ([H24] A.3, protocol §4)."""
+
+    epochs: PositiveInt = 100
+    lr: Positive = 1e-2
+    weight_decay: NonNegative = 5e-2
+    batch_size: PositiveInt = 512
+    label_smoothing: Smoothing = 0.1
+    warmup_epochs: NonNegativeInt = 5
+    train_on: Literal["fit", "all"] = "fit"  # "fit": without the held-out part; "all": every training image
+    checkpoint_on: Literal["heldout", "test", "last"] = "heldout"  # which epoch's weights are kept
+
+
+class Probe(Model):
+    """How a linear probe is fitted ([H24] A.4, protocol §6)."""
+
+    solver: Literal["adamw"] = "adamw"
+    epochs: PositiveInt = 30
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    batch_size: PositiveInt = 128
+    label_smoothing: Smoothing = 0.1
+    standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+
+
+class Rule(Model):
+    """Settings for the backbones that ``when`` describes; later rules win over earlier ones."""
+
+    when: Mapping[str, Some[Any]]
+    recipe: Mapping[str, Any] = Field(default_factory=dict)
+    probe: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Block(Model):
+    """One product block of the grid: every list is crossed with every other."""
+
+    architecture: Some[str]
+    id_dataset: Some[str]
+    id_classes: Some[PositiveInt | All] = ("all",)
+    images_per_class: Some[PositiveInt | All] = ("all",)
+    resolution: Some[PositiveInt] = (32,)
+    augmentation: Some[str] | None = None  # default "off"; must be absent with downloaded weights
+    pretraining: Some[str] = (SCRATCH,)
+    seed: Some[NonNegativeInt] = (0,)
+    width: Some[Positive] = (1.0,)
+    # any recipe key may be varied too
+    epochs: Some[PositiveInt] | None = None
+    lr: Some[Positive] | None = None
+    weight_decay: Some[NonNegative] | None = None
+    batch_size: Some[PositiveInt] | None = None
+    label_smoothing: Some[Smoothing] | None = None
+    warmup_epochs: Some[NonNegativeInt] | None = None
+    train_on: Some[Literal["fit", "all"]] | None = None
+    checkpoint_on: Some[Literal["heldout", "test", "last"]] | None = None
+    probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
+
+
+class DatasetEntry(Model):
+    """A dataset of this config: a built-in generator, or an ImageFolder tree / tar."""
+
+    path: str | None = None  # tree or .tar/.tar.gz, relative to data_root
+    generator: str | None = None  # a built-in family under another name or with other parameters
+    classes: PositiveInt | None = None
+    train: PositiveInt | None = None  # declared sizes let --plan count without the files
+    test: PositiveInt | None = None
+    train_per_class: PositiveInt | None = None  # built-in: how many to make; folder: at most so many
+    test_per_class: PositiveInt | None = None
+    size: PositiveInt | None = None  # px, built-ins only
+    seed: NonNegativeInt = 0
+    test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+
+
+class WeightsEntry(Model):
+    """A local checkpoint that ``pretraining`` may name."""
+
+    path: str  # .safetensors or .pt, relative to data_root
+    title: str | None = None
+    trained_on: PositiveInt | None = None  # training images, for γ
+
+
+class Resources(Model):
+    """What one backbone's task takes. ``auto`` is resolved against the cluster before submitting."""
+
+    cpus: PositiveInt = 1
+    gpus: NonNegative | Literal["auto"] = "auto"
+    threads: PositiveInt = 1  # torch threads; fixed here, so that results do not depend on the worker count
+    max_in_flight: PositiveInt | Literal["auto"] = "auto"
+    retries: NonNegativeInt = 3  # dead workers, I/O errors
+    loader_workers: NonNegativeInt = 0  # processes that augment training images
+
+
+class Config(Model):
+    """A sweep: what is trained, on what, how, and on which datasets every layer is probed."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    grid: Annotated[tuple[Block, ...], Field(min_length=1)]
+    probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    recipe: Recipe = Recipe()
+    probe: Probe = Probe()
+    rules: tuple[Rule, ...] = ()
+    roles: Mapping[str, Role] = Field(default_factory=dict)
+    datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
+    weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
+    layers: Mapping[str, str] = Field(default_factory=dict)  # architecture → regular expression on module paths
+    data_root: str | None = None  # default: the directory of the config file
+    cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
+    holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
+    split_seed: NonNegativeInt = 0  # which classes and images a subset takes
+    rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
+    keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
+    resources: Resources = Resources()
+
+
+RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)
+PROBE_KEYS: tuple[str, ...] = tuple(Probe.model_fields)
+DESIGN_KEYS: tuple[str, ...] = (
+    "architecture",
+    "id_dataset",
+    "id_classes",
+    "images_per_class",
+    "resolution",
+    "augmentation",
+    "pretraining",
+    "seed",
+    "width",
+)
+GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
+DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}

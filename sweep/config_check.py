@@ -1,0 +1,223 @@
+"""What a config asks for against what there is: names, sizes, combinations. Nothing heavy is imported.
+
+Each check yields :class:`~sweep.config_file.Problem` with the key path, the value and the valid choices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweep import catalogue
+from sweep.config import GRID_VARIABLES, PROBE_KEYS, RECIPE_KEYS, SCRATCH, Block, Config, Probe, Recipe
+from sweep.config_file import KeyPath, Problem
+from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
+
+
+def check(config: Config, *, need_data: bool = False) -> list[Problem]:
+    """All problems of a config that pydantic cannot see.
+
+    Parameters
+    ----------
+    need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
+    """
+    problems = [*_names(config), *_rules(config), *_datasets(config)]
+    if not problems:
+        for number, block in enumerate(config.grid):
+            problems += [
+                *_weights(config, block, number),
+                *_shapes(block, number),
+                *_counts(config, block, number),
+            ]
+            problems += _recipes(config, block, number)
+    if not problems and need_data:
+        problems += _files(config)
+    return problems
+
+
+def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: str) -> Iterator[Problem]:
+    choices = tuple(valid)
+    for position, value in enumerate(values):
+        if value not in choices:
+            yield Problem((*path, position), value, f"no such {what}", choices)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    datasets = dataset_names(config)
+    yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
+    for number, block in enumerate(config.grid):
+        at: KeyPath = ("grid", number)
+        yield from _architectures((*at, "architecture"), block.architecture)
+        yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
+        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
+        yield from _unknown((*at, "augmentation"), block.augmentation or (), catalogue.AUGMENTATIONS, "augmentation")
+    yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
+    for name, pattern in config.layers.items():
+        yield from _architectures(("layers", name), (name,))
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(("layers", name), pattern, f"not a regular expression: {error}")
+
+
+def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
+    for position, name in enumerate(names):
+        try:
+            catalogue.architecture(name)
+        except KeyError:
+            yield Problem(
+                (*path, position),
+                name,
+                "no such architecture (nor a timm model of that name)",
+                catalogue.names(),
+            )
+
+
+def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
+    for key in keys:
+        if key not in valid:
+            yield Problem((*path, key), key, f"no such {what}", valid)
+
+
+def _rules(config: Config) -> Iterator[Problem]:
+    known = {
+        "id_dataset": dataset_names(config),
+        "augmentation": catalogue.AUGMENTATIONS,
+        "pretraining": None,
+    }
+    for number, rule in enumerate(config.rules):
+        at: KeyPath = ("rules", number)
+        yield from _unknown_keys((*at, "when"), rule.when, GRID_VARIABLES, "grid variable")
+        yield from _architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
+        for key, valid in known.items():
+            if valid is not None:
+                yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))
+        yield from _unknown_keys((*at, "recipe"), rule.recipe, RECIPE_KEYS, "recipe key")
+        yield from _unknown_keys((*at, "probe"), rule.probe, PROBE_KEYS, "probe key")
+        for part, model, values in (("recipe", Recipe, rule.recipe), ("probe", Probe, rule.probe)):
+            yield from _values((*at, part), model, values)
+
+
+def _values(path: KeyPath, model: type[Recipe] | type[Probe], values: Any) -> Iterator[Problem]:
+    try:
+        model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
+    except ValidationError as error:
+        for detail in error.errors():
+            yield Problem((*path, *detail["loc"]), detail["input"], detail["msg"])
+
+
+def _datasets(config: Config) -> Iterator[Problem]:
+    generators = tuple(name for name, fact in catalogue.DATASETS.items() if fact.reader == "builtin")
+    for name, entry in config.datasets.items():
+        at: KeyPath = ("datasets", name)
+        if entry.path and entry.generator:
+            yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")
+        elif entry.generator:
+            yield from _unknown_keys((*at, "generator"), (entry.generator,), generators, "generator")
+        elif not entry.path and name not in catalogue.DATASETS:
+            yield Problem(at, None, "needs a path (an ImageFolder tree or tar) or a generator", generators)
+        if entry.size and entry.path:
+            yield Problem((*at, "size"), entry.size, "only built-in datasets have a size; images keep their own")
+
+
+def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    named = [name for name in block.pretraining if name != SCRATCH]
+    for name in block.architecture:
+        tags = catalogue.architecture(name).weights
+        valid = (SCRATCH, *(("timm", *tags) if tags else ()), *config.weights)
+        for position, pretraining in enumerate(block.pretraining):
+            if pretraining not in valid:
+                yield Problem((*at, "pretraining", position), pretraining, f"{name} has no weights of that name", valid)
+    if not named:
+        return
+    for key in ("augmentation", *RECIPE_KEYS):
+        if getattr(block, key) is not None:
+            yield Problem(
+                (*at, key),
+                list(getattr(block, key)),
+                f"has no meaning for downloaded weights ({named[0]}): give them a block of their own without it",
+            )
+    if block.width != (1.0,):
+        yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
+
+
+def _shapes(block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    for name in block.architecture:
+        facts = catalogue.architecture(name)
+        for position, resolution in enumerate(block.resolution):
+            path = (*at, "resolution", position)
+            if resolution % facts.multiple_of:
+                lower = resolution // facts.multiple_of * facts.multiple_of
+                valid = tuple(str(v) for v in (lower, lower + facts.multiple_of) if v)
+                yield Problem(path, resolution, f"{name} needs a multiple of its patch, {facts.multiple_of}", valid)
+            elif resolution < facts.min_resolution:
+                yield Problem(path, resolution, f"{name} needs at least {facts.min_resolution} px")
+        for position, width in enumerate(block.width):
+            if problem := catalogue.width_problem(name, width):
+                yield Problem((*at, "width", position), width, f"{name}: {problem}")
+
+
+def _counts(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    for name in block.id_dataset:
+        known = declared_sizes(config, name)
+        if known is None:
+            continue
+        for position, classes in enumerate(block.id_classes):
+            if classes != "all" and classes > known.classes:
+                yield Problem((*at, "id_classes", position), classes, f"{name} has {known.classes} classes")
+            if classes != "all" and classes < 2:
+                yield Problem((*at, "id_classes", position), classes, "a classifier needs at least 2 classes")
+        for position, images in enumerate(block.images_per_class):
+            if images != "all" and images * known.classes > known.train:
+                there = known.train // known.classes
+                yield Problem(
+                    (*at, "images_per_class", position),
+                    images,
+                    f"{name} has {there} training images per class",
+                )
+            if images != "all" and images < 2:
+                yield Problem((*at, "images_per_class", position), images, "at least 2: one of them is held out")
+
+
+def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    """Recipes as they come out of defaults, rules and grid: warm-up must end before training does."""
+    from sweep.grid import block_values, recipe_of
+
+    reported = set()
+    for values in block_values(block):
+        if values["pretraining"] != SCRATCH:
+            continue
+        recipe = recipe_of(config, values)
+        pair = (recipe.warmup_epochs, recipe.epochs)
+        if recipe.warmup_epochs >= recipe.epochs and pair not in reported:
+            reported.add(pair)
+            where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
+            yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
+
+
+def _files(config: Config) -> Iterator[Problem]:
+    """Problems of the files of every dataset and checkpoint in use."""
+    from sweep.inventory import weights_files
+
+    for name in used_datasets(config):
+        options = dataset_options(config, name)
+        if options.kind != "folder":
+            continue
+        if options.path is None:
+            yield Problem(
+                ("datasets", name, "path"),
+                None,
+                f"no images for {name}: set datasets.{name}.path to an ImageFolder tree or .tar of it",
+            )
+        elif not Path(options.path).exists():
+            yield Problem(("datasets", name, "path"), options.path, "no such file or folder (is data_root right?)")
+    for name, path in weights_files(config).items():
+        if not Path(path).is_file():
+            yield Problem(("weights", name, "path"), path, "no such checkpoint file (is data_root right?)")

@@ -1,0 +1,252 @@
+"""Read a config: YAML in, a checked :class:`~sweep.config.Config` out, every mistake named with its place.
+
+YAML is read as version 1.2 does: ``off``, ``on``, ``yes`` and ``no`` are words, and ``1e-3`` is a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sweep.config import Config
+from sweep.errors import UserError
+
+KeyPath = tuple[str | int, ...]
+MAX_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a config: where, what stands there, what is wrong, and what would be valid."""
+
+    path: KeyPath
+    value: Any
+    message: str
+    valid: tuple[str, ...] = ()
+
+
+class ConfigError(UserError):
+    """A config that cannot be run; carries every problem found."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 booleans and floats, and no silent duplicate keys."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|nan))$"),
+    list("-+0123456789."),
+)
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a word", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
+    """Read, override and validate a config file.
+
+    Parameters
+    ----------
+    path : path of a YAML file.
+    overrides : ``key.path=value`` strings; the value is read as YAML, list items are addressed by number.
+
+    need_data : also require the files of every dataset in use to be there.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and the valid choices of every mistake found.
+    """
+    from sweep.config_check import check
+
+    file = Path(path)
+    raw, root = _parse(file)
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        problems = list(_from_pydantic(error))
+        raise ConfigError(_render(file, problems, root, overrides), problems) from None
+    config = config.model_copy(update={"data_root": _data_root(config, file)})
+    if problems := check(config, need_data=need_data):
+        raise ConfigError(_render(file, problems, root, overrides), problems)
+    return config
+
+
+def _data_root(config: Config, file: Path) -> str:
+    """Data paths are relative to ``data_root``, and that to the config file."""
+    return str((file.parent / Path(config.data_root or ".").expanduser()).resolve())
+
+
+def _parse(file: Path) -> tuple[dict[str, Any], yaml.Node]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+        hint = f"; there are {', '.join(near)}" if near else ""
+        raise ConfigError(f"{file}: no such config file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as text: {error}") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict) or root is None:
+        raise ConfigError(f"{file}: a config is a mapping of keys such as name, grid, probe_datasets")
+    return raw, root
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set one ``key.path=value`` in place."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {override}: expected key.path=value")
+    try:
+        value = yaml.load(text, Loader=_Loader) if text else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+    keys = name.split(".")
+    target: Any = raw
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(target, list):
+            if not key.isdigit() or int(key) >= len(target):
+                where = ".".join(keys[:depth])
+                raise ConfigError(f"--set {override}: {where} is a list of {len(target)} items, not {key!r}")
+            index: Any = int(key)
+        elif isinstance(target, dict):
+            index = key
+        else:
+            raise ConfigError(f"--set {override}: {'.'.join(keys[:depth])} is a single value, it has no {key!r}")
+        if last:
+            target[index] = value
+        elif isinstance(target, dict):
+            target = target.setdefault(index, {})
+            if target is None:
+                raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is empty")
+        else:
+            target = target[index]
+
+
+def _from_pydantic(error: ValidationError) -> Iterable[Problem]:
+    """Turn pydantic's errors into problems: union members merged, consequences of other errors dropped."""
+    merged: dict[KeyPath, Problem] = {}
+    details = error.errors()
+    for detail in details:
+        path = tuple(
+            k for k in detail["loc"] if isinstance(k, int) or (re.fullmatch(r"[\w.-]+", k) and k != "constrained-int")
+        )
+        kind, value = detail["type"], detail["input"]
+        if kind == "too_short" and any(len(d["loc"]) > len(path) and d["loc"][: len(path)] == path for d in details):
+            continue
+        if kind == "extra_forbidden":
+            problem = Problem(path, value, "unknown key", tuple(_model_at(path[:-1]).model_fields))
+        elif kind == "missing":
+            problem = Problem(path, None, "this key is required")
+        else:
+            problem = Problem(path, value, detail["msg"][0].lower() + detail["msg"][1:])
+        if path in merged:
+            problem = Problem(path, value, f"{merged[path].message}, or {problem.message}")
+        merged[path] = problem
+    return merged.values()
+
+
+def _model_at(path: KeyPath) -> type[BaseModel]:
+    """The model whose keys stand at this path of a config."""
+    model: type[BaseModel] = Config
+    for key in path:
+        if isinstance(key, str) and key in model.model_fields:
+            found = list(_models_in(model.model_fields[key].annotation))
+            model = found[0] if found else model
+    return model
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def closest(value: Any, valid: Iterable[str]) -> list[str]:
+    """The valid choices, those most like ``value`` first."""
+    word = str(value).lower()
+    return sorted(valid, key=lambda v: (-difflib.SequenceMatcher(None, word, v.lower()).ratio(), v))
+
+
+def _render(file: Path, problems: Sequence[Problem], root: yaml.Node, overrides: Sequence[str]) -> str:
+    lines = []
+    for problem in problems[:MAX_SHOWN]:
+        path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in problem.path).lstrip(".")
+        from_override = next((o for o in overrides if _covers(o, problem.path)), None)
+        where = f"--set {from_override}" if from_override else f"{file}:{_line(root, problem.path)}"
+        value = "" if problem.value is None else f" = {_short(problem.value)}"
+        lines.append(f"{where}: {path}{value}: {problem.message}")
+        if problem.valid:
+            wanted = problem.path[-1] if problem.message == "unknown key" else problem.value
+            choices = closest(wanted, problem.valid)
+            shown, more = choices[:MAX_SHOWN], len(choices) - MAX_SHOWN
+            lines.append(f"    valid: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}")
+    if len(problems) > MAX_SHOWN:
+        lines.append(f"and {len(problems) - MAX_SHOWN} more problems")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _covers(override: str, path: KeyPath) -> bool:
+    keys = tuple(override.partition("=")[0].split("."))
+    return tuple(str(k) for k in path)[: len(keys)] == keys
+
+
+def _line(root: yaml.Node, path: KeyPath) -> int:
+    """Line of the deepest node of ``path`` that the file has."""
+    node, line = root, root.start_mark.line
+    for key in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == key), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1

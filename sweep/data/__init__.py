@@ -1,0 +1,1 @@
+"""Datasets: readers and generators, splits and subsets, and images decoded once."""

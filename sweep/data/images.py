@@ -1,0 +1,147 @@
+"""Images decoded once, kept as uint8 on disk, memory-mapped by every process that needs them.
+
+Legend: N images kept, R resolution in pixels, H height, W width, C = 3 colour channels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sweep.data.decoded import Entry, Part, decoded, part_of
+from sweep.data.source import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class EvalImages:
+    """Images as backbones are evaluated on them: resized, centre-cropped, square.
+
+    Attributes
+    ----------
+    images_NHWC
+        uint8 memory map, shape (N, R, R, 3), in the order of the selection.
+    labels_N
+        int64 labels.
+    names
+        N sample ids.
+    kept_N
+        Position of each image in the selection that was asked for (broken images are left out).
+    skipped
+        ``"sample id: reason"`` of each broken image.
+    """
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray
+    names: tuple[str, ...]
+    kept_N: np.ndarray
+    skipped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainImages:
+    """Images as random crops are cut from them: aspect kept, sizes differ.
+
+    Attributes
+    ----------
+    flat
+        uint8 memory map of all pixels, image after image, each as (H, W, 3).
+    offsets_N, sizes_N2
+        Where each image starts in ``flat``, and its (height, width).
+    labels_N, names, kept_N, skipped
+        As in :class:`EvalImages`.
+    """
+
+    flat: np.ndarray
+    offsets_N: np.ndarray
+    sizes_N2: np.ndarray
+    labels_N: np.ndarray
+    names: tuple[str, ...]
+    kept_N: np.ndarray
+    skipped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Image ``index`` as uint8, shape (3, H, W); a copy."""
+        height, width = self.sizes_N2[index]
+        start = self.offsets_N[index]
+        pixels = np.array(self.flat[start : start + height * width * 3]).reshape(height, width, 3)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
+    """Bicubic, antialiased, aspect kept (the longer side rounded down, as torchvision does)."""
+    shorter = min(image.size)
+    if shorter == side:
+        return image
+    width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def evaluation_view(image: Image.Image, resolution: int) -> Image.Image:
+    """Shorter side to 256/224 × resolution, then the centre square. [H24] A.3."""
+    resized = resize_shorter_side(image, round(256 / 224 * resolution))
+    left, top = (round((length - resolution) / 2) for length in resized.size)  # torchvision's rounding
+    return resized.crop((left, top, left + resolution, top + resolution))
+
+
+def training_view(image: Image.Image, resolution: int) -> Image.Image:
+    """Shorter side to at most 4 × resolution and at most 256; never enlarged."""
+    return resize_shorter_side(image, min(min(image.size), 4 * resolution, 256))
+
+
+def evaluation_images(
+    dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path
+) -> EvalImages:
+    """Evaluation images of a selection, decoded by the first process that asks for them.
+
+    Parameters
+    ----------
+    dataset, split, indices
+        The selection, without repeats, in the order wanted.
+    resolution
+        Side of the square images in pixels.
+    cache_dir
+        Local directory shared by the processes of a machine.
+
+    Raises
+    ------
+    UserError
+        More than 1 % of the selection is broken, or a class has no readable image left.
+    """
+    entry = decoded(
+        dataset, split, indices, view=("evaluation", evaluation_view), resolution=resolution, cache_dir=cache_dir
+    )
+    images_NHWC = entry.pixels.reshape(len(entry.kept_N), resolution, resolution, 3)
+    return EvalImages(images_NHWC, *_described(dataset, split, indices, entry))
+
+
+def training_images(
+    dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path
+) -> TrainImages:
+    """Training images of a selection: shorter side min(original, 4 × resolution, 256), aspect kept.
+
+    Parameters and errors are those of :func:`evaluation_images`.
+    """
+    entry = decoded(
+        dataset, split, indices, view=("training", training_view), resolution=resolution, cache_dir=cache_dir
+    )
+    bytes_N = entry.sizes_N2.prod(axis=1) * 3
+    described = _described(dataset, split, indices, entry)
+    return TrainImages(entry.pixels, np.cumsum(bytes_N) - bytes_N, entry.sizes_N2, *described)
+
+
+def _described(
+    dataset: Dataset, split: Part, indices: np.ndarray, entry: Entry
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """Labels, names, kept_N and skipped of an entry's images."""
+    samples = part_of(dataset, split)
+    chosen = np.asarray(indices)[entry.kept_N]
+    names = tuple(samples.names[index] for index in chosen.tolist())
+    return samples.labels[chosen], names, entry.kept_N, entry.skipped

@@ -1,0 +1,135 @@
+"""The images of a sweep by the names its config uses: which are chosen, which are held out, decoded once.
+
+The choice depends on the dataset and the split seed only, so that every backbone that asks for the same subset
+gets the same images.
+
+Shapes: N images, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sweep.data.images import TrainImages, evaluation_images, training_images
+from sweep.data.options import DatasetOptions
+from sweep.data.source import Dataset, open_dataset
+from sweep.data.splits import choose_classes, hold_out, subset
+from sweep.errors import UserError
+from sweep.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Images:
+    """Training and test images of one dataset at one resolution, labels counted from 0 without gaps.
+
+    Attributes
+    ----------
+    train_NHWC, test_NHWC : uint8, memory-mapped.
+    heldout_N : bool; training images that only choose epochs.
+    skipped : images that could not be read, with the reason.
+    split_note : "official", or how the test part was made.
+    test_names : sample ids of the dataset's whole test part, in order.
+    """
+
+    train_NHWC: np.ndarray
+    train_labels_N: np.ndarray
+    heldout_N: np.ndarray
+    test_NHWC: np.ndarray
+    test_labels_N: np.ndarray
+    classes: int
+    fingerprint: str
+    skipped: tuple[str, ...]
+    split_note: str
+    test_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images of a dataset take part: indices into its splits, and the class ids that count."""
+
+    dataset: Dataset
+    classes: np.ndarray
+    train_N: np.ndarray
+    heldout_N: np.ndarray
+    test_N: np.ndarray
+
+
+@functools.lru_cache(maxsize=16)
+def _open(name: str, options: DatasetOptions, cache_dir: Path) -> Dataset:
+    """A dataset opened once per process: its listing is read for every curve of a cell."""
+    return open_dataset(name, options, cache_dir=cache_dir)
+
+
+@dataclass(frozen=True)
+class Library:
+    """Datasets of a sweep, and how they are split.
+
+    Parameters
+    ----------
+    options : dataset name → where and what it is.
+    cache_dir : node-local directory of decoded images.
+    split_seed, holdout : see :class:`sweep.config.Config`.
+    """
+
+    options: Mapping[str, DatasetOptions]
+    cache_dir: str
+    split_seed: int = 0
+    holdout: float = 0.1
+
+    def select(self, name: str, *, classes: int | None = None, images_per_class: int | None = None) -> Selection:
+        """Choose classes, images and the held-out part; None takes all there are.
+
+        Raises
+        ------
+        UserError
+            If the dataset has too few classes or images.
+        """
+        dataset = _open(name, self.options[name], Path(self.cache_dir))
+        total = len(dataset.class_names)
+        wanted = total if classes is None else classes
+        if wanted > total:
+            raise UserError(f"dataset {name} has {total} classes, {wanted} were asked for")
+        seed = derive_seed("split", dataset.fingerprint, self.split_seed)
+        chosen = choose_classes(total, wanted, seed=seed)
+        names = dataset.class_names
+        train_N = subset(
+            dataset.train.labels, classes=chosen, images_per_class=images_per_class, seed=seed, class_names=names
+        )
+        test_N = subset(dataset.test.labels, classes=chosen, seed=seed, class_names=names)
+        heldout_N = hold_out(dataset.train.labels[train_N], fraction=self.holdout, seed=seed, class_names=names)
+        return Selection(dataset, chosen, train_N, heldout_N, test_N)
+
+    def images(
+        self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
+    ) -> Images:
+        """Evaluation images (resized and centre-cropped) of a selection."""
+        chosen = self.select(name, classes=classes, images_per_class=images_per_class)
+        cache = Path(self.cache_dir)
+        train = evaluation_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, cache_dir=cache)
+        test = evaluation_images(chosen.dataset, "test", chosen.test_N, resolution=resolution, cache_dir=cache)
+        return Images(
+            train_NHWC=train.images_NHWC,
+            train_labels_N=np.searchsorted(chosen.classes, train.labels_N),
+            heldout_N=chosen.heldout_N[train.kept_N],
+            test_NHWC=test.images_NHWC,
+            test_labels_N=np.searchsorted(chosen.classes, test.labels_N),
+            classes=len(chosen.classes),
+            fingerprint=chosen.dataset.fingerprint,
+            skipped=train.skipped + test.skipped,
+            split_note=chosen.dataset.split_note,
+            test_names=chosen.dataset.test.names,
+        )
+
+    def training_images(
+        self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
+    ) -> TrainImages:
+        """Images to cut augmented crops from, in the order of :meth:`images`' training part."""
+        chosen = self.select(name, classes=classes, images_per_class=images_per_class)
+        return training_images(
+            chosen.dataset, "train", chosen.train_N, resolution=resolution, cache_dir=Path(self.cache_dir)
+        )

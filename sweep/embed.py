@@ -1,0 +1,100 @@
+"""Backbone and images to pooled embeddings of every layer, from one forward pass ([H24] A.4, protocol §5).
+
+Shapes: N images, B batch, H and W pixels, D embedding width (one per layer).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sweep.models import ProbedLayer, pool
+
+_BATCH = 256  # images of one forward pass; fixed, so that embeddings do not depend on what else runs
+
+
+def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (N, H, W, 3) images in [0, 255] to standardised float (N, 3, H, W), on the images' device."""
+    mean_3 = torch.tensor(mean, device=images_NHWC.device)
+    std_3 = torch.tensor(std, device=images_NHWC.device)
+    return ((images_NHWC.float() / 255 - mean_3) / std_3).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[str, Tensor]]:
+    """While open, each forward pass leaves the pooled output of every probed layer in the yielded mapping."""
+    outputs: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_hook(modules[layer.name], layer, outputs))
+        yield outputs
+
+
+@contextmanager
+def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        outputs[layer.name] = pool(output, layer.kind, prefix_tokens=layer.prefix_tokens)
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    layers: Sequence[ProbedLayer],
+    images_NHWC: np.ndarray,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+) -> list[Tensor]:
+    """Pooled embeddings of every probed layer.
+
+    Parameters
+    ----------
+    model : backbone in evaluation mode, on ``device``.
+    layers : which layers, see :func:`sweep.models.probed_layers`.
+    images_NHWC : uint8 images, already resized and cropped; may be memory-mapped.
+    mean, std : of the three channels, in [0, 1], what the weights were trained with.
+
+    Returns
+    -------
+    one float16 (N, D) tensor per layer, on the CPU. A value beyond float16 becomes infinite, and is reported by
+    the probes as a problem of that layer.
+    """
+    n = len(images_NHWC)
+    embeddings = [torch.empty(n, layer.width, dtype=torch.float16) for layer in layers]
+    with captured(model, layers) as outputs:
+        for start in range(0, n, _BATCH):
+            batch_BHWC = torch.from_numpy(np.array(images_NHWC[start : start + _BATCH]))
+            model(normalize(batch_BHWC.to(device, non_blocking=True), mean, std))
+            for emb_ND, layer in zip(embeddings, layers, strict=True):
+                emb_ND[start : start + _BATCH] = outputs[layer.name].half()
+    return embeddings
+
+
+def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Embeddings from a safetensors file if it is there, else computed and put there; None only computes."""
+    if file is None:
+        return compute()
+    if file.exists():
+        stored = safetensors.torch.load_file(file)
+        return [stored[str(layer)] for layer in range(len(stored))]
+    embeddings = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
+    safetensors.torch.save_file({str(layer): emb_ND for layer, emb_ND in enumerate(embeddings)}, temporary)
+    temporary.replace(file)
+    return embeddings

@@ -1,0 +1,284 @@
+"""Product blocks become backbone cells and probe curves, with content keys.
+
+A key is a hash of everything that changes a stage's result and of nothing that does not: weights → embedding
+→ curve. Paths, worker counts, the table's schema and the git commit are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sweep import catalogue
+from sweep.config import DESIGN_KEYS, RECIPE_KEYS, SCRATCH, Block, Config, Probe, Recipe
+
+# Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
+STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
+
+
+class Sizes(NamedTuple):
+    """Classes and images of a dataset (the whole of each split)."""
+
+    classes: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One pretrained network of the grid: a value, equal wherever it is built.
+
+    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all.
+    """
+
+    architecture: str
+    id_dataset: str
+    id_classes: int
+    images_per_class: int | None
+    resolution: int
+    augmentation: str | None
+    pretraining: str
+    seed: int
+    width: float
+    recipe: Recipe | None
+    layers_pattern: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name for people, not unique over recipes."""
+        parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
+        if self.images_per_class is not None:
+            parts[-1] += f"x{self.images_per_class}"
+        parts.append(f"{self.resolution}px")
+        parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
+        return " ".join([*parts, f"seed {self.seed}"])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One backbone probed on one dataset, all its layers."""
+
+    backbone: Backbone
+    dataset: str
+    probe: Probe
+
+    @property
+    def is_id(self) -> bool:
+        """Whether the probe dataset is the one the backbone was trained on."""
+        return self.dataset == self.backbone.id_dataset
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A backbone with its curves, and the blocks of the config that asked for it."""
+
+    backbone: Backbone
+    curves: tuple[Curve, ...]
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a config, in a fixed order; ``merged`` counts backbones that several blocks asked for."""
+
+    cells: tuple[Cell, ...]
+    merged: int
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """Every curve of every cell."""
+        return tuple(curve for cell in self.cells for curve in cell.curves)
+
+
+def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
+    """Cross each block's lists and take the union of the blocks.
+
+    Parameters
+    ----------
+    config : a checked config.
+    sizes : classes and images of a dataset by name.
+    """
+    found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
+    merged = 0
+    for number, block in enumerate(config.grid):
+        for values in block_values(block):
+            backbone = _backbone(config, values, sizes)
+            curves, blocks = found.setdefault(backbone, ({}, []))
+            merged += bool(blocks)
+            blocks.append(number)
+            probe = _probe(config, values)
+            for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
+                curves[Curve(backbone, dataset, probe)] = None
+    cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
+    return Grid(tuple(cells), merged)
+
+
+def probe_datasets(config: Config, block: Block) -> tuple[str, ...]:
+    """OOD datasets of a block."""
+    return config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+
+
+def block_values(block: Block) -> Iterable[dict[str, Any]]:
+    """Every combination of a block's lists; recipe keys the block does not vary are None."""
+    scratch_only = {"augmentation": ("off",)}
+    axes: dict[str, tuple[Any, ...]] = {}
+    for key in DESIGN_KEYS + RECIPE_KEYS:
+        values = getattr(block, key)
+        axes[key] = values if values is not None else scratch_only.get(key, (None,))
+    for combination in itertools.product(*axes.values()):
+        yield dict(zip(axes, combination, strict=True))
+
+
+def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
+    return all(values.get(key) in allowed for key, allowed in when.items())
+
+
+def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
+    scratch = values["pretraining"] == SCRATCH
+    total = sizes(values["id_dataset"]).classes
+    return Backbone(
+        architecture=values["architecture"],
+        id_dataset=values["id_dataset"],
+        id_classes=total if values["id_classes"] == "all" else values["id_classes"],
+        images_per_class=None if values["images_per_class"] == "all" else values["images_per_class"],
+        resolution=values["resolution"],
+        augmentation=values["augmentation"] if scratch else None,
+        pretraining=values["pretraining"],
+        seed=values["seed"],
+        width=float(values["width"]),
+        recipe=recipe_of(config, values) if scratch else None,
+        layers_pattern=config.layers.get(values["architecture"]),
+    )
+
+
+def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
+    """ID-training recipe of one backbone: defaults, then matching rules in order, then the grid's own values."""
+    settings: dict[str, Any] = config.recipe.model_dump()
+    for rule in config.rules:
+        if _matches(rule.when, values):
+            settings.update(rule.recipe)
+    settings.update({key: values[key] for key in RECIPE_KEYS if values[key] is not None})
+    return Recipe.model_validate(settings)
+
+
+def _probe(config: Config, values: Mapping[str, Any]) -> Probe:
+    settings: dict[str, Any] = config.probe.model_dump()
+    for rule in config.rules:
+        if _matches(rule.when, values):
+            settings.update(rule.probe)
+    return Probe.model_validate(settings)
+
+
+# ---------------------------------------------------------------------------------------------- keys
+
+
+def content_key(stage: str, **parts: Any) -> str:
+    """Hash of a stage's inputs: 20 hexadecimal digits of SHA-256 over sorted JSON."""
+    payload = {"stage": stage, "version": STAGE_VERSIONS[stage], **parts}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Gives every stage its key, from the grid's values and what the data contains.
+
+    Attributes
+    ----------
+    data : dataset name → identity of its content (fingerprint, caps), never its path.
+    weights_files : name of a local checkpoint → hash of the file.
+    """
+
+    data: Mapping[str, str]
+    split_seed: int
+    holdout: float
+    rank_threshold: float
+    weights_files: Mapping[str, str]
+
+    def selection(self, backbone: Backbone) -> dict[str, Any]:
+        """What identifies a backbone's ID images."""
+        return {
+            "data": self.data[backbone.id_dataset],
+            "classes": backbone.id_classes,
+            "images_per_class": backbone.images_per_class,
+            "split_seed": self.split_seed,
+        }
+
+    def weights(self, backbone: Backbone) -> str:
+        """Key of a backbone's weights."""
+        if backbone.recipe is None:
+            tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
+            return content_key("weights", architecture=backbone.architecture, pretraining=tag)
+        return content_key(
+            "weights",
+            architecture=backbone.architecture,
+            width=backbone.width,
+            resolution=backbone.resolution,
+            augmentation=backbone.augmentation,
+            images=self.selection(backbone),
+            holdout=self.holdout if uses_holdout(backbone.recipe) else None,
+            recipe=backbone.recipe.model_dump(),
+            seed=backbone.seed,
+        )
+
+    def embedding(self, curve: Curve) -> str:
+        """Key of the embeddings of one dataset by one backbone."""
+        images = self.selection(curve.backbone) if curve.is_id else {"data": self.data[curve.dataset]}
+        return content_key(
+            "embedding",
+            weights=self.weights(curve.backbone),
+            images=images,
+            resolution=curve.backbone.resolution,
+            layers=curve.backbone.layers_pattern,
+        )
+
+    def curve(self, curve: Curve) -> str:
+        """Key of a curve: the name of its fragment in the table."""
+        return content_key(
+            "curve",
+            embedding=self.embedding(curve),
+            probe=curve.probe.model_dump(),
+            seed=curve.backbone.seed,
+            split_seed=self.split_seed,
+            holdout=self.holdout,
+            rank_threshold=self.rank_threshold,
+        )
+
+
+def uses_holdout(recipe: Recipe) -> bool:
+    """Whether ID training depends on the held-out part at all."""
+    return recipe.train_on == "fit" or recipe.checkpoint_on == "heldout"
+
+
+# ---------------------------------------------------------------------------------------------- derived columns
+
+
+def variables(backbone: Backbone) -> dict[str, Any]:
+    """Grid variables of a backbone as table columns; what does not apply is None."""
+    row = {key: getattr(backbone, key) for key in DESIGN_KEYS}
+    recipe = backbone.recipe.model_dump() if backbone.recipe else dict.fromkeys(RECIPE_KEYS)
+    return row | recipe
+
+
+def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
+    """Variables that follow from a backbone (protocol §3): family, stem, depth, φ, γ, parameters.
+
+    Parameters
+    ----------
+    id_images : images the weights were trained on, None if unknown (then γ is None too).
+    """
+    facts = catalogue.architecture(backbone.architecture)
+    parameters = catalogue.parameters(backbone.architecture, classes=backbone.id_classes, width=backbone.width)
+    return {
+        "family": facts.family,
+        "stem": facts.stem,
+        "depth": facts.depth,
+        "spatial_reduction": facts.spatial_reduction,
+        "parameters": parameters,
+        "id_images": id_images,
+        "overparametrization": parameters / id_images if id_images else None,
+    }

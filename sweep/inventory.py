@@ -1,0 +1,135 @@
+"""What a config says of its datasets, before any image is touched: where they are, and how large."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sweep import catalogue
+from sweep.config import SCRATCH, Config, DatasetEntry
+from sweep.data.options import DatasetOptions
+from sweep.errors import UserError
+from sweep.grid import Keyring, Sizes
+
+CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
+
+
+def cache_dir(config: Config) -> Path:
+    """Node-local scratch: the config's, else $TUNNEL_SWEEP_CACHE, else ~/.cache/tunnel-sweep."""
+    chosen = config.cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tunnel-sweep"
+    return Path(chosen).expanduser().absolute()
+
+
+def dataset_names(config: Config) -> tuple[str, ...]:
+    """Names that a grid may use: the config's own datasets and the registered ones."""
+    return tuple(dict.fromkeys((*config.datasets, *catalogue.DATASETS)))
+
+
+def used_datasets(config: Config) -> tuple[str, ...]:
+    """Datasets that the grid asks for, ID and OOD, in order of appearance."""
+    names: dict[str, None] = {}
+    for block in config.grid:
+        probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+        names |= dict.fromkeys((*block.id_dataset, *probed))
+    return tuple(names)
+
+
+def dataset_options(config: Config, name: str) -> DatasetOptions:
+    """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
+    entry = config.datasets.get(name, DatasetEntry())
+    fact = catalogue.DATASETS.get(name)
+    shared: dict[str, Any] = {
+        "train_per_class": entry.train_per_class,
+        "test_per_class": entry.test_per_class,
+        "seed": entry.seed,
+    }
+    generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)
+    if generator:
+        return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
+    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
+    declared = entry.classes or (fact.classes if fact else None)
+    return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
+
+
+def declared_sizes(config: Config, name: str) -> Sizes | None:
+    """Classes and images as the config and the catalogue state them; None if neither does.
+
+    A cap per class is applied as if the classes were balanced, so the count may be a little high.
+    """
+    entry = config.datasets.get(name, DatasetEntry())
+    fact = catalogue.DATASETS.get(entry.generator or name)
+    classes = entry.classes or (fact.classes if fact else None)
+    if classes is None:
+        return None
+    builtin = fact is not None and fact.reader == "builtin" and not entry.path
+    counts = []
+    for declared, per_class, known in (
+        (entry.train, entry.train_per_class, fact and fact.train),
+        (entry.test, entry.test_per_class, fact and fact.test),
+    ):
+        if builtin and fact is not None:
+            counts.append(classes * (per_class or (known or 0) // fact.classes))
+        elif declared or known:
+            total = int(declared or known or 0)
+            counts.append(min(total, per_class * classes) if per_class else total)
+        else:
+            return None
+    return Sizes(classes, *counts)
+
+
+def sizes(config: Config, name: str) -> Sizes:
+    """Declared sizes, else those of the files.
+
+    Raises
+    ------
+    UserError
+        If nothing is declared and the files are not there.
+    """
+    declared = declared_sizes(config, name)
+    return declared if declared is not None else _identity(config, name)[1]
+
+
+def data_identities(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """Content identity of each dataset: its fingerprint and the caps that choose from it."""
+    return {name: _identity(config, name)[0] for name in names}
+
+
+def _identity(config: Config, name: str) -> tuple[str, Sizes]:
+    from sweep.data.source import open_dataset  # numpy and PIL: only when files are needed
+
+    options = dataset_options(config, name)
+    if options.kind == "folder" and options.path is None:
+        raise UserError(f"dataset {name} has no path: set datasets.{name}.path to an ImageFolder tree or tar")
+    dataset = open_dataset(name, options, cache_dir=cache_dir(config))
+    caps = (options.train_per_class, options.test_per_class, options.test_fraction, options.seed)
+    identity = ":".join([dataset.fingerprint, *map(str, caps)])
+    return identity, Sizes(len(dataset.class_names), len(dataset.train), len(dataset.test))
+
+
+def weights_files(config: Config) -> dict[str, str]:
+    """Paths of the local checkpoints that the grid uses, by name."""
+    used = {name for block in config.grid for name in block.pretraining if name != SCRATCH}
+    return {
+        name: str(Path(config.data_root or ".") / Path(entry.path).expanduser())
+        for name, entry in config.weights.items()
+        if name in used
+    }
+
+
+def keyring(config: Config) -> Keyring:
+    """Everything that keys need; reads fingerprints, so the data must be there."""
+    return Keyring(
+        data=data_identities(config, used_datasets(config)),
+        split_seed=config.split_seed,
+        holdout=config.holdout,
+        rank_threshold=config.rank_threshold,
+        weights_files={name: _file_digest(path) for name, path in weights_files(config).items()},
+    )
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:20]

@@ -1,0 +1,191 @@
+"""Backbones by name: the study's own architectures and anything from timm, with or without weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from sweep.catalogue import RESNETS, VGGS, VITS, scaled
+from sweep.config import SCRATCH
+from sweep.errors import UserError
+from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models.vgg import VGGm
+from sweep.models.vit import SinCosViT
+
+Builder = Callable[..., nn.Module]
+_OWN_WEIGHTS = "timm"  # `pretraining: timm` takes a model's default weights
+
+
+def _vggm(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    del resolution
+    return VGGm([scaled(channels, width) if channels else 0 for channels in VGGS[name]], classes)
+
+
+def _vit(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    return SinCosViT(resolution=resolution, width=scaled(192, width), depth=VITS[name], classes=classes)
+
+
+def _resnet(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    """Timm's ResNet; its stem and first block are rebuilt for other widths, because timm fixes the stem at 64."""
+    del resolution
+    channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
+    model = ResNet(BasicBlock, RESNETS[name], num_classes=classes, channels=channels)
+    stem = channels[0]
+    if stem != 64:
+        model.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        model.bn1 = nn.BatchNorm2d(stem)
+        model.layer1[0] = BasicBlock(stem, stem)
+        model.init_weights()
+    return model
+
+
+BUILDERS: dict[str, Builder] = {
+    **{name: functools.partial(_vggm, name) for name in VGGS},
+    **{name: functools.partial(_resnet, name) for name in RESNETS},
+    **{name: functools.partial(_vit, name) for name in VITS},
+}
+
+
+def build_backbone(
+    architecture: str,
+    *,
+    classes: int,
+    resolution: int,
+    width: float = 1.0,
+    pretraining: str = SCRATCH,
+    weights_file: str | Path | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """A network that takes (B, 3, resolution, resolution) and gives (B, classes) logits.
+
+    Parameters
+    ----------
+    architecture : built-in or timm name.
+    width : multiplier of the channels, built-ins only.
+    pretraining : "scratch", "timm" (the model's default weights), one of timm's tags, or any name if
+        ``weights_file`` holds the weights.
+    weights_file : local .safetensors or .pt; everything but the classifier must match.
+    seed : of the initial weights; the caller's random state is not touched.
+
+    Raises
+    ------
+    UserError
+        If weights cannot be loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights_file is not None or pretraining == SCRATCH:
+            model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+        else:
+            model = _downloaded(architecture, pretraining, classes=classes, resolution=resolution)
+    if weights_file is not None:
+        load_weights(model, Path(weights_file))
+    return model
+
+
+def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    if architecture in BUILDERS:
+        return BUILDERS[architecture](classes=classes, resolution=resolution, width=width)
+    return timm.create_model(architecture, num_classes=classes, **_size_argument(architecture, resolution))
+
+
+def _size_argument(architecture: str, resolution: int) -> dict[str, Any]:
+    """Models with fixed positions must be told the input side; timm resamples their weights."""
+    fixed = bool(timm.get_pretrained_cfg_value(architecture, "fixed_input_size"))
+    return {"img_size": resolution} if fixed else {}
+
+
+def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution: int) -> nn.Module:
+    name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=classes, **_size_argument(architecture, resolution))
+    except Exception as error:  # the hub's clients raise a dozen unrelated types when there is no network
+        raise UserError(
+            f"weights {pretraining} of {architecture} could not be loaded ({type(error).__name__}: {error}); is there "
+            f"a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{pretraining}.path"
+        ) from error
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Load a state dict from a local file; everything but the classifier must match in name and shape.
+
+    Raises
+    ------
+    UserError
+        Names what is missing, what is too much, and what has another shape.
+    """
+    state = _state_of(file)
+    own = model.state_dict()
+    head = {name for name in own if name.startswith(_classifier_prefix(model))}
+    wrong = [
+        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own.keys() & state.keys() - head
+        if state[name].shape != own[name].shape
+    ]
+    missing = sorted(own.keys() - state.keys() - head)
+    surplus = sorted(name for name in state.keys() - own.keys() if name not in head)
+    if wrong or missing:
+        raise UserError(
+            f"{file} does not fit the model: {len(missing)} missing ({', '.join(missing[:4])}), "
+            f"{len(wrong)} of another shape ({'; '.join(sorted(wrong)[:4])}), {len(surplus)} not used "
+            f"({', '.join(surplus[:4])})"
+        )
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    model.load_state_dict(fitting, strict=False)
+
+
+def _classifier_prefix(model: nn.Module) -> str:
+    """Start of the parameter names of the classification head."""
+    config = getattr(model, "default_cfg", None) or {}
+    named = config.get("classifier", "")
+    if not named:
+        children = dict(model.named_children())
+        named = next((name for name in ("head", "fc", "classifier") if name in children), "head")
+    return f"{named}." if isinstance(named, str) else "head."
+
+
+def _state_of(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklers and safetensors raise unrelated types for a damaged file
+        raise UserError(f"{file} cannot be read as weights: {type(error).__name__}: {error}") from error
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{file} holds no state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def normalization(architecture: str, pretraining: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std the weights were trained with, from timm's configuration; ImageNet's for all others."""
+    if pretraining == SCRATCH or (architecture in BUILDERS and not timm.is_model(architecture)):
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a local checkpoint's name is no tag of timm
+        config = None
+    if config is None:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    return tuple(config.mean), tuple(config.std)
+
+
+def layers_of(
+    architecture: str, *, resolution: int, width: float = 1.0, pattern: str | None = None
+) -> list[ProbedLayer]:
+    """Probed layers of an architecture without making its weights (on the meta device)."""
+    with torch.device("meta"):
+        model = _untrained(architecture, classes=2, resolution=resolution, width=width)
+    return probed_layers(model, resolution=resolution, pattern=pattern)

@@ -1,0 +1,83 @@
+"""What the main job prints: layer lists, plans, and how a run ended."""
+
+from __future__ import annotations
+
+import sys
+
+from sweep import catalogue, driver
+from sweep.config import Config
+from sweep.config_file import closest
+from sweep.console import duration
+from sweep.errors import UserError
+from sweep.grid import expand
+from sweep.inventory import sizes
+from sweep.plan import render
+
+_SHOWN = 5
+
+
+def layers(name: str, resolution: int) -> str:
+    """Probed layers of an architecture, one a line."""
+    try:
+        facts = catalogue.layers(name, resolution=resolution)
+    except KeyError:
+        near = ", ".join(closest(name, catalogue.names())[:8])
+        raise UserError(f"--layers {name}: no such architecture; the closest are {near}") from None
+    rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(facts, start=1)]
+    head = f"{name} at {resolution} px: {len(facts)} probed layers, the last is the penultimate layer"
+    return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
+
+
+def plan(config: Config, out: str) -> str:
+    """The plan of a config, with what is already done if the data is here to compute keys."""
+    try:
+        sweep = driver.prepare(config, out)
+    except UserError as error:
+        grid = expand(config, lambda name: sizes(config, name))
+        return render(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+    return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+
+
+def run(config: Config, out: str) -> int:
+    """Run a config, print the summary, return the exit code."""
+    sweep = driver.prepare(config, out)
+    if sweep.grid.merged:
+        print(
+            f"notice: {sweep.grid.merged} backbones stand in more than one block; each is run once",
+            file=sys.stderr,
+        )
+    try:
+        outcome = driver.run(sweep)
+    except (driver.InterruptedSweepError, KeyboardInterrupt) as interruption:
+        kept = sum(driver.finished(sweep).values())
+        print(
+            f"interrupted ({interruption}): {kept} of {len(sweep.curves)} curves are kept in {out}; "
+            "run the same command again to go on",
+            file=sys.stderr,
+        )
+        return 130
+    print(describe(outcome, len(sweep.curves), out))
+    return 1 if outcome.failures or outcome.missing else 0
+
+
+def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
+    """The last words of a run."""
+    lines = [
+        f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "
+        f"in {duration(outcome.seconds)})"
+    ]
+    for record in outcome.failures[:_SHOWN]:
+        message = record["message"].splitlines()[0] if record["message"] else ""
+        lines.append(
+            f"failed: {record['backbone']} on {record['dataset']}, stage {record['stage']}: "
+            f"{record['exception']}: {message}"
+        )
+    if len(outcome.failures) > _SHOWN:
+        lines.append(f"and {len(outcome.failures) - _SHOWN} more failures")
+    if outcome.failures:
+        lines.append(f"failure records with tracebacks: {out.rstrip('/')}/failures/; run again to retry them")
+    if outcome.missing:
+        lines.append(f"{len(outcome.missing)} curves are missing without a failure record; run again")
+    lines.append(f"table:  {outcome.table}")
+    lines.append(f"report: python analysis/shap_report.py --results {out}")
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""The probe table: one fragment per curve, failures beside them, one file to read.
+
+A curve is done when its fragment is listed; there is no other ledger. Failures are records of their own and a
+fragment always wins over them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweep.config import Role
+from sweep.schema import FAILURE_SCHEMA, SCHEMA, SCHEMA_VERSION
+from sweep.store import Store
+
+FRAGMENTS, FAILURES, EXPORT = "fragments/", "failures/", "probes.parquet"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a store holds: keys of finished curves, and of curves with failure records only."""
+
+    done: frozenset[str]
+    failed: frozenset[str]
+
+
+def listing(store: Store) -> Listing:
+    """One recursive listing of fragments and failures."""
+    done = frozenset(_stem(name) for name in store.names(FRAGMENTS) if name.endswith(".parquet"))
+    failed = frozenset(name.split("/")[1] for name in store.names(FAILURES) if name.endswith(".parquet"))
+    return Listing(done, failed - done)
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+def write_fragment(store: Store, curve_key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Publish all probes of a curve at once, after reading back what would be published.
+
+    Raises
+    ------
+    ValueError
+        If a row has an unknown column, or belongs to another curve.
+    """
+    unknown = {name for row in rows for name in row} - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+    data = _serialise(table)
+    verified = pq.read_table(pa.BufferReader(data))
+    if verified.num_rows != len(rows) or set(verified["curve_key"].to_pylist()) != {curve_key}:
+        raise ValueError(f"fragment {curve_key}: what was serialised is not what was given")
+    store.put(f"{FRAGMENTS}{curve_key}.parquet", data)
+    for name in store.names(f"{FAILURES}{curve_key}/"):
+        store.delete(name)
+
+
+def write_failure(store: Store, record: Mapping[str, Any]) -> None:
+    """Record a failed attempt at a curve, beside the probes."""
+    attempt = uuid.uuid4().hex[:8]
+    table = pa.Table.from_pylist([dict(record) | {"attempt": attempt}], schema=FAILURE_SCHEMA)
+    store.put(f"{FAILURES}{record['curve_key']}/{attempt}.parquet", _serialise(table))
+
+
+def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any]]:
+    """The latest failure record of each of these curves."""
+    latest = []
+    for key in curve_keys:
+        records = [_read(store, name).to_pylist()[0] for name in store.names(f"{FAILURES}{key}/")]
+        if records:
+            latest.append(max(records, key=lambda record: record["failed_at"]))
+    return latest
+
+
+def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
+    """All probes of these curves, in this order; columns a fragment lacks are null."""
+    tables = [_conform(_read(store, f"{FRAGMENTS}{key}.parquet")) for key in curve_keys]
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def _read(store: Store, name: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(store.get(name)))
+
+
+def _conform(table: pa.Table) -> pa.Table:
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _serialise(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=100_000)
+    return sink.getvalue()
+
+
+def export(
+    store: Store,
+    curve_keys: Sequence[str],
+    *,
+    name: str,
+    roles: Mapping[str, Role],
+    missing: Sequence[str] = (),
+    failed: Sequence[str] = (),
+) -> str:
+    """Write ``probes.parquet``: the finished curves of this plan in plan order, with the varied variables' roles.
+
+    A file that already holds exactly this is left alone.
+
+    Parameters
+    ----------
+    curve_keys : keys of the finished curves, in plan order.
+    roles : role of each variable that the grid varies.
+    missing, failed : keys of planned curves that are not in the table.
+
+    Returns
+    -------
+    path of the file, for people.
+    """
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "variables": {variable: {"role": role} for variable, role in roles.items()},
+        "planned_curves": len(curve_keys) + len(missing) + len(failed),
+        "failed_curves": list(failed),
+        "missing_curves": list(missing),
+        "curves": hashlib.sha256("\n".join(curve_keys).encode()).hexdigest(),
+    }
+    text = json.dumps(about)
+    if not _is_current(store, text):
+        table = read_fragments(store, curve_keys)
+        fields = [_with_role(field, roles) for field in SCHEMA]
+        schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
+        store.put(EXPORT, _serialise(table.cast(schema)))
+    return store.path(EXPORT)
+
+
+def _is_current(store: Store, about: str) -> bool:
+    if not store.exists(EXPORT):
+        return False
+    try:
+        metadata = pq.read_schema(pa.BufferReader(store.get(EXPORT))).metadata or {}
+    except pa.ArrowInvalid:
+        return False  # a damaged export is written again from the fragments
+    return metadata.get(b"tunnel_sweep") == about.encode()
+
+
+def _with_role(field: pa.Field, roles: Mapping[str, Role]) -> pa.Field:
+    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    if "role" in metadata:
+        metadata["varied"] = "true" if field.name in roles else "false"
+        metadata["role"] = roles.get(field.name, metadata["role"])
+    return field.with_metadata(metadata)

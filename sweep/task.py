@@ -1,0 +1,66 @@
+"""What passes between driver and workers: values, keys and URIs, never tensors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sweep.data.options import DatasetOptions
+from sweep.grid import Cell, Curve, Keyring
+
+_TRACEBACK_LINES = 30
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """Everything a worker needs to run one backbone.
+
+    Attributes
+    ----------
+    cell : with the curves that are missing.
+    datasets : options of every dataset of the sweep, by name.
+    cache_dir : node-local directory of decoded images (and of kept embeddings).
+    weights_files : paths of local checkpoints, by name.
+    provenance : columns that every row carries (git commit, library versions).
+    """
+
+    cell: Cell
+    keys: Keyring
+    datasets: Mapping[str, DatasetOptions]
+    store_uri: str
+    cache_dir: str
+    threads: int = 1
+    loader_workers: int = 0
+    gpu: bool = False
+    keep_embeddings: bool = False
+    weights_files: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """Keys of the curves that were written, and of those that failed."""
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def failure_record(curve_key: str, curve: Curve, stage: str, error: BaseException, seconds: float) -> dict[str, Any]:
+    """A failed attempt at a curve as a row of the failure table."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return {
+        "curve_key": curve_key,
+        "backbone": curve.backbone.label,
+        "dataset": curve.dataset,
+        "stage": stage,
+        "exception": type(error).__name__,
+        "message": str(error),
+        "traceback": "\n".join(lines[-_TRACEBACK_LINES:]),
+        "seconds": seconds,
+        "host": socket.gethostname(),
+        "failed_at": datetime.now(UTC),
+    }

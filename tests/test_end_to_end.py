@@ -1,0 +1,211 @@
+"""The main job for real: a Ray cluster, generated images, a Parquet table; killed, resumed, submitted as a job."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sweep.schema import RUN_COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+TWO_CURVES = """
+name: tiny
+grid:
+  - architecture: vggm11
+    id_dataset: fractals
+    id_classes: 3
+    images_per_class: 12
+    resolution: 32
+    width: 0.0625
+    augmentation: on
+probe_datasets: [glyphs]
+datasets:
+  fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
+  glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
+recipe: {epochs: 2, warmup_epochs: 1, batch_size: 16}
+probe: {epochs: 3, batch_size: 32}
+"""
+FOUR_BACKBONES = TWO_CURVES.replace("augmentation: on", "augmentation: [off, on]\n    seed: [0, 1]")
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        file = tmp_path / "tiny.yaml"
+        file.write_text(text + f"cache_dir: {tmp_path_cache(tmp_path)}\n")
+        return file
+
+    return write
+
+
+def tmp_path_cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def command(config, out, *more):
+    return [sys.executable, str(ROOT / "sweep" / "run.py"), "--config", str(config), "--out", str(out), *more]
+
+
+def run(config, out, *more, code=0, **options):
+    done = subprocess.run(command(config, out, *more), capture_output=True, text=True, check=False, **options)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def rows(out):
+    table = pq.read_table(out / "probes.parquet").drop_columns(list(RUN_COLUMNS))
+    return table.to_pylist()
+
+
+def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path):
+    file, out = config(TWO_CURVES), tmp_path / "out"
+    done = run(file, out, cwd=tmp_path)  # from another directory
+    assert "2 of 2 curves are in the table (2 computed now" in done.stdout
+    table = rows(out)
+    assert [row["dataset"] for row in table] == ["fractals"] * 10 + ["glyphs"] * 10
+    assert [row["layer"] for row in table] == list(range(1, 11)) * 2
+    assert all(row["problem"] is None for row in table)
+    assert all(0 <= row["top1"] <= row["top5"] <= 1 for row in table)
+    assert all(row["top1_best"] >= max(row["top1"], row["top1_last"]) for row in table)
+    assert {row["n_train"] for row in table} == {36, 30}
+    assert {row["n_heldout"] for row in table} == {3, 5}  # at least one per class
+    assert {row["is_penultimate"] for row in table if row["layer"] == 10} == {True}
+    for row in table:
+        bits = np.unpackbits(np.frombuffer(row["correct"], np.uint8), count=row["n_test"])
+        assert bits.mean() == pytest.approx(row["top1"])
+    assert not (out / "running").exists() or not list((out / "running").iterdir())
+    before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
+    started = time.monotonic()
+    again = run(file, out)
+    assert time.monotonic() - started < 5
+    assert "(0 computed now" in again.stdout
+    assert {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()} == before
+
+
+def test_table_depends_on_neither_workers_nor_a_killed_driver(config, tmp_path):
+    file = config(FOUR_BACKBONES)
+    run(file, tmp_path / "one", "--set", "resources.max_in_flight=1")
+    run(file, tmp_path / "two", "--set", "resources.max_in_flight=2")
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+    out = tmp_path / "killed"
+    driver = subprocess.Popen(command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    fragments = out / "fragments"
+    while not (fragments.is_dir() and len(list(fragments.glob("*.parquet"))) >= 3):
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(5)  # workers of a dead driver end by themselves
+    kept = {f: f.stat().st_mtime_ns for f in fragments.glob("*.parquet")}
+    assert len(kept) >= 3
+    done = run(file, out)
+    assert f"({8 - len(kept)} computed now" in done.stdout
+    assert {f: f.stat().st_mtime_ns for f in kept} == kept
+    assert rows(out) == rows(tmp_path / "one")
+
+
+def test_sigterm_keeps_what_is_done_and_says_so(config, tmp_path):
+    file, out = config(FOUR_BACKBONES), tmp_path / "out"
+    driver = subprocess.Popen(command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("fragments/*.parquet")):
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert "curves are kept" in errors
+    assert "Traceback" not in errors
+
+
+def folder(root, *, broken):
+    """An ImageFolder of two classes, ten training and ten test images each, some of them truncated."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("dark", "light"):
+            directory = root / split / label
+            directory.mkdir(parents=True)
+            for number in range(10):
+                pixels = rng.integers(0, 100, (40, 50, 3), dtype=np.uint8) + (label == "light") * 120
+                file = directory / f"{number}.png"
+                Image.fromarray(pixels).save(file)
+                if split == "train" and label == "dark" and number < broken:
+                    file.write_bytes(file.read_bytes()[:200])
+
+
+def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, tmp_path):
+    folder(tmp_path / "mine", broken=5)
+    text = TWO_CURVES.replace("[glyphs]", "[mine, glyphs]").replace("datasets:\n", "datasets:\n  mine: {path: mine}\n")
+    out, file = tmp_path / "out", config(text)
+    done = run(file, out, code=1)
+    assert "2 of 3 curves are in the table" in done.stdout
+    assert "on mine, stage data" in done.stdout
+    records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
+    assert [record["dataset"] for record in records] == ["mine"]
+    assert "train/dark/0.png" in records[0]["message"]
+    for file_ in (tmp_path / "mine").rglob("*.png"):
+        file_.unlink()
+    for directory in sorted((tmp_path / "mine").rglob("*"), reverse=True):
+        directory.rmdir()
+    (tmp_path / "mine").rmdir()
+    folder(tmp_path / "mine", broken=0)
+    done = run(file, out)
+    assert "3 of 3 curves are in the table (1 computed now" in done.stdout
+    assert not list(out.glob("failures/*/*.parquet"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def head_node(tmp_path):
+    """A local `ray start --head` of our own, on free ports; yields the address for jobs."""
+    port, dashboard = free_port(), free_port()
+    binary = Path(sys.executable).with_name("ray")
+    arguments = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with open(tmp_path / "ray.log", "w") as log:
+        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=environment)
+        try:
+            for _ in range(120):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                        break
+                assert node.poll() is None, (tmp_path / "ray.log").read_text()
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{dashboard}"
+        finally:
+            node.terminate()
+            node.wait(timeout=60)
+
+
+def submit(address, *entrypoint):
+    binary = Path(sys.executable).with_name("ray")
+    arguments = [binary, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable]
+    return subprocess.run([*arguments, *map(str, entrypoint)], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_submitted_as_a_job_the_table_is_the_same(config, tmp_path):
+    file = config(TWO_CURVES)
+    run(file, tmp_path / "plain")
+    with head_node(tmp_path) as address:
+        done = submit(address, "sweep/run.py", "--config", file, "--out", tmp_path / "job")
+        assert done.returncode == 0, done.stdout + done.stderr
+        relative = submit(address, "sweep/run.py", "--config", file, "--out", "results/job")
+    assert rows(tmp_path / "job") == rows(tmp_path / "plain")
+    assert relative.returncode != 0
+    assert "inside a Ray job" in relative.stdout + relative.stderr

@@ -8,17 +8,22 @@ Legend: N experiments, V variables, F features, P design points.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import lightgbm
 import numpy as np
-import shap
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 
 from analysis.design import Array, Design, Index, features, totals
+
+with warnings.catch_warnings():
+    # shap's plotting module, which is not used here, calls functions that matplotlib and others have deprecated
+    warnings.simplefilter("ignore")
+    import shap
 
 CHUNK = 20_000  # design points whose contributions are computed at a time
 FOLDS, FOLD_REPEATS = 5, 4

@@ -117,11 +117,11 @@ def _variable(name: str, column: pd.Series, kind: Kind | None) -> Variable:
 def code(variable: Variable, column: pd.Series) -> Array:
     """Values of a variable as positions in [0, 1] (ranks, or the values' own spacing if numeric); NaN if missing."""
     if variable.kind == "numeric":
-        values: Array = column.to_numpy(float)
+        values = np.asarray(column, dtype=np.float64)
         low, high = float(variable.levels[0]), float(variable.levels[-1])  # type: ignore[arg-type]
-        scaled: Array = (values - low) / (high - low)
-        return scaled
+        return (values - low) / (high - low)
     ranks = {level: i / max(len(variable.levels) - 1, 1) for i, level in enumerate(variable.levels)}
+    return np.asarray(column.map(ranks), dtype=np.float64)
 
 
 def build(frame: pd.DataFrame, variables: Sequence[Variable], outcome: str) -> Design:

@@ -9,7 +9,7 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep import catalogue
-from sweep.config import DEFAULT_ROLES, GRID_VARIABLES, Config, Role
+from sweep.config import DEFAULT_ROLES, GRID_VARIABLES, RECIPE_KEYS, Config, Role
 from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
 from sweep.inventory import sizes
 
@@ -150,10 +150,15 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
 
 
 def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
-    """Grid variables with more than one value, and the role of each."""
+    """Grid variables with more than one value, and the role of each.
+
+    A recipe key that only rules set is part of how an architecture is trained, not a treatment: a nuisance.
+    """
     rows = [variables(cell.backbone) for cell in grid.cells]
+    by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
+    defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
     return {
-        name: config.roles.get(name, DEFAULT_ROLES.get(name, "treatment"))
+        name: config.roles.get(name, defaults.get(name, "treatment"))
         for name in GRID_VARIABLES
         if len({row[name] for row in rows}) > 1
     }
@@ -169,14 +174,14 @@ def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
 
 
 def correlations(config: Config, grid: Grid) -> list[tuple[str, str, float]]:
-    """|ρ| of each pair of varied variables (derived ones included) over backbones, the largest first.
+    """|ρ| of each pair of varied treatments (derived variables included) over backbones, the largest first.
 
     Numbers count by the rank of their value; a categorical variable by that of its levels which correlates most.
     Missing values make a level of their own.
     """
     rows = design(config, grid)
     roles = varied_roles(config, grid)
-    names = [name for name in (*roles, *_DERIVED) if roles.get(name) != "replicate"]
+    names = [name for name in (*roles, *_DERIVED) if roles.get(name, "treatment") == "treatment"]
     coded = {name: _codes([row[name] for row in rows]) for name in names}
     pairs = []
     for one, other in combinations(names, 2):

@@ -1,0 +1,129 @@
+"""Which columns become variables, how they are coded, and what the design cannot tell apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
+
+from analysis import confounding, design, experiments, mapping
+from analysis.errors import UserError
+
+
+def _read(folder: Path, table: pa.Table) -> experiments.Experiments:
+    return experiments.read_sweep(str(write_sweep(folder, table)), accuracy="heldout")
+
+
+def test_what_varies_becomes_a_variable_and_seeds_do_not(tmp_path: Path) -> None:
+    found = _read(tmp_path, probe_table(grid(architecture=["vggm11", "vggm17"], augmentation=["off", "on"], lr=[0.01, 0.1], seed=[0, 1])))
+    assert found.variables == ("augmentation", "depth", "lr", "overparametrization")
+    assert found.replicates == ("seed",)
+    assert found.constant["resolution"] == 32
+    assert any("architecture is not a variable of its own" in note for note in found.notes)
+
+
+def test_roles_of_the_metadata_are_respected(tmp_path: Path) -> None:
+    roles = {"augmentation": "treatment", "lr": "nuisance", "seed": "replicate"}
+    found = _read(tmp_path, probe_table(grid(augmentation=["off", "on"], lr=[0.01, 0.1], seed=[0, 1]), varied=roles))
+    assert found.variables == ("augmentation",)
+    assert any("learning rate is declared a nuisance" in note for note in found.notes)
+
+
+def test_a_variable_nobody_knew_needs_no_code(tmp_path: Path) -> None:
+    frame = probe_table(grid(seed=[0, 1])).to_pandas().assign(mood=lambda f: np.where(f.seed == 0, "calm", "wild"))
+    metadata = {"tunnel_sweep": '{"variables": {"mood": {"role": "treatment"}, "seed": {"role": "replicate"}}}'}
+    found = _read(tmp_path, pa.Table.from_pandas(frame).replace_schema_metadata(metadata))
+    assert found.variables == ("mood",)
+
+
+def test_all_images_per_class_ranks_above_any_number(tmp_path: Path) -> None:
+    found = _read(tmp_path, probe_table(grid(images_per_class=[50, None, 200])))
+    variable = design.describe(found.frame, ["images_per_class"])[0]
+    assert variable.levels == (50.0, 200.0, np.inf)
+    assert design.level_text(variable.levels[-1]) == "all"
+
+
+def test_codes_are_ranks_or_spacing() -> None:
+    frame = pd.DataFrame({"x": [10.0, 20.0, 100.0, np.nan], "augmentation": ["strong", "off", "on", "off"]})
+    ordinal, numeric = (design.describe(frame, ["x"], {"x": kind})[0] for kind in ("ordinal", "numeric"))
+    np.testing.assert_allclose(design.code(ordinal, frame.x), [0, 0.5, 1, np.nan])
+    np.testing.assert_allclose(design.code(numeric, frame.x), [0, 1 / 9, 1, np.nan])
+    words = design.describe(frame, ["augmentation"])[0]
+    assert (words.kind, words.levels) == ("ordinal", ("off", "on", "strong"))
+
+
+def test_one_hot_parts_belong_to_their_variable() -> None:
+    frame = pd.DataFrame({"backbone": list("abc"), "dataset": "x", "color": ["red", "green", "blue"], "n": [1, 2, 2], "y": [1.0, 2, 3]})
+    made = design.build(frame, design.describe(frame, ["color", "n"]), "y")
+    x_PF, owner_F = design.features(made, full_one_hot=False)
+    assert owner_F.tolist() == [0, 0, 0, 1]
+    assert (x_PF[:, :3].sum(axis=1) == 1).all()
+
+
+def test_exact_dependence_is_found_and_named() -> None:
+    frame = pd.DataFrame({"stem": [3, 3, 7, 7, 8, 8], "family": ["CNN"] * 4 + ["ViT"] * 2, "aug": [0, 1] * 3, "y": np.arange(6.0)})
+    frame = frame.assign(backbone=[str(i) for i in range(6)], dataset="x")
+    made = design.build(frame, design.describe(frame, ["stem", "family", "aug"]), "y")
+    assert ("family", ("stem",)) in design.dependences(made)
+    assert not any(name == "aug" for name, _ in design.dependences(made))
+    about = confounding.describe(made)
+    assert confounding.partners(about) == {"family": ["stem"], "stem": ["family"]}
+
+
+def test_variance_inflation_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 5, 200)
+    b = np.clip(a + rng.integers(-1, 2, 200), 0, 4)
+    frame = pd.DataFrame({"a": a, "b": b, "c": a, "y": 1.0, "backbone": [str(i) for i in range(200)], "dataset": "x"})
+    two = design.build(frame, design.describe(frame, ["a", "b"]), "y")
+    rho = np.corrcoef(a, b)[0, 1]
+    np.testing.assert_allclose(design.inflation(two), 1 / (1 - rho**2))
+    three = design.build(frame, design.describe(frame, ["a", "b", "c"]), "y")
+    assert np.isinf(design.inflation(three)[[0, 2]]).all()
+
+
+def test_a_variable_must_be_a_property_of_the_backbone() -> None:
+    frame = pd.DataFrame({"backbone": ["a", "a"], "dataset": ["x", "y"], "depth": [1, 2], "y": [1.0, 2.0]})
+    with pytest.raises(UserError, match="backbone a: its rows differ in column depth"):
+        design.build(frame, design.describe(frame, ["depth"]), "y")
+
+
+def _mapped(folder: Path, frame: pd.DataFrame, **changes: object) -> mapping.Mapped:
+    frame.to_csv(folder / "t.csv", index=False)
+    (folder / "m.yaml").write_text(yaml.safe_dump({**MAPPING, **changes}))
+    return mapping.read_mapped(str(folder / "t.csv"), str(folder / "m.yaml"))
+
+
+def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
+    found = _mapped(tmp_path, experiment_table(n_backbones=5)).experiments
+    assert found.variables == ("a", "b", "c", "d")
+    assert [target.name for target in found.targets] == ["retained"]
+    assert found.curves is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": {"retained": {"column": "kept"}}}, "no column 'kept'"),
+        ({"targets": {"fun": {"column": "a"}}}, "targets.fun: unknown; valid targets are retained"),
+        ({"variables": {"a": "a"}}, "variables.a: must say which column"),
+        ({"variables": {"a": {"column": "a", "kind": "odd"}}}, "'odd' is none of numeric, ordinal, categorical"),
+        ({"colour": 1}, "unknown key colour"),
+        ({"fill": {"z": {"each": 7}}}, "does not fit the 30 rows"),
+    ],
+)
+def test_mistakes_in_a_mapping_are_named(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _mapped(tmp_path, experiment_table(n_backbones=5), **changes)
+
+
+def test_a_cell_that_is_no_number_is_named_by_column_and_row(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=5).astype({"retained": object})
+    frame.loc[3, "retained"] = "n/a?"
+    with pytest.raises(UserError, match=r"column 'retained', row 4: 'n/a\?' is not a number"):
+        _mapped(tmp_path, frame)

@@ -162,17 +162,28 @@ def _ray(resources: Resources) -> Iterator[Resources]:
         include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
         runtime_env=environment,
     )
-    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield resolve(resources, ray.nodes())
     finally:
         ray.shutdown()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise InterruptedSweepError(signal.Signals(number).name)
+class _Signals:
+    """Notes SIGTERM and SIGINT; the loop asks. Raising from a handler inside Ray's C code ends in a SystemError."""
+
+    def __init__(self) -> None:
+        self._caught: list[int] = []
+        # ray.init installs handlers of its own, so this comes after it
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._caught.append(number)
+
+    def check(self) -> None:
+        """Raise InterruptedSweepError if a signal has come."""
+        if self._caught:
+            raise InterruptedSweepError(signal.Signals(self._caught[0]).name)
 
 
 def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
@@ -222,9 +233,10 @@ def _run_cells(sweep: Sweep, cells: list[Cell], resources: Resources, before: fr
     )(_run_task)
     waiting = list(reversed(cells))
     running: dict[Any, tuple[Cell, float]] = {}
-    meter = _Meter(sweep, cells, before)
+    meter, signals = _Meter(sweep, cells, before), _Signals()
     try:
         while waiting or running:
+            signals.check()
             while waiting and len(running) < int(resources.max_in_flight):
                 cell = waiting.pop()
                 running[remote.remote(_task(sweep, cell, gpu))] = (cell, time.monotonic())

@@ -20,11 +20,6 @@ from sklearn.model_selection import GroupKFold
 
 from analysis.design import Array, Design, Index, features, totals
 
-with warnings.catch_warnings():
-    # shap's plotting module, which is not used here, calls functions that matplotlib and others have deprecated
-    warnings.simplefilter("ignore")
-    import shap
-
 CHUNK = 20_000  # design points whose contributions are computed at a time
 FOLDS, FOLD_REPEATS = 5, 4
 
@@ -36,7 +31,7 @@ LIGHTGBM: Mapping[str, object] = {
     "num_leaves": 6,
     "max_depth": 3,
     "learning_rate": 0.1,
-    "min_data_in_leaf": 1,
+    "min_data_in_leaf": 0,  # LightGBM estimates a leaf's rows from weights: 1 would refuse light design points
     "min_data_in_bin": 1,
     "min_sum_hessian_in_leaf": 1e-3,
     "feature_fraction_bynode": 0.5,
@@ -82,6 +77,15 @@ class Data:
 Fit = Callable[[Data, int], Model]
 
 
+def _explainer(*arguments: Any, **options: Any) -> Any:
+    """SHAP's tree explainer, imported where it is needed: worker processes of the default protocol do without."""
+    with warnings.catch_warnings():
+        # shap's plotting module, which is not used here, calls functions that other libraries have deprecated
+        warnings.simplefilter("ignore")
+        import shap
+    return shap.TreeExplainer(*arguments, **options)
+
+
 class _Trees:
     """What both models share: features permuted by the seed, so that ties do not fall by column order."""
 
@@ -94,18 +98,16 @@ class _Trees:
         return np.asarray(self._model.predict(x_PF[:, self._order]), dtype=float)
 
     def contributions(self, x_PF: Array) -> Array:
-        values = shap.TreeExplainer(self._model).shap_values(x_PF[:, self._order])
+        values = _explainer(self._model).shap_values(x_PF[:, self._order])
         return np.asarray(values, dtype=float)[:, self._back]
 
     def interventional(self, x_PF: Array, background_BF: Array) -> Array:
-        explainer = shap.TreeExplainer(
-            self._model, data=background_BF[:, self._order], feature_perturbation="interventional"
-        )
+        explainer = _explainer(self._model, data=background_BF[:, self._order], feature_perturbation="interventional")
         values = explainer.shap_values(x_PF[:, self._order], check_additivity=False)
         return np.asarray(values, dtype=float)[:, self._back]
 
     def interactions(self, x_PF: Array) -> Array:
-        values = shap.TreeExplainer(self._model).shap_interaction_values(x_PF[:, self._order])
+        values = _explainer(self._model).shap_interaction_values(x_PF[:, self._order])
         return np.asarray(values, dtype=float)[:, self._back][:, :, self._back]
 
 
@@ -164,7 +166,8 @@ PROTOCOLS: Mapping[str, Recipe] = {
     ),
     "paper": Recipe(
         _Paper, True, 10, 30,
-        "the paper's model: scikit-learn GradientBoostingRegressor, Huber loss, one-hot categories; path-dependent SHAP",
+        "the paper's model: scikit-learn GradientBoostingRegressor, Huber loss, one-hot categories; "
+        "path-dependent SHAP",
     ),
 }  # fmt: skip
 

@@ -20,7 +20,12 @@ def describe(made: Design) -> dict[str, Any]:
     rho_VV, vif_V = design.correlation(made), design.inflation(made)
     names = made.names
     pairs = [
-        {"first": names[u], "second": names[v], "rho": float(rho_VV[u, v]), "confounded": bool(abs(rho_VV[u, v]) > CONFOUNDED)}
+        {
+            "first": names[u],
+            "second": names[v],
+            "rho": float(rho_VV[u, v]),
+            "confounded": bool(abs(rho_VV[u, v]) > CONFOUNDED),
+        }
         for u in range(len(names)) for v in range(u + 1, len(names)) if np.isfinite(rho_VV[u, v])
     ]  # fmt: skip
     return {

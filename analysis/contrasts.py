@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def level_pairs(variable: Variable) -> Iterator[tuple[object, object]]:
     if len(levels) <= ALL_PAIRS:
         yield from combinations(levels, 2)
         return
-    yield from zip(levels, levels[1:], strict=False)
+    yield from pairwise(levels)
     yield levels[0], levels[-1]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from analysis import metrics, storage, vocabulary
 from analysis.design import level_text
@@ -19,6 +20,7 @@ GRID = (
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
     "checkpoint_on",
 )  # fmt: skip
+RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 OPTIONAL = (
     *GRID, *vocabulary.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
@@ -98,10 +100,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         raise UserError(
             f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
         )
-    schema = storage.schema(uri)
-    missing = [name for name in NEEDED if name not in schema.names]
-    if missing:
-        raise UserError(f"{uri}: column {missing[0]} is missing; a probe table needs {', '.join(NEEDED)}")
+    schema = _checked_schema(uri, accuracy)
     wanted = [name for name in (*NEEDED, *OPTIONAL) if name in schema.names]
     about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
@@ -137,6 +136,14 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         planned=about.get("planned_curves"),
         curves=curves,
     )
+
+
+def _checked_schema(uri: str, accuracy: str) -> pa.Schema:
+    schema = storage.schema(uri)
+    for name in (*NEEDED, *metrics.ACCURACIES[accuracy]):
+        if name not in schema.names:
+            raise UserError(f"{uri}: column {name} is missing; a probe table needs {', '.join(NEEDED)}")
+    return schema
 
 
 def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
@@ -188,8 +195,13 @@ def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequenc
 
 
 def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Each row's backbone in words: its values of some columns; its name if there are no columns."""
+    """Each row's backbone in words: its values of some columns; its name if there are no columns.
+
+    Recipe columns that the other columns determine tell nothing apart, so they are left out.
+    """
     backbones = frame.drop_duplicates("backbone")
+    design = [c for c in columns if c not in RECIPE]
+    columns = [c for c in columns if c in design or not design or not _determined(backbones, c, design)]
     parts = [[_word(c, value) for value in backbones[c]] for c in columns]
     words = [", ".join(words) for words in zip(*parts, strict=True)] if parts else list(backbones["backbone"])
     return frame["backbone"].map(dict(zip(backbones["backbone"], words, strict=True)))

@@ -49,6 +49,7 @@ def save(made: Figure, kind: str) -> bytes:
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(dict(STYLE)):
         made.savefig(sink, format=kind, dpi=150, metadata=metadata)
+    made.set_layout_engine("none")  # every further format keeps the layout that the first was given
     return sink.getvalue()
 
 
@@ -128,7 +129,7 @@ def curve_panel(
     if start is not None:
         axes.axvspan(start, layer_L[-1], color="#f3d9a4", alpha=0.55, linewidth=0)
         axes.text(
-            (start + layer_L[-1]) / 2, 0.985, "tunnel", transform=axes.get_xaxis_transform(), ha="center", va="top",
+            (start + layer_L[-1]) / 2, 0.015, "tunnel", transform=axes.get_xaxis_transform(), ha="center", va="bottom",
             fontsize=7.5, color="#7a5200",
         )  # fmt: skip
     if id_L is not None:
@@ -205,7 +206,7 @@ def heat_map(labels: Sequence[str], values_VV: Array, *, diverging: bool, text: 
                 axes.text(
                     column,
                     row,
-                    f"{value:.2f}" if diverging else _short(value),
+                    f"{value:.2f}".replace("-0.00", "0.00") if diverging else _short(value),
                     ha="center",
                     va="center",
                     fontsize=8,

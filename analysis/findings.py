@@ -9,60 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis import confounding
+from analysis.pair_findings import differences, matched, reversals
+from analysis.phrases import Report, amount, capital, certain, count, finding, leading, listing, span
 from analysis.vocabulary import TARGETS, label
 
-Report = Mapping[str, Any]
 TOP = 3  # variables named in the findings
 
 
 def collect(report: Report) -> list[dict[str, str]]:
     """All findings of a report, the most important first."""
     found: list[dict[str, str]] = []
-    for part in (_tunnel, _claimed, _drivers, _reversals, _unsure, _confounded, _explained):
+    for part in (_tunnel, _claimed, _drivers, reversals, differences, _unsure, _confounded, _explained):
         found += part(report)
     return found
-
-
-def finding(text: str, *, number: str = "", interval: str = "", sure: str = "", basis: str = "") -> dict[str, str]:
-    """One finding; empty parts are not printed."""
-    return {"text": text, "number": number, "interval": interval, "sure": sure, "basis": basis}
-
-
-def amount(target: str, value: float, *, sign: bool = True) -> str:
-    """An effect in the target's printed unit."""
-    about = TARGETS[target]
-    text = f"{value * about.factor:{'+' if sign else ''}.{about.decimals}f}"
-    return f"{text} {about.unit}".strip()
-
-
-def span(target: str, low: float | None, high: float | None) -> str:
-    """A 95 % interval in the target's printed unit; empty without one."""
-    if low is None or high is None:
-        return ""
-    about = TARGETS[target]
-    return f"{low * about.factor:+.{about.decimals}f} to {high * about.factor:+.{about.decimals}f}"
-
-
-def listing(words: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def count(n: int, word: str) -> str:
-    """'1 backbone', '2 backbones'."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
-def leading(report: Report) -> str | None:
-    """The target that the findings speak of: the first that could be attributed."""
-    return next((name for name, entry in report["targets"].items() if not entry["problem"]), None)
-
-
-def certain(entry: Mapping[str, Any]) -> bool:
-    """Whether both intervals of a slope exclude zero (the wider one where there is one)."""
-    bounds = [(entry["low"], entry["high"]), (entry["low_with_datasets"], entry["high_with_datasets"])]
-    known = [(low, high) for low, high in bounds if low is not None and high is not None]
-    return bool(known) and all(low > 0 or high < 0 for low, high in known)
 
 
 def _tunnel(report: Report) -> list[dict[str, str]]:
@@ -75,16 +34,19 @@ def _tunnel(report: Report) -> list[dict[str, str]]:
     counts = {name: n for name, n in report["strengths"].items() if n}
     if len(rows) == 1:
         text = (
-            f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its tunnel "
-            f"effect is {worst['strength']}."
+            f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its "
+            f"tunnel effect is {worst['strength']}."
         )
     elif set(counts) == {"negligible"}:
-        text = f"No backbone shows a tunnel worth the name: all {len(rows)} keep at least 95 % of their best layer's accuracy on average."
+        text = (
+            f"No backbone shows a tunnel worth the name: all {len(rows)} keep at least 95 % of their best layer's "
+            "accuracy on average."
+        )
     else:
         classes = listing([f"{name} in {n}" for name, n in counts.items()])
         text = (
-            f"Of {len(rows)} backbones the tunnel effect is {classes}. On average the last layer keeps {mean:.1f} % of the "
-            f"best layer's accuracy on new datasets: from {worst['retained']:.1f} % ({worst['label']}) to "
+            f"Of {len(rows)} backbones the tunnel effect is {classes}. On average the last layer keeps {mean:.1f} % of "
+            f"the best layer's accuracy on new datasets: from {worst['retained']:.1f} % ({worst['label']}) to "
             f"{best['retained']:.1f} % ({best['label']})."
         )
     basis = f"{count(report['counts']['experiments'], 'experiment')}; {report['accuracy']}"
@@ -100,7 +62,10 @@ def _claimed(report: Report) -> list[dict[str, str]]:
         return [
             finding(f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer.", basis=_BITS)
         ]
-    text = f"Accuracy falls after its peak layer in {seen} of {count(n, 'experiment')}; in {claimed} the fall is larger than the noise of the test images."
+    text = (
+        f"Accuracy falls after its peak layer in {seen} of {count(n, 'experiment')}; in {claimed} the fall is larger "
+        "than the noise of the test images."
+    )
     return [
         finding(
             text, number=f"{claimed} of {n}", sure="the 95 % interval of the fall excludes zero in those", basis=_BITS
@@ -136,15 +101,14 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
     together = (
         f" (always together with {listing([label(o) for o in others])}: one effect for all of them)" if others else ""
     )
-    verb, gloss = ("rises", f" ({about.more})") if slope["slope"] > 0 else ("falls", "")
+    verb, gloss = ("rises", about.more) if slope["slope"] > 0 else ("falls", about.less)
     text = (
-        f"{_capital(label(axis))} {slope['from']} → {slope['to']}{together}: {about.phrase} {verb} by about "
-        f"{amount(name, abs(slope['slope']), sign=False)}{gloss}."
+        f"{capital(label(axis))} {slope['from']} → {slope['to']}{together}: {about.phrase} {verb} by about "
+        f"{amount(name, abs(slope['slope']), sign=False)} ({gloss})."
     )
-    matched = _matched(report, name, axis)
-    if matched:
-        text += f" {matched}"
-    blurred = sorted({o for o in _inseparable(report, axis)} - set(members))
+    pairs = matched(report, name, axis)
+    text += f" {pairs}" if pairs else ""
+    blurred = sorted(set(_inseparable(report, axis)) - set(members))
     if blurred:
         text += f" The grid cannot tell it apart from {listing([label(o) for o in blurred])}."
     sure = "clear: the 95 % interval excludes zero" + (
@@ -160,77 +124,9 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
     )
 
 
-def _matched(report: Report, target: str, variable: str) -> str:
-    """What matched pairs of backbones say of a variable's extremes."""
-    scale = report["variables"].get(variable)
-    rows = [
-        row for row in report["contrasts"]
-        if row["target"] == target and row["variable"] == variable and row["level"] == "backbone" and scale
-        and str(row["from"]) == scale["raw"][0] and str(row["to"]) == scale["raw"][1]
-    ]  # fmt: skip
-    if not rows:
-        return ""
-    row, factor = rows[0], TARGETS[target].scale
-    where = (
-        f" ({listing([label(o) for o in row['together_with']])} moving too)"
-        if row["together_with"]
-        else " with all else equal"
-    )
-    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)})"
-    return f"{count(row['n_pairs'], 'pair')} of backbones{where} differ by {amount(target, row['mean_difference'] / factor)}{interval}."
-
-
 def _inseparable(report: Report, variable: str) -> list[str]:
     about = report["confounding"]
     return confounding.partners(about).get(variable, []) if about else []
-
-
-def _reversals(report: Report) -> list[dict[str, str]]:
-    name = leading(report)
-    if name is None:
-        return []
-    found = []
-    own = [r for r in report["reversals"] if r["target"] == name]
-    for variable in dict.fromkeys(r["variable"] for r in own):
-        candidates = [r for r in own if r["variable"] == variable and r["p"] is not None and r["p"] < 0.05]
-        if not candidates:
-            continue
-        best = min(candidates, key=lambda r: (len(r["within"]), r["p"]))
-        factor = TARGETS[name].scale
-        parts = [
-            f"{amount(name, w['mean_difference'] / factor)} {_at(best['partner'], w['level'])} ({count(w['n_pairs'], 'pair')} of backbones"
-            + ("" if w["low"] is None else f", {span(name, w['low'] / factor, w['high'] / factor)}")
-            + ")"
-            for w in best["within"]
-        ]
-        text = f"{_capital(label(variable))} {_level(best['from'])} → {_level(best['to'])} has opposite effects: {listing(parts)}. One number for both would hide it."
-        found.append(
-            finding(
-                text, sure=f"the two differ with p = {best['p']:.3f} (Welch)", basis="matched pairs, all else equal"
-            )
-        )
-    named = {r["variable"] for r in own if r["p"] is not None and r["p"] < 0.05}
-    for flip in report["targets"][name]["interactions"]["flips"]:
-        if flip["sure"] and flip["variable"] not in named:
-            named.add(flip["variable"])
-            parts = [f"{amount(name, w['slope'])} {_at(flip['partner'], w['level'])}" for w in flip["within"]]
-            text = f"The effect of {label(flip['variable'])} changes direction: {listing(parts)}."
-            found.append(
-                finding(
-                    text,
-                    sure="the intervals of both directions exclude zero",
-                    basis="SHAP slopes within the partner's values",
-                )
-            )
-    return found
-
-
-def _at(partner: str, level: str) -> str:
-    return f"for {level}" if partner == "family" else f"with {label(partner)} {level}"
-
-
-def _level(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _confounded(report: Report) -> list[dict[str, str]]:
@@ -302,8 +198,9 @@ def _unsure(report: Report) -> list[dict[str, str]]:
         strongest = max((s for s in slopes if s["low"] is None), key=lambda s: abs(s["slope"]))
         found.append(
             finding(
-                f"How sure the slopes of {listing(without)} are cannot be estimated from {entry['n_design_points']} distinct "
-                f"settings{_why_not(report)}; the largest is {strongest['label']} {strongest['from']} → {strongest['to']}.",
+                f"How sure the slopes of {listing(without)} are cannot be estimated from {entry['n_design_points']} "
+                f"distinct settings{_why_not(report)}; the largest is {strongest['label']} {strongest['from']} → "
+                f"{strongest['to']}.",
                 number=amount(name, strongest["slope"]),
                 sure="no interval",
             )
@@ -322,8 +219,8 @@ def _explained(report: Report) -> list[dict[str, str]]:
     entry = report["targets"][name]
     inside, ceiling, outside = entry["r2_in_sample"], entry["r2_ceiling"], entry["r2_out_of_fold"]
     text = (
-        f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted to; no function of "
-        f"them could explain more than {ceiling:.0%}."
+        f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted "
+        f"to; no function of them could explain more than {ceiling:.0%}."
     )
     if outside is None:
         text += " How well they predict new settings cannot be estimated."
@@ -334,7 +231,10 @@ def _explained(report: Report) -> list[dict[str, str]]:
     shuffled = entry["r2_shuffled_95"]
     if shuffled is not None:
         verdict = "more" if inside > shuffled else "no more"
-        text += f" Outcomes shuffled between backbones reach up to {shuffled:.0%} in sample, so the fit explains {verdict} than chance would."
+        text += (
+            f" Outcomes shuffled between backbones reach up to {shuffled:.0%} in sample, so the fit explains {verdict} "
+            "than chance would."
+        )
     number = f"{inside:.2f} in sample" + ("" if outside is None else f", {outside:.2f} held out")
     return [
         finding(
@@ -343,7 +243,3 @@ def _explained(report: Report) -> list[dict[str, str]]:
             basis=f"{entry['n_experiments']} experiments, {entry['n_design_points']} distinct settings",
         )
     ]
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

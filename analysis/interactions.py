@@ -96,7 +96,7 @@ def cuts(job: Task, fitted: Attribution) -> list[Cut]:
 
 
 def bundles(job: Task) -> list[Cut]:
-    """Variables that move together almost or quite exactly (|ρ| ≥ :data:`BUNDLED`): one slope for all of each bundle."""
+    """Variables that move together (|ρ| ≥ :data:`BUNDLED`): one slope for all of each bundle."""
     rho_VV = design.correlation(job.design)
     tied_VV = np.abs(np.nan_to_num(rho_VV)) >= BUNDLED
     left, found = set(range(len(rho_VV))), []

@@ -200,7 +200,8 @@ def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
         rows.append(row)
     columns = [
         "n_layers", "peak_layer", "peak_accuracy", "final_accuracy", "retained", "retained_paper", "pearson",
-        "alignment", "tunnel", "tunnel_start", "tunnel_length", "id_final_accuracy", *(f"id_start_{p}" for p in ID_RULES),
+        "alignment", "tunnel", "tunnel_start", "tunnel_length", "id_final_accuracy",
+        *(f"id_start_{p}" for p in ID_RULES),
     ]  # fmt: skip
     metrics = pd.DataFrame(rows, columns=columns)
     for name in ("tunnel_start", *(f"id_start_{p}" for p in ID_RULES)):

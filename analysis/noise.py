@@ -22,7 +22,7 @@ from analysis.metrics import Curves
 
 RESAMPLES = 400
 Interval = tuple[float | None, float | None]
-MOST_CURVES = 6000  # above this the bits are left alone, and the page says so
+MOST_CURVES = 3000  # above this the bits are left alone, and the page says so
 COLUMNS = (
     "retained_low", "retained_high", "pearson_low", "pearson_high", "alignment_low", "alignment_high", "drop_low",
     "drop_high", "tunnel_claimed",
@@ -109,7 +109,7 @@ def _resampled(curves: Curves, c: int, bytes_of: dict[int, np.ndarray], draws: d
     if (dataset, n) not in draws:
         rng = np.random.default_rng(zlib.crc32(dataset.encode()))
         draws[dataset, n] = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float32)
-    result: Array = (draws[dataset, n] @ right_LN.T).astype(np.float32) / n
+    result: Array = (draws[dataset, n] @ right_LN.T).astype(float) / n
     return result
 
 

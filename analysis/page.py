@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def files(analysis: Analysis) -> dict[str, bytes]:
-    """Every file by its name below the report's folder: figures (PNG, SVG), tables (Markdown, LaTeX), ``index.html``."""
+    """Every file by its name below the report's folder: figures, tables (Markdown, LaTeX), ``index.html``."""
     drawn, captions = draw(analysis)
     pngs = {name: figures.save(made, "png") for name, made in drawn.items()}
     widths = {name: round(PIXELS_PER_INCH * made.get_figwidth()) for name, made in drawn.items()}

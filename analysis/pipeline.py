@@ -106,24 +106,10 @@ def analyse(
         "title": experiments.title,
         "source": experiments.source,
         "accuracy": experiments.accuracy,
-        "protocol": {
-            "name": options.protocol,
-            "text": PROTOCOLS[options.protocol].text,
-            "seeds": PROTOCOLS[options.protocol].seeds,
-            "bootstrap": bootstrap,
-            "permutations": _permutations(bootstrap),
-        },
+        "protocol": _protocol(options.protocol, bootstrap),
         "counts": _counts(experiments),
         "incomplete": records(experiments.incomplete),
-        "variables": {
-            v.name: {
-                "label": v.label,
-                "kind": v.kind,
-                "levels": [design.level_text(x) for x in v.levels[:40]],
-                "raw": [str(contrasts.plain(x)) for x in (v.levels[0], v.levels[-1])],
-            }
-            for v in variables
-        },
+        "variables": {v.name: _variable(v) for v in variables},
         "replicates": list(experiments.replicates),
         "constant": {name: design.level_text(value) for name, value in experiments.constant.items()},
         "notes": list(experiments.notes),
@@ -144,6 +130,26 @@ def analyse(
         ),
     }
     return Analysis(experiments, report, fits, tables)
+
+
+def _protocol(name: str, bootstrap: int) -> dict[str, Any]:
+    chosen = PROTOCOLS[name]
+    return {
+        "name": name,
+        "text": chosen.text,
+        "seeds": chosen.seeds,
+        "bootstrap": bootstrap,
+        "permutations": _permutations(bootstrap),
+    }
+
+
+def _variable(variable: design.Variable) -> dict[str, Any]:
+    return {
+        "label": variable.label,
+        "kind": variable.kind,
+        "levels": [design.level_text(value) for value in variable.levels[:40]],
+        "raw": [str(contrasts.plain(value)) for value in (variable.levels[0], variable.levels[-1])],
+    }
 
 
 def _fit(

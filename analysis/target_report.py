@@ -14,7 +14,8 @@ from analysis.resampling import CROSSED, POINTS, SHUFFLED, Draws
 from analysis.vocabulary import Target, part
 
 FIT_KEYS = (
-    "r2_in_sample", "r2_ceiling", "r2_out_of_fold", "r2_out_of_fold_by_backbone", "r2_leave_architecture_out", "r2_shuffled_95",
+    "r2_in_sample", "r2_ceiling", "r2_out_of_fold", "r2_out_of_fold_by_backbone", "r2_leave_architecture_out",
+    "r2_shuffled_95",
 )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A LaTeX ``tabular`` with booktabs rules."""
     body = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(map(_escape, head)) + r" \\", r"\midrule",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule",
+        " & ".join(map(_escape, head)) + r" \\", r"\midrule",
         *body, r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -59,8 +60,10 @@ def _slopes(name: str, entry: Mapping[str, Any]) -> Table:
     head = ["variable", "scale", "slope", "95 %, settings", "95 %, settings × datasets", "p, shuffled", "rank"]
     rows = [
         [
-            s["label"], f"{s['from']} → {s['to']}", words.effect(name, s["slope"]), words.interval(name, s["low"], s["high"]),
-            words.interval(name, s["low_with_datasets"], s["high_with_datasets"]), words.p_value(s["p_permutation"]), str(s["rank"]),
+            s["label"], f"{s['from']} → {s['to']}", words.effect(name, s["slope"]),
+            words.interval(name, s["low"], s["high"]),
+            words.interval(name, s["low_with_datasets"], s["high_with_datasets"]),
+            words.p_value(s["p_permutation"]), str(s["rank"]),
         ]
         for s in entry["slopes"].values()
     ]  # fmt: skip
@@ -84,7 +87,8 @@ def _backbones(report: Mapping[str, Any]) -> Table:
     rows = [
         [
             row["label"], words.percent(row["retained"]),
-            "–" if row["low"] is None else f"{words.percent(row['low'])} … {words.percent(row['high'])}", str(row["strength"]),
+            "–" if row["low"] is None else f"{words.percent(row['low'])} … {words.percent(row['high'])}",
+            str(row["strength"]),
         ]
         for row in sorted(report["backbones"], key=lambda row: (row["retained"] is None, row["retained"] or 0.0))
     ]  # fmt: skip

@@ -15,7 +15,7 @@ class Target:
     phrase : the label as the subject of a sentence.
     scale : the model is fitted to value / scale ([H24] A.9 divides % retained by 100).
     unit, factor : how the page prints an effect: effect × factor, then the unit.
-    more : what a higher value means, in plain words.
+    more, less : what a higher, a lower value means, in plain words.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Target:
     factor: float
     decimals: int
     more: str
+    less: str
     meaning: str
 
 
@@ -39,8 +40,10 @@ TARGETS: Mapping[str, Target] = {
         100.0,
         1,
         "weaker tunnel",
+        "stronger tunnel",
         "Accuracy of a linear probe on the last layer, as a percentage of the best layer's, on a dataset the "
-        "backbone was not trained on. 100 means no tunnel.",
+        "backbone was not trained on. 100 means no tunnel; more, that the last layer does better on the test images "
+        "than the layer which held-out images chose.",
     ),
     "pearson": Target(
         "pearson",
@@ -51,6 +54,7 @@ TARGETS: Mapping[str, Target] = {
         1.0,
         3,
         "the curves agree more",
+        "the curves agree less",
         "Correlation over layers between probe accuracy on the training (ID) dataset and on the new (OOD) one. "
         "1 means that layers good for one are good for the other.",
     ),
@@ -62,7 +66,8 @@ TARGETS: Mapping[str, Target] = {
         "",
         1.0,
         3,
-        "better on both",
+        "better on both together",
+        "worse on both together",
         "Product of the last layer's accuracy above chance on the ID and on the OOD dataset.",
     ),
 }

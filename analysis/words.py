@@ -71,7 +71,7 @@ def reach(levels: Sequence[str]) -> str:
 
 
 def slope_rows(target: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Slopes in printed units for the bar plot; variables that move together are one bar, those without a direction none."""
+    """Slopes in printed units for the bar plot; what moves together is one bar, what has no direction none."""
     scale = TARGETS[target].factor
     bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
     chosen = [slope for name, slope in entry["slopes"].items() if slope["slope"] is not None and name not in bundled]

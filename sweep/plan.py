@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,6 +15,7 @@ from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
 from sweep.inventory import sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
+WORTH_SAYING = 0.3
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
@@ -259,11 +261,17 @@ def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> st
 def _correlation_lines(config: Config, grid: Grid) -> list[str]:
     roles = varied_roles(config, grid)
     lines = ["varied: " + (", ".join(f"{name} ({role})" for name, role in roles.items()) or "nothing")]
-    pairs = [pair for pair in correlations(config, grid) if pair[2] > CONFOUNDED]
-    lines += [
-        f"warning: {one} and {other} are confounded in this grid (|ρ| = {rho:.2f}): their effects cannot be told apart"
-        for one, other, rho in pairs
-    ]
-    rest = [pair for pair in correlations(config, grid) if 0.3 < pair[2] <= CONFOUNDED]
-    lines += [f"correlated: {one} ~ {other} |ρ| = {rho:.2f}" for one, other, rho in rest]
-    return lines
+    pairs = correlations(config, grid)
+    confounded = [pair for pair in pairs if pair[2] > CONFOUNDED]
+    if confounded:
+        lines += ["warning: this grid confounds these pairs; the effects of a pair cannot be told apart (|ρ|):"]
+        lines += _listing(confounded)
+    related = [pair for pair in pairs if WORTH_SAYING < pair[2] <= CONFOUNDED]
+    return lines + (["correlated (|ρ|):", *_listing(related)] if related else [])
+
+
+def _listing(pairs: Sequence[tuple[str, str, float]]) -> list[str]:
+    text = ", ".join(f"{one} ~ {other} {rho:.2f}".replace(" ", "\0") for one, other, rho in pairs)
+    indent = "  "
+    wrapped = textwrap.wrap(text, width=118, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in wrapped]  # a pair is never broken over two lines

@@ -14,11 +14,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
-    "vggm11": {"family": "CNN", "stem": 3, "depth": 11, "spatial_reduction": 0.5, "n_layers": 10, "parameters": 9_462_180},
-    "vggm17": {"family": "CNN", "stem": 3, "depth": 17, "spatial_reduction": 0.5, "n_layers": 16, "parameters": 20_086_692},
-    "resnet18": {"family": "CNN", "stem": 7, "depth": 18, "spatial_reduction": 0.25, "n_layers": 17, "parameters": 11_227_812},
-    "vit_tiny_patch8": {"family": "ViT", "stem": 8, "depth": 12, "spatial_reduction": 1.0, "n_layers": 12, "parameters": 5_395_108},
-}  # fmt: skip
+    "vggm11": {
+        "family": "CNN",
+        "stem": 3,
+        "depth": 11,
+        "spatial_reduction": 0.5,
+        "n_layers": 10,
+        "parameters": 9_462_180,
+    },
+    "vggm17": {
+        "family": "CNN",
+        "stem": 3,
+        "depth": 17,
+        "spatial_reduction": 0.5,
+        "n_layers": 16,
+        "parameters": 20_086_692,
+    },
+    "resnet18": {
+        "family": "CNN",
+        "stem": 7,
+        "depth": 18,
+        "spatial_reduction": 0.25,
+        "n_layers": 17,
+        "parameters": 11_227_812,
+    },
+    "vit_tiny_patch8": {
+        "family": "ViT",
+        "stem": 8,
+        "depth": 12,
+        "spatial_reduction": 1.0,
+        "n_layers": 12,
+        "parameters": 5_395_108,
+    },
+}
 BASE: Mapping[str, Any] = {
     "architecture": "vggm11",
     "id_dataset": "fractals",

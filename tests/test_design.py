@@ -20,7 +20,10 @@ def _read(folder: Path, table: pa.Table) -> experiments.Experiments:
 
 
 def test_what_varies_becomes_a_variable_and_seeds_do_not(tmp_path: Path) -> None:
-    found = _read(tmp_path, probe_table(grid(architecture=["vggm11", "vggm17"], augmentation=["off", "on"], lr=[0.01, 0.1], seed=[0, 1])))
+    found = _read(
+        tmp_path,
+        probe_table(grid(architecture=["vggm11", "vggm17"], augmentation=["off", "on"], lr=[0.01, 0.1], seed=[0, 1])),
+    )
     assert found.variables == ("augmentation", "depth", "lr", "overparametrization")
     assert found.replicates == ("seed",)
     assert found.constant["resolution"] == 32
@@ -58,7 +61,9 @@ def test_codes_are_ranks_or_spacing() -> None:
 
 
 def test_one_hot_parts_belong_to_their_variable() -> None:
-    frame = pd.DataFrame({"backbone": list("abc"), "dataset": "x", "color": ["red", "green", "blue"], "n": [1, 2, 2], "y": [1.0, 2, 3]})
+    frame = pd.DataFrame(
+        {"backbone": list("abc"), "dataset": "x", "color": ["red", "green", "blue"], "n": [1, 2, 2], "y": [1.0, 2, 3]}
+    )
     made = design.build(frame, design.describe(frame, ["color", "n"]), "y")
     x_PF, owner_F = design.features(made, full_one_hot=False)
     assert owner_F.tolist() == [0, 0, 0, 1]
@@ -66,7 +71,9 @@ def test_one_hot_parts_belong_to_their_variable() -> None:
 
 
 def test_exact_dependence_is_found_and_named() -> None:
-    frame = pd.DataFrame({"stem": [3, 3, 7, 7, 8, 8], "family": ["CNN"] * 4 + ["ViT"] * 2, "aug": [0, 1] * 3, "y": np.arange(6.0)})
+    frame = pd.DataFrame(
+        {"stem": [3, 3, 7, 7, 8, 8], "family": ["CNN"] * 4 + ["ViT"] * 2, "aug": [0, 1] * 3, "y": np.arange(6.0)}
+    )
     frame = frame.assign(backbone=[str(i) for i in range(6)], dataset="x")
     made = design.build(frame, design.describe(frame, ["stem", "family", "aug"]), "y")
     assert ("family", ("stem",)) in design.dependences(made)

@@ -170,7 +170,8 @@ def test_plan_warns_of_confounded_variables():
     assert found["id_classes", "resolution"] == pytest.approx(1)
     assert found["id_classes", "augmentation"] == pytest.approx(0)
     text = render(config, grid, done=None, why_unknown="no data", out="x")
-    assert "warning: id_classes and resolution are confounded" in text
+    assert "warning: this grid confounds these pairs" in text
+    assert "id_classes ~ resolution 1.00" in text
     assert "not known (no data)" in text
 
 

@@ -1,0 +1,61 @@
+"""What the README promises: its commands, its config, its snippets and its data dictionary are the real ones."""
+
+import re
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+import yaml
+from synthetic_tables import grid, probe_table, write_sweep
+
+from sweep.config_file import read_config
+from sweep.schema import data_dictionary
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def snippet(language: str) -> str:
+    """The first fenced block of a language."""
+    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, f"the README has no {language} block"
+    return found[1]
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    write_sweep(tmp_path / "results" / "demo", probe_table(grid(id_classes=[10, 40], seed=[0, 1])))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_data_dictionary_is_current():
+    between = re.search(r"sweep.schema -->\n(.*)\n<!-- end of data dictionary", README, re.DOTALL)
+    assert between
+    assert between[1].strip() == data_dictionary().strip(), "paste what python -m sweep.schema prints"
+
+
+def test_the_config_is_valid(tmp_path):
+    (tmp_path / "my.yaml").write_text(snippet("yaml"))
+    assert read_config(tmp_path / "my.yaml").name == yaml.safe_load(snippet("yaml"))["name"]
+
+
+def test_the_pandas_snippet_runs(table, capsys):
+    exec(snippet("python"), {})  # our own text
+    assert "vggm11" in capsys.readouterr().out
+
+
+def test_the_duckdb_snippet_agrees_with_pandas(table):
+    found = duckdb.sql(snippet("sql")).df()
+    probes = pd.read_parquet("results/demo/probes.parquet")
+    one = probes[(probes.id_classes == 10) & (probes.seed == 1) & (probes.dataset == "digits")]
+    kept = 100 * one[one.is_penultimate].top1.iloc[0] / one.top1.max()
+    row = found[(found.id_classes == 10) & (found.seed == 1) & (found.dataset == "digits")]
+    assert row.retained.tolist() == [pytest.approx(kept)]
+
+
+def test_every_file_that_it_names_is_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for command in re.findall(r"python ((?:sweep|analysis)/\w+\.py)", README):
+        assert (ROOT / command).is_file(), command

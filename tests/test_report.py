@@ -1,0 +1,246 @@
+"""The command, its files, and that its sentences are true for any table."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
+
+from analysis import shap_report, storage, text_tables
+from analysis.attribution import PROTOCOLS
+from analysis.metrics import ACCURACY_TEXT
+
+ROOT = Path(__file__).parents[1]
+FEW = ["--bootstrap", "20", "--jobs", "1"]
+
+
+def report_of(folder: Path, *arguments: str) -> dict[str, Any]:
+    assert shap_report.main(["--results", str(folder), *FEW, *arguments]) == 0
+    return json.loads((folder / "report" / "report.json").read_text())
+
+
+def demo_like() -> list[dict[str, Any]]:
+    backbones = grid(
+        architecture=["vggm11", "vggm17"], id_classes=[10, 100], augmentation=["off", "on"], seed=[0, 1, 2]
+    )
+    return [{**backbone, "images_per_class": 2000 // backbone["id_classes"]} for backbone in backbones]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    treatments = ("id_classes", "images_per_class", "augmentation", "architecture")
+    varied = {**dict.fromkeys(treatments, "treatment"), "seed": "replicate"}
+    folder = write_sweep(tmp_path_factory.mktemp("demo"), probe_table(demo_like(), varied=varied))
+    return folder, report_of(folder)
+
+
+def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = demo
+    names = {path.relative_to(folder / "report").as_posix() for path in (folder / "report").rglob("*.*")}
+    assert {
+        "index.html",
+        "report.json",
+        "experiments.parquet",
+        "shap_values.parquet",
+        "slopes.parquet",
+        "contrasts.parquet",
+    } <= names
+    for figure in ("layer_curves", "rank_curves", "slopes_retained", "beeswarm_retained", "dependence_retained",
+                   "interactions_retained", "contrasts_retained", "design_correlation"):  # fmt: skip
+        assert {f"figures/{figure}.png", f"figures/{figure}.svg"} <= names
+    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md"} <= names
+    experiments = pd.read_parquet(folder / "report" / "experiments.parquet")
+    assert len(experiments) == report["counts"]["experiments"] == 72
+    assert pq.read_table(folder / "report" / "shap_values.parquet").num_rows == 3 * 72
+    assert not [name for name in names if "tmp" in name]
+
+
+def test_the_interface_that_scripts_rely_on(demo: tuple[Path, dict[str, Any]]) -> None:
+    _, report = demo
+    for name in ("retained", "pearson", "alignment"):
+        entry = report["targets"][name]
+        assert 0 < entry["r2_in_sample"] <= entry["r2_ceiling"] + 1e-9
+        assert isinstance(entry["r2_out_of_fold"], float)
+        for slope in entry["slopes"].values():
+            assert slope["low"] <= slope["slope"] + 0.1
+            assert slope["high"] >= slope["slope"] - 0.1
+    keys = {"target", "variable", "from", "to", "level", "n_pairs", "mean_difference", "p", "cliffs_delta"}
+    assert report["contrasts"]
+    assert all(keys <= set(contrast) for contrast in report["contrasts"])
+    assert {contrast["level"] for contrast in report["contrasts"]} == {"experiment", "backbone"}
+
+
+def test_the_known_truth_is_found(demo: tuple[Path, dict[str, Any]]) -> None:
+    _, report = demo
+    entry = report["targets"]["retained"]
+    bundle = next(b for b in entry["bundles"] if "id_classes" in b["variables"])
+    assert bundle["variables"] == ["id_classes", "images_per_class"]
+    assert 0.10 < bundle["slope"] < 0.22
+    text = " ".join(found["text"] for found in report["findings"])
+    assert "ID classes and images per class always change together" in text
+    assert "seed" not in entry["slopes"]
+
+
+def test_the_page_stands_alone_and_says_which_accuracy(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = demo
+    page = (folder / "report" / "index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "http://" not in page
+    assert ACCURACY_TEXT["heldout"] in page
+    for found in report["findings"]:
+        assert found["text"].split(":")[0][:30] in page.replace("&#39;", "'").replace("&amp;", "&")
+
+
+@pytest.mark.parametrize("accuracy", ["last", "paper"])
+def test_choice_of_accuracy_is_stated(tmp_path: Path, accuracy: str) -> None:
+    folder = write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50, 100])))
+    report = report_of(folder, "--accuracy", accuracy)
+    assert report["accuracy"] == ACCURACY_TEXT[accuracy]
+    assert "per-image record belongs to the epoch that held-out images chose" in " ".join(report["notes"])
+
+
+def test_one_backbone_and_one_dataset(tmp_path: Path) -> None:
+    report = report_of(write_sweep(tmp_path, probe_table(grid(), datasets=["glyphs"])))
+    text = " ".join(found["text"] for found in report["findings"])
+    assert "The one backbone keeps" in text
+    assert "no variable takes more than one value" in text
+    assert report["backbones"][0]["low"] is None
+    assert report["contrasts"] == []
+
+
+def test_no_tunnel_at_all(tmp_path: Path) -> None:
+    table = probe_table(grid(id_classes=[10, 50], seed=[0, 1]), drop=lambda backbone: 0.0, n_test=4000)
+    report = report_of(write_sweep(tmp_path, table))
+    text = " ".join(found["text"] for found in report["findings"])
+    assert "No backbone shows a tunnel worth the name" in text
+    assert "strong" not in text
+
+
+def test_two_settings_have_no_interval_and_say_so(tmp_path: Path) -> None:
+    report = report_of(write_sweep(tmp_path, probe_table(grid(augmentation=["off", "on"], seed=[0, 1]))))
+    slope = report["targets"]["retained"]["slopes"]["augmentation"]
+    assert slope["slope"] is not None
+    assert slope["low"] is None
+    assert "cannot be estimated from 2 distinct settings" in " ".join(found["text"] for found in report["findings"])
+
+
+def test_missing_metric(tmp_path: Path) -> None:
+    """Without ID curves only % retained can be had."""
+    frame = probe_table(grid(id_classes=[10, 50, 100])).to_pandas()
+    report = report_of(
+        write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50, 100])).filter((~frame.is_id).tolist()))
+    )
+    assert list(report["targets"]) == ["retained"]
+
+
+def test_outcome_without_variance(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=12).assign(retained=80.0)
+    report = _mapped(tmp_path, frame)
+    assert report["targets"]["retained"]["problem"] == "the outcome is the same in every experiment"
+
+
+def test_ten_rows(tmp_path: Path) -> None:
+    report = _mapped(tmp_path, experiment_table(n_backbones=10, n_datasets=1, effects={"a": 0.3}))
+    entry = report["targets"]["retained"]
+    assert entry["problem"] is None
+    assert entry["n_design_points"] <= 10
+    assert all(slope["low_with_datasets"] is None for slope in entry["slopes"].values())
+
+
+def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any]:
+    frame.to_parquet(folder / "t.parquet")
+    (folder / "m.yaml").write_text(yaml.safe_dump(MAPPING))
+    call = ["--table", str(folder / "t.parquet"), "--mapping", str(folder / "m.yaml"), "--out", str(folder / "out")]
+    assert shap_report.main([*call, *FEW, *arguments]) == 0
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+def test_targets_variables_and_group_can_be_chosen(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=12)
+    report = _mapped(tmp_path, frame, "--variables", "a,b", "--target", "retained")
+    assert list(report["targets"]["retained"]["slopes"]) in (["a", "b"], ["b", "a"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
+    report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--protocol", protocol)
+    assert report["protocol"]["name"] == protocol
+    assert report["protocol"]["text"] == PROTOCOLS[protocol].text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--results", "/nowhere"], "/nowhere/probes.parquet: no such file"),
+        (["--table", "t.csv"], "--table and --mapping go together"),
+        (["--results", "RESULTS", "--target", "fun"], "--target fun: not in"),
+        (["--results", "RESULTS", "--variables", "mood"], "--variables mood: not in"),
+        (["--results", "RESULTS", "--group", "team"], "--group team: not in"),
+        (["--results", "RESULTS", "--accuracy", "last"], "column top1_last is missing"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    folder = write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50])).drop_columns(["top1_last"]))
+    call = [str(folder) if argument == "RESULTS" else argument for argument in arguments]
+    assert shap_report.main([*call, *FEW]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "probes.parquet").write_bytes(b"not parquet")
+    assert shap_report.main(["--results", str(tmp_path)]) == 2
+    assert "not a Parquet file" in capsys.readouterr().err
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "probes.parquet")
+    assert shap_report.main(["--results", str(tmp_path)]) == 2
+    assert "column curve_key is missing" in capsys.readouterr().err
+
+
+def test_the_newest_finished_sweep_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["old", "new"]):
+        folder = write_sweep(tmp_path / "results" / name, probe_table(grid()))
+        import os
+
+        os.utime(folder / "probes.parquet", (number, number))
+    (tmp_path / "results" / "unfinished").mkdir()
+    assert storage.newest_sweep() == str(tmp_path / "results" / "new")
+
+
+def test_a_uri_is_as_good_as_a_path(tmp_path: Path) -> None:
+    write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50])))
+    assert shap_report.main(["--results", f"file://{tmp_path}", "--out", f"file://{tmp_path}/elsewhere", *FEW]) == 0
+    assert (tmp_path / "elsewhere" / "index.html").exists()
+
+
+def test_the_script_runs_from_any_directory(tmp_path: Path) -> None:
+    write_sweep(tmp_path, probe_table(grid()))
+    script = [sys.executable, str(ROOT / "analysis" / "shap_report.py"), "--results", str(tmp_path), *FEW]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"report: {tmp_path}/report/index.html"
+
+
+def test_latex_and_markdown_escape_what_they_must() -> None:
+    head, rows = ["a_b", "50 %"], [["x|y", "→ γ"]]
+    assert text_tables.latex(head, rows).splitlines()[2] == r"a\_b & 50 \% \\"
+    assert r"$\to$ $\gamma$" in text_tables.latex(head, rows)
+    assert text_tables.markdown(head, rows).splitlines()[2] == "| x\\|y | → γ |"
+
+
+def test_the_same_table_gives_the_same_report(tmp_path: Path) -> None:
+    first, second = (_mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2)) for _ in range(2))
+    assert first == second
+    assert np.isfinite(first["targets"]["retained"]["r2_in_sample"])

@@ -173,15 +173,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def ray_environment():
+    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
 @contextmanager
 def head_node(tmp_path):
     """A local `ray start --head` of our own, on free ports; yields the address for jobs."""
     port, dashboard = free_port(), free_port()
     binary = Path(sys.executable).with_name("ray")
     arguments = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with open(tmp_path / "ray.log", "w") as log:
-        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=environment)
+        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=ray_environment())
         try:
             for _ in range(120):
                 with socket.socket() as probe:
@@ -198,7 +203,8 @@ def head_node(tmp_path):
 def submit(address, *entrypoint):
     binary = Path(sys.executable).with_name("ray")
     arguments = [binary, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable]
-    return subprocess.run([*arguments, *map(str, entrypoint)], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [*arguments, *map(str, entrypoint)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=ray_environment())
 
 
 def test_submitted_as_a_job_the_table_is_the_same(config, tmp_path):

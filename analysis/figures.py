@@ -180,7 +180,7 @@ def rank_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
     made, axes = figure(7.8, 3.9)
     for panel, (color, dash) in zip(panels, _lines(), strict=False):
         position_L = (panel["layer"] - 1) / max(len(panel["layer"]) - 1, 1)
-        name = panel["title"].split("\n")[0]
+        name = panel["name"]
         axes.plot(position_L, panel["rank"], color=color, linestyle=dash, linewidth=1.5, label=name)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.experiments import Experiments
 from analysis.metrics import Curves
 
 MOST = 12
+TITLE_WIDTH = 46  # characters that fit above a panel
 
 
 def panels(experiments: Experiments) -> tuple[list[dict[str, Any]], str]:
@@ -56,7 +58,8 @@ def _panel(name: str, members: set[str], kept: float, curves: Curves, frame: pd.
     start = float(starts.median()) if len(starts) * 2 > len(found) else None
     first = slice(curves.start_C[own[0]], curves.stop_C[own[0]])
     return {
-        "title": f"{name}\nkeeps {kept:.0f} %",
+        "name": name,
+        "title": f"{textwrap.fill(name, TITLE_WIDTH)}\nkeeps {kept:.0f} %",
         "layer": curves.layer_N[first].astype(float),
         "id": _mean(curves, groups[""]) if "" in groups else None,
         "ood": [(dataset, _mean(curves, groups[dataset])) for dataset in sorted(groups) if dataset],

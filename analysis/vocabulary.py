@@ -97,7 +97,7 @@ KNOWN: Mapping[str, Known] = {
     "id_images": Known("ID training images", "data"),
     "spatial_reduction": Known("spatial reduction φ", "architecture"),
     "stem": Known("stem size", "architecture"),
-    "family": Known("CNN vs ViT", "architecture", ("CNN", "ViT")),
+    "family": Known("family", "architecture", ("CNN", "ViT")),
     "overparametrization": Known("over-parametrization γ", "architecture"),
     "depth": Known("depth", "architecture"),
     "architecture": Known("architecture", "architecture"),

@@ -210,7 +210,7 @@ def test_the_default_report_says_what_the_published_analysis_does_not(published:
     assert entry["n_design_points"] == 62
     assert 0.44 < entry["r2_out_of_fold"] < 0.56 < 0.60 < entry["r2_in_sample"] < entry["r2_ceiling"] < 0.65
     text = " ".join(found["text"] for found in report["findings"])
-    assert "CNN vs ViT is determined by stem size" in text
+    assert "family is determined by stem size" in text
     assert "Input resolution (px) 32 → 224 has opposite effects: +18.9 points for CNN" in text
     assert "-18.1 points for ViT" in text
     assert "the interval of the slope includes zero" in text

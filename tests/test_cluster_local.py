@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 
+import grpc
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -67,11 +68,12 @@ def head(tmp_path, environment):
     (tmp_path / "home" / ".ray").mkdir()
     (tmp_path / "home" / ".ray" / "auth_token").write_text("f" * 64)  # as ray.init leaves it: everyone may read it
     assert bash(one("One machine", "(umask"), environment).returncode == 0
-    gcs, dashboard, agent, metrics = free_ports(4)
+    gcs, dashboard, agent, client, metrics = free_ports(5)
     directory = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # socket paths must be short
     command = one("One machine", "ray start") + (
         f" --port={gcs} --dashboard-port={dashboard} --dashboard-agent-listen-port={agent}"
-        f" --metrics-export-port={metrics} --temp-dir={directory} --num-cpus=2 --block"
+        f" --ray-client-server-port={client} --metrics-export-port={metrics}"
+        f" --temp-dir={directory} --num-cpus=2 --block"
     )
     with open(tmp_path / "ray.log", "w") as log:
         node = subprocess.Popen(["bash", "-c", f"exec {command}"], stdout=log, stderr=log, cwd=ROOT, env=environment)
@@ -81,7 +83,7 @@ def head(tmp_path, environment):
                 assert node.poll() is None, (tmp_path / "ray.log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-            yield node, gcs, dashboard, agent, metrics
+            yield node, gcs, dashboard, agent, client, metrics
         finally:
             node.send_signal(signal.SIGTERM)
             node.wait(timeout=60)
@@ -101,6 +103,18 @@ def status(port, path, token=None):
             return error.code
 
 
+def client_refuses(port, token):
+    """Whether the server of Ray's client wants another token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask = channel.unary_unary("/ray.rpc.RayletDriver/ClusterInfo")
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        try:
+            ask(b"", timeout=10, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+        return False
+
+
 def listening(node):
     """Addresses by port of everything that a node's processes listen on."""
     found = defaultdict(set)
@@ -112,15 +126,10 @@ def listening(node):
 
 
 def test_recipe_for_one_machine(head, environment, tmp_path):
-    node, gcs, dashboard, agent, metrics = head
+    node, gcs, dashboard, agent, client, metrics = head
     token_file = tmp_path / "home" / ".ray" / "auth_token"
     assert token_file.stat().st_mode & 0o777 == 0o600
     token = token_file.read_text().strip()
-
-    ports = listening(psutil.Process(node.pid))  # as the README's table says
-    assert ports[dashboard] == {"127.0.0.1"}
-    assert ports[gcs] <= EVERYWHERE
-    assert ports[agent].isdisjoint(EVERYWHERE)
 
     config, out = tmp_path / "tiny.yaml", tmp_path / "out"
     config.write_text(ONE_CURVE)
@@ -156,5 +165,15 @@ def test_recipe_for_one_machine(head, environment, tmp_path):
     commit = bash("git rev-parse HEAD", environment).stdout.strip()
     assert set(table["git_commit"].to_pylist()) == {commit}
 
-    assert listening(psutil.Process(node.pid))[metrics] <= EVERYWHERE
+    # the README's table of ports
+    ports = listening(psutil.Process(node.pid))
+    assert ports[dashboard] == {"127.0.0.1"}
+    assert ports[gcs] <= EVERYWHERE
+    for one_address in (agent, client):
+        assert ports[one_address]
+        assert ports[one_address].isdisjoint(EVERYWHERE)
+    assert client_refuses(client, None)
+    assert client_refuses(client, "0" * 64)
+    assert not client_refuses(client, token)
+    assert ports[metrics] <= EVERYWHERE
     assert status(metrics, "/metrics") == 200  # figures are for all: the one port without the token

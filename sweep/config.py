@@ -124,6 +124,7 @@ class Resources(Model):
     gpus: NonNegative | Literal["auto"] = "auto"
     threads: PositiveInt = 1  # torch threads; fixed here, so that results do not depend on the worker count
     max_in_flight: PositiveInt | Literal["auto"] = "auto"
+    wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
     loader_workers: NonNegativeInt = 0  # processes that augment training images
 

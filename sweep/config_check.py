@@ -25,7 +25,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     ----------
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
-    problems = [*_names(config), *_rules(config), *_datasets(config)]
+    problems = [*_names(config), *_rules(config), *_datasets(config), *_resources(config)]
     if not problems:
         for number, block in enumerate(config.grid):
             problems += [
@@ -122,6 +122,13 @@ def _datasets(config: Config) -> Iterator[Problem]:
             yield Problem(at, None, "needs a path (an ImageFolder tree or tar) or a generator", generators)
         if entry.size and entry.path:
             yield Problem((*at, "size"), entry.size, "only built-in datasets have a size; images keep their own")
+
+
+def _resources(config: Config) -> Iterator[Problem]:
+    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet."""
+    if config.resources.wait_for_nodes and config.resources.gpus == "auto":
+        message = "wait_for_nodes needs a number: auto cannot look at nodes that are still to come"
+        yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
 
 
 def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:

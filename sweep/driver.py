@@ -31,6 +31,7 @@ from sweep.task import CellResult, CellTask, failure_record
 
 _POLL_SECONDS = 1.0
 _STALE_SECONDS = 120.0  # a note this old belongs to a worker that is gone
+_WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 
 
@@ -189,20 +190,32 @@ class _Signals:
 def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
     """Replace ``auto`` by what the cluster has; refuse what no node can give, since it would wait for ever.
 
+    With ``wait_for_nodes`` the nodes of now say nothing: the request stands as it is, and so many tasks are in
+    flight that an autoscaler sees what to grow for.
+
     Parameters
     ----------
     nodes : as ``ray.nodes()`` lists them.
+
+    Raises
+    ------
+    UserError
+        If no node has what a task asks for, and the config does not say that nodes are still to come.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = resources.gpus
     if gpus == "auto":
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    if resources.wait_for_nodes:
+        in_flight = _WAITING_IN_FLIGHT if resources.max_in_flight == "auto" else resources.max_in_flight
+        return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
     for name, wanted in (("CPU", resources.cpus), ("GPU", gpus)):
         most = max((node.get(name, 0) for node in alive), default=0)
         if wanted > most:
             raise UserError(
                 f"resources.{name.lower()}s = {wanted:g}: no node of this cluster has that many (the largest has "
-                f"{most:g}); the tasks would wait for ever"
+                f"{most:g}); the tasks would wait for ever. If such nodes are still to come (an autoscaler, a "
+                "queue), say resources.wait_for_nodes: true"
             )
     slots = sum(
         int(min(node.get("CPU", 0) // resources.cpus, node.get("GPU", 0) / gpus if gpus else float("inf")))

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# A sweep as a Slurm job: one Ray node per machine of the allocation, taken down at the end.
+#
+#   sbatch cluster/slurm.sh --config my.yaml --out /shared/my-sweep
+#
+# What follows the file name goes to sweep/run.py. Submit from the root of the repository, on a file system that
+# every node sees. When the time limit nears, the job puts itself back into the queue and goes on from the store.
+#
+#SBATCH --job-name=tunnel-sweep
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=4
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=tunnel-sweep-%j.log
+set -euo pipefail
+
+cd "$SLURM_SUBMIT_DIR"
+PATH="${TUNNEL_SWEEP_VENV:-$SLURM_SUBMIT_DIR/.venv}/bin:$PATH" # as `make install` leaves it
+export PATH
+export TUNNEL_SWEEP_CACHE="${TUNNEL_SWEEP_CACHE:-${TMPDIR:-/tmp}/tunnel-sweep-$USER}" # scratch of each node
+
+# One token for all nodes, in the home directory they share, for its owner's eyes only.
+export RAY_AUTH_MODE=token
+if [[ -z "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ]]; then
+    (umask 077 && ray get-auth-token --generate >/dev/null)
+    chmod go= "$HOME/.ray/auth_token"
+fi
+
+# This script runs on the first node of the allocation, which becomes the head. An address, not a name: names
+# often lead to 127.0.1.1 on the machine itself.
+addresses="$(hostname -I)"
+head="${RAY_HEAD_IP:-${addresses%% *}}:6379"
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600 # seconds; Python starts slowly from a shared file system
+
+# shellcheck disable=SC2329  # called by the trap
+requeue() {
+    trap '' USR1
+    interrupted=yes
+    echo "The time limit is near: job $SLURM_JOB_ID goes back into the queue; finished curves are kept."
+    scontrol requeue "$SLURM_JOB_ID"
+}
+trap requeue USR1
+
+srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    ray symmetric-run --address "$head" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
+    env RAY_ADDRESS="$head" python sweep/run.py "$@" &
+step=$!
+
+# A signal ends `wait` before the step has ended; then it is asked again.
+interrupted=yes
+while [[ -n "$interrupted" ]]; do
+    interrupted=
+    status=0
+    wait "$step" || status=$?
+done
+exit "$status"

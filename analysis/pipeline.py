@@ -33,6 +33,7 @@ from analysis.experiments import Experiments
 from analysis.interactions import Cut
 from analysis.resampling import Draws
 
+FIRST = "figures/layer_curves.png"
 PERMUTATIONS_PER_RESAMPLE = 0.4  # 200 for 500
 
 
@@ -80,9 +81,12 @@ def write_report(experiments: Experiments, kinds: Mapping[str, Kind], options: O
     storage.write(
         storage.join(out, "report.json"), json.dumps(analysis.report, indent=1, ensure_ascii=False, allow_nan=False)
     )
-    for name, data in page.files(analysis).items():
+    files = page.files(analysis)
+    for name, data in files.items():
         storage.write(storage.join(out, name), data)
     lines = [f"- {found['text']}" for found in analysis.report["findings"][:6]]
+    if FIRST in files:
+        lines.append(f"look first at {storage.join(out, FIRST)}: accuracy by layer, with the tunnel shaded")
     return "\n".join([*lines, f"report: {storage.join(out, 'index.html')}"])
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep as a Slurm job: one Ray node per machine of the allocation, taken down at the end.
 #
-#   sbatch cluster/slurm.sh --config my.yaml --out /shared/my-sweep
+#   sbatch cluster/slurm.sh --config my.yaml --out /data/my-sweep
 #
 # What follows the file name goes to sweep/run.py. Submit from the root of the repository, on a file system that
 # every node sees. When the time limit nears, the job puts itself back into the queue and goes on from the store.

@@ -333,7 +333,7 @@ def test_slurm_directives():
 
 
 def test_slurm_runs_the_sweep_on_all_nodes(slurm, tmp_path):
-    job = slurm("--config", "my sweep.yaml", "--out", "/shared/out")
+    job = slurm("--config", "my sweep.yaml", "--out", "/data/out")
     output, _ = job.communicate(timeout=20)
     assert job.returncode == 0, output
     words = (tmp_path / "srun").read_text().splitlines()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep as a Slurm job: one Ray node per machine of the allocation, taken down at the end.
 #
-#   sbatch cluster/slurm.sh --config my.yaml --out /shared/my-sweep
+#   sbatch cluster/slurm.sh --config my.yaml --out /data/my-sweep
 #
 # What follows the file name goes to sweep/run.py. Submit from the root of the repository, on a file system that
 # every node sees. When the time limit nears, the job puts itself back into the queue and goes on from the store.
@@ -40,23 +40,37 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600 # seconds; Python starts slowl
 # shellcheck disable=SC2329  # called by the trap
 requeue() {
     trap '' USR1
-    interrupted=yes
     echo "The time limit is near: job $SLURM_JOB_ID goes back into the queue; finished curves are kept."
     scontrol requeue "$SLURM_JOB_ID"
 }
 trap requeue USR1
 
+code_of_sweep="$(mktemp)" # the sweep's exit code, once it has ended
+export RAY_HEAD="$head" code_of_sweep
+# shellcheck disable=SC2016  # the inner shell expands it, on the head
 srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
     ray symmetric-run --address "$head" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
-    env RAY_ADDRESS="$head" python sweep/run.py "$@" &
+    bash -c 'RAY_ADDRESS="$RAY_HEAD" python sweep/run.py "$@"; echo $? >"$code_of_sweep"' sweep "$@" &
 step=$!
 
-# A signal ends `wait` before the step has ended; then it is asked again.
-interrupted=yes
-while [[ -n "$interrupted" ]]; do
-    interrupted=
-    status=0
-    wait "$step" || status=$?
+# Workers do not end with the head: `ray start --block` takes the orderly end of its raylet for normal, and would
+# hold the allocation until the time limit. So the step is ended when the sweep has ended.
+while kill -0 "$step" 2>/dev/null && [[ ! -s "$code_of_sweep" ]]; do
+    sleep 1 &
+    wait "$!" || true # a signal ends this wait early
 done
-exit "$status"
+if [[ -s "$code_of_sweep" ]]; then
+    trap '' USR1
+    sleep 15 # the head takes its own Ray down
+    kill -TERM "$step" 2>/dev/null || true
+fi
+code=0
+wait "$step" || code=$?
+if [[ -s "$code_of_sweep" ]]; then
+    code="$(<"$code_of_sweep")"
+elif ((code == 0)); then
+    code=1 # symmetric-run may end with 0 although it never came to the sweep
+fi
+rm -f "$code_of_sweep"
+exit "$code"

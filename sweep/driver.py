@@ -157,10 +157,12 @@ def _ray(resources: Resources) -> Iterator[Resources]:
     if not os.environ.get(_JOB_VARIABLE):  # a job's workers find the code in its working directory
         root = str(Path(__file__).resolve().parents[1])
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
+    address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
     ray.init(
+        address,
         logging_level="ERROR",
         log_to_driver=False,
-        include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
+        include_dashboard=False if address == "local" else None,
         runtime_env=environment,
     )
     try:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,9 +70,19 @@ def rows(out):
     return table.to_pylist()
 
 
-def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path):
+@pytest.fixture
+def dead_head():
+    """A shell where a head node of Ray died without tidying up: the note of its address is still there."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # paths of sockets must be short
+        note = Path(directory) / "ray" / "ray_current_cluster"
+        note.parent.mkdir()
+        note.write_text("127.0.0.1:9")
+        yield {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_TMPDIR": directory}
+
+
+def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path, dead_head):
     file, out = config(TWO_CURVES), tmp_path / "out"
-    done = run(file, out, cwd=tmp_path)  # from another directory
+    done = run(file, out, cwd=tmp_path, env=dead_head, timeout=120)  # from another directory
     assert "2 of 2 curves are in the table (2 computed now" in done.stdout
     table = rows(out)
     assert [row["dataset"] for row in table] == ["fractals"] * 10 + ["glyphs"] * 10

@@ -177,7 +177,10 @@ def _collapse(own: _Moments) -> tuple[float, float, float | None]:
     """Variance within and between classes, each class weighted by its images so that the two add up, and NC1."""
     n = len(own.squares_N)
     present_C = own.counts_C > 0
-    means_CD = own.class_sums_CD[present_C] / (own.counts_C[present_C] * n).sqrt().unsqueeze(1)  # × √(share of class)
+    counts_C1 = own.counts_C[present_C].unsqueeze(1)
+    # deviations are from a mean rounded to float32; what is left of it would pass for a direction between classes
+    means_CD = own.class_sums_CD[present_C] / counts_C1 - own.class_sums_CD.sum(0) / n
+    means_CD *= (counts_C1 / n).sqrt()
     gram_CC = means_CD @ means_CD.T
     between = float(gram_CC.trace())
     within = max(float(own.scatter_DD.trace()) / n - between, 0.0)

@@ -9,8 +9,8 @@ from sweep.representation import covariance, numerical_rank, statistics
 ROWS, CLASSES = 9000, 6  # more than one chunk
 
 
-def layers(widths=(5, 12, 7), *, n=ROWS, classes=CLASSES, seed=0):
-    """Related embeddings of unequal classes, far from the origin."""
+def layers(widths=(5, 12, 7), *, n=ROWS, classes=CLASSES, offset=3.0, seed=0):
+    """Related embeddings of unequal classes, away from the origin."""
     generator = torch.Generator().manual_seed(seed)
     labels_N = (torch.rand(n, generator=generator) ** 2 * classes).long()
     emb_ND = torch.randn(classes, widths[0], generator=generator)[labels_N]
@@ -19,7 +19,7 @@ def layers(widths=(5, 12, 7), *, n=ROWS, classes=CLASSES, seed=0):
     for width in widths:
         mixing_DE = torch.randn(emb_ND.shape[1], width, generator=generator)
         emb_ND = torch.tanh(emb_ND @ mixing_DE / 2)
-        found.append(emb_ND + 3.0)
+        found.append(emb_ND + offset)
     return found, labels_N
 
 
@@ -52,8 +52,9 @@ def plain_collapse(x_ND, labels_N):
     return np.trace(within_DD), np.trace(between_DD), nc1
 
 
-def test_equal_the_textbook():
-    found, labels_N = layers()
+@pytest.mark.parametrize("offset", [0.0, 3.3, 700.0])
+def test_equal_the_textbook(offset):
+    found, labels_N = layers(offset=offset)
     exact = [emb_ND.double().numpy() for emb_ND in found]
     for own, x_ND in zip(statistics(found, labels_N, classes=CLASSES), exact, strict=True):
         assert own.cka_first == pytest.approx(plain_cka(x_ND, exact[0]), rel=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from sweep.measure import Cost, device_name, measured
 from sweep.models import ProbedLayer, normalization, probed_layers
 from sweep.probes import ProbeData, ProbeResult, fit_probes
 from sweep.progress import Progress
-from sweep.representation import numerical_rank
+from sweep.representation import Statistics, statistics
 from sweep.seeds import derive_seed
 from sweep.store import Store
 from sweep.task import CellResult, CellTask, failure_record
@@ -161,10 +161,10 @@ def embed_curve(
 
 @dataclass(frozen=True)
 class Fitted:
-    """Probes of one curve and the rank of each layer; rank None where embeddings are not finite."""
+    """Probes of one curve and the statistics of each layer; None where embeddings are not finite."""
 
     results: list[ProbeResult]
-    ranks: list[int | None]
+    statistics: list[Statistics | None]
     seed: int
     cost: Cost
 
@@ -183,11 +183,10 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
     )
     with measured(device) as cost:
         results = fit_probes(data, curve.probe, seed=seed)
-        ranks = [
-            numerical_rank(emb_ND, threshold=task.keys.rank_threshold) if torch.isfinite(emb_ND).all() else None
-            for emb_ND in data.train
-        ]
-    return Fitted(results, ranks, seed, cost)
+        described = statistics(
+            data.train, data.train_labels_N, classes=data.classes, threshold=task.keys.rank_threshold
+        )
+    return Fitted(results, described, seed, cost)
 
 
 def make_rows(
@@ -224,11 +223,11 @@ def make_rows(
             "layer_width": layer.width,
             "position": (number - 1) / (last - 1) if last > 1 else 1.0,
             "is_penultimate": number == last,
-            "rank": rank,
+            **(asdict(described) if described else {}),
             **_accuracies(result),
         }
-        for number, (layer, result, rank) in enumerate(
-            zip(embedded.layers, fitted.results, fitted.ranks, strict=True), start=1
+        for number, (layer, result, described) in enumerate(
+            zip(embedded.layers, fitted.results, fitted.statistics, strict=True), start=1
         )
     ]
 

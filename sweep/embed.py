@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from sweep.models import ProbedLayer, pool
 
-_BATCH = 256  # images of one forward pass; fixed, so that embeddings do not depend on what else runs
+_GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
+_CPU_PIXELS, _CPU_BATCH = 2**18, (8, 128)  # per pass, where activations still fit the caches: `tests.bench embed`
 
 
 def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -50,6 +51,14 @@ def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> 
         handle.remove()
 
 
+def batch_size(resolution: int, device: torch.device) -> int:
+    """Images of one forward pass; on CPU fewer of larger ones (measured, see ``tests/bench``)."""
+    if device.type == "cuda":
+        return _GPU_BATCH
+    low, high = _CPU_BATCH
+    return min(max(_CPU_PIXELS // resolution**2, low), high)
+
+
 @torch.inference_mode()
 def embed(
     model: nn.Module,
@@ -73,16 +82,41 @@ def embed(
     -------
     one float16 (N, D) tensor per layer, on the CPU. A value beyond float16 becomes infinite, and is reported by
     the probes as a problem of that layer.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one image fits; until then the batch is halved.
     """
-    n = len(images_NHWC)
-    embeddings = [torch.empty(n, layer.width, dtype=torch.float16) for layer in layers]
+    n, on_gpu = len(images_NHWC), device.type == "cuda"
+    # copies between pinned memory and the device wait for nothing: the next batch is read while this one runs
+    embeddings = [torch.empty(n, layer.width, dtype=torch.float16, pin_memory=on_gpu) for layer in layers]
+    size, start = batch_size(images_NHWC.shape[1], device), 0
     with captured(model, layers) as outputs:
-        for start in range(0, n, _BATCH):
-            batch_BHWC = torch.from_numpy(np.array(images_NHWC[start : start + _BATCH]))
-            model(normalize(batch_BHWC.to(device, non_blocking=True), mean, std))
+        while start < n:
+            part = slice(start, start + size)
+            try:
+                model(normalize(_on_device(images_NHWC[part], device), mean, std))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+                outputs.clear()
+                continue
             for emb_ND, layer in zip(embeddings, layers, strict=True):
-                emb_ND[start : start + _BATCH] = outputs[layer.name].half()
+                emb_ND[part].copy_(outputs[layer.name].half(), non_blocking=True)
+            start += size
+    if on_gpu:
+        torch.cuda.synchronize(device)
     return embeddings
+
+
+def _on_device(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
+    """Channels last as they are stored, which the convolutions keep and pool fastest."""
+    batch_BHWC = torch.from_numpy(np.array(images_BHWC))
+    if device.type == "cuda":
+        batch_BHWC = batch_BHWC.pin_memory()
+    return batch_BHWC.to(device, non_blocking=True)
 
 
 def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:

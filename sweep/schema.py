@@ -79,6 +79,13 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("position", _real, "(layer − 1) / (layers − 1), in [0, 1]"),
         ("is_penultimate", _flag, "whether it is the last probed layer"),
         ("rank", _int, "numerical rank of the training embeddings' covariance ([M23])"),
+        ("cka_first", _real, "linear CKA of the training embeddings with those of the first layer, in [0, 1]"),
+        ("cka_last", _real, "linear CKA with the last layer, in [0, 1]"),
+        ("cka_first_debiased", _real, "cka_first from unbiased HSIC: comparable between datasets of different size"),
+        ("cka_last_debiased", _real, "cka_last from unbiased HSIC"),
+        ("within_variance", _real, "trace of the training embeddings' covariance within classes, Σ_W"),
+        ("between_variance", _real, "trace of the covariance of the class means, Σ_B; the two add up to the total"),
+        ("nc1", _real, "neural collapse: tr(Σ_W Σ_B⁺) / classes; 0 is collapsed, null if the class means are equal"),
     ],
     "Accuracies, in [0, 1]": [
         ("top1", _real, "test top-1 of the full fit at the epoch the held-out part chose (the default)"),

@@ -1,0 +1,172 @@
+"""The benchmarks at tiny size: they run, count right, and compare like with like."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from bench import __main__ as command
+from bench import embed, gpu, growth, machine, operators, probes, report, solvers
+from bench.loops import fit_one, loaded, sliced
+from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
+from torch.utils.flop_counter import FlopCounterMode
+
+CPU = torch.device("cpu")
+TINY = Case("tiny", (8, 8, 12), 4, 120, 100, 2, batch_size=32, lr=1e-2)
+
+
+def test_probe_case_has_its_figures_and_the_engines_agree():
+    result = probes.run(quick=True, cases=[TINY])
+    (case,) = result["cases"]
+    assert case["name"] == "tiny"
+    assert case["ratio_loop"] == pytest.approx(case["loop_seconds"] / case["seconds"])
+    assert case["ratio_sliced"] == pytest.approx(case["sliced_seconds"] / case["seconds"])
+    assert case["measured_layers"] == 2
+    assert 0 < case["peak_fraction"] < 1
+    assert case["max_abs_diff_points"] <= 1
+    assert case["mean_abs_diff_points"] <= case["max_abs_diff_points"]
+    assert {target["met"] for target in result["targets"]} >= {True}
+    assert "tiny" in probes.markdown(result)
+
+
+def test_both_loops_see_the_same_batches():
+    data = synthetic(TINY, device=CPU)
+    for layer in (0, 2):
+        one, other = (fit_one(data, layer, TINY.recipe, seed=1, batches=batches) for batches in (loaded, sliced))
+        assert one.top1_E == other.top1_E
+        assert one.heldout_loss_E == pytest.approx(other.heldout_loss_E, rel=1e-5)
+        assert one.top1 in one.top1_E
+
+
+def test_arithmetic_is_what_torch_counts():
+    data = chosen_layers(synthetic(TINY, device=CPU), [2])
+    with FlopCounterMode(display=False) as counter:
+        fit_one(data, 0, TINY.recipe, seed=1, batches=sliced)
+    final_training_score = 2 * TINY.n * 12 * TINY.classes  # the engine's alone
+    assert data_flops(data, TINY.epochs) - final_training_score == counter.get_total_flops()
+
+
+def test_work_on_a_gpu_counts_the_same_arithmetic():
+    data = synthetic(TINY, device=CPU)
+    held = int(data.heldout_N.sum())
+    counted = gpu.work(TINY.widths, classes=4, n=120, n_held=held, n_test=100, case=TINY)
+    assert counted.flops == data_flops(data, TINY.epochs)
+    assert counted.steps == 2 * (4 + -(-(120 - held) // 32))
+
+
+def test_study_cases_are_the_studys_shapes():
+    cases = probes.study_cases()
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert {(case.classes, case.n) for case in cases} == {(c, n) for c in (10, 100, 200) for n in (5_000, 50_000)}
+    assert len(widths_of("resnet34")) == 33
+    assert set(widths_of("resnet34")) == {256, 512, 1024, 2048}
+    assert widths_of("vit_tiny_plus_patch8") == (192,) * 18
+
+
+def test_embeddings_can_be_learned_but_not_trivially():
+    case = Case("learnable", (64,), 10, 2_000, 1_000, 3, lr=1e-2)
+    top1 = fit_one(synthetic(case, device=CPU), 0, case.recipe, seed=1, batches=sliced).top1
+    assert 0.5 < top1 < 0.999
+
+
+def test_extraction_is_compared_with_the_best_bare_pass():
+    tiny = embed.Case("resnet18", 32, 6, width=0.0625, batches=(3, 6))
+    result = embed.run(quick=True, cases=[tiny])
+    (case,) = result["cases"]
+    assert case["layers"] == 17
+    assert case["bare_ms"] == pytest.approx(min(case["bare_by_batch_ms"].values()))
+    assert case["ratio"] == pytest.approx(case["extract_ms"] / case["bare_ms"])
+    assert "resnet18-32px" in embed.markdown(result)
+
+
+def test_gpu_script_runs_without_one_and_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = gpu.run(quick=True, case=TINY)
+    assert not result["measured"]
+    assert result["problems"] == []
+    assert result["study"] == {"probes": 8604, "curves": 576, "seconds": None}
+    assert "Not measured" in gpu.markdown(result)
+
+
+def test_gpu_tables_and_extrapolation_by_hand(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    counted = gpu.work(gpu.FULL.widths, classes=100, n=126_689, n_held=12_669, n_test=5_000, case=gpu.FULL)
+    study = gpu.extrapolate(counted, 10.0, gpu.FULL)
+    assert study["probes"] == 8604
+    # 64 backbones × 9 curves, none larger than this one and most far smaller
+    assert all(10.0 < seconds < 576 * 10.0 for seconds in study["seconds"].values())
+    assert gpu.extrapolate(counted, 20.0, gpu.FULL)["seconds"]["steps"] == pytest.approx(2 * study["seconds"]["steps"])
+    measured = gpu.run(quick=True, case=TINY) | {"measured": True, "study": study}
+    assert "missed" in gpu.markdown(measured)
+
+
+def test_growth_exponents():
+    tiny = growth.Base(Case("growth", (4, 4), 3, 60, 30, 1), (1, 2), 2)
+    result = growth.run(quick=True, base=tiny)
+    names = [series["name"].split(": ")[1].split(",")[0] for series in result["series"]]
+    assert set(names) == {"images", "width", "classes", "layers", "in flight"}
+    assert "exponent" in growth.markdown(result)
+    quadratic = growth._series("statistics: width", [1, 2, 4], [(1.0, 0), (4.0, 0), (16.0, 0)])
+    assert quadratic["exponents"] == pytest.approx([2, 2])
+    assert "exponent 2.00: the covariance" in growth.markdown({"series": [quadratic]})
+
+
+def test_scikit_learn_solves_the_problem_it_is_given():
+    case = Case("tiny", (6,), 3, 90, 60, 1)
+    data = synthetic(case, device=CPU)
+    fitted = solvers.scikit(data, 0)
+    assert 0 < fitted.loss < np.log(3)
+    assert fitted.top1 > 0.5
+
+
+def test_solvers_are_measured_where_there_are_any():
+    case = Case("tiny", (6, 6), 3, 90, 60, 1)
+    result = solvers.run(quick=True, cases=[case])
+    assert result["available"] == bool(result["cases"])
+    assert ("not measured" in solvers.markdown(result)) != solvers.available()
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    with machine.peak_memory(CPU) as memory:
+        held = torch.ones(32 << 20, dtype=torch.uint8)
+        del held
+        machine.timed(lambda: torch.ones(64 << 20, dtype=torch.uint8).sum(), device=CPU)
+    assert memory.extra_bytes > 30 << 20
+
+
+def test_sections_are_replaced_one_by_one(tmp_path):
+    file = tmp_path / "RESULTS.md"
+    facts = machine.describe(CPU) | {"others": 0.0, "provisional": False}
+    report.update(file, {"growth": report.section("growth", "old growth", facts)})
+    report.update(file, {"probes": report.section("probes", "new probes", facts)})
+    report.update(
+        file, {"growth": report.section("growth", "new growth", facts | {"others": 0.5, "provisional": True})}
+    )
+    text = file.read_text()
+    assert text.index("new probes") < text.index("new growth")
+    assert "old growth" not in text
+    assert text.count("others used 50% of the processor") == 1
+
+
+def test_quick_writes_json_and_no_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(gpu, "SMALL", TINY)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = tmp_path / "out.json"
+    assert command.main(["gpu", "--quick", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert written["quick"]
+    assert written["gpu"]["machine"]["cores"] >= 1
+    assert not command.RESULTS.exists()
+    assert command.main(["gpu"]) == 0
+    assert "## A paper backbone on a GPU" in command.RESULTS.read_text()
+    assert "Not measured" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["prbes"])
+
+
+@pytest.mark.parametrize("part", ["probes", "statistics"])
+def test_profile_names_the_operators(part, monkeypatch):
+    monkeypatch.setattr(operators, "CASE", TINY)
+    assert "aten::" in operators.operators(part, rows=5)

@@ -176,6 +176,16 @@ def interval(draws_R: Array, *, level: float = 0.95, least: float = 0.8) -> tupl
     return float(low), float(high)
 
 
+def basic_interval(estimate: float, draws_R: Array) -> tuple[float | None, float | None]:
+    """Basic (reverse percentile) bootstrap interval of an estimate (Davison & Hinkley 1997, §5.2).
+
+    Boosted trees shrink slopes, and shrink those of a resample, which has fewer distinct rows, the more: percentiles
+    of the draws would lie nearer to zero than the truth does (``tests/bench/coverage.py`` shows by how much).
+    """
+    low, high = interval(draws_R)
+    return (None, None) if low is None or high is None else (2 * estimate - high, 2 * estimate - low)
+
+
 def permutation_p(observed: float, null_Q: Array) -> float | None:
     """Share of shuffles with a slope at least as large, the observed one counted; None without shuffles."""
     finite = null_Q[np.isfinite(null_Q)]

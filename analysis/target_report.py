@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis import attribution, confounding, design, interactions, resampling
 from analysis.attribution import Attribution, Task
-from analysis.interactions import Cut
+from analysis.interactions import Cut, slope_within
 from analysis.resampling import CROSSED, POINTS, SHUFFLED, Draws
 from analysis.vocabulary import Target, part
 
@@ -65,8 +65,8 @@ def slopes(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[s
     for v in np.argsort(rank_V):
         variable = job.design.variables[v]
         value = float(fitted.slope_SV[:, v].mean())
-        low, high = _interval(draws, POINTS, v)
-        crossed_low, crossed_high = _interval(draws, CROSSED, v)
+        low, high = _interval(value, draws, POINTS, v)
+        crossed_low, crossed_high = _interval(value, draws, CROSSED, v)
         entries[variable.name] = {
             "label": variable.label,
             "part": part(variable.name),
@@ -90,8 +90,8 @@ def slopes(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[s
     return entries
 
 
-def _interval(draws: Mapping[str, Draws], kind: str, v: int) -> tuple[float | None, float | None]:
-    return resampling.interval(draws[kind].slope_RV[:, v]) if kind in draws else (None, None)
+def _interval(slope: float, draws: Mapping[str, Draws], kind: str, v: int) -> tuple[float | None, float | None]:
+    return resampling.basic_interval(slope, draws[kind].slope_RV[:, v]) if kind in draws else (None, None)
 
 
 def level_effects(job: Task, shap_P: design.Array, v: int) -> list[dict[str, Any]]:
@@ -118,7 +118,10 @@ def report(
     for name, value in zip(job.design.names, confounding.interventional_slopes(job), strict=True):
         entries[name]["slope_interventional"] = number(value)
     spans = [
-        resampling.interval(draws[POINTS].cut_RK[:, k]) if POINTS in draws else (None, None) for k in range(len(cuts))
+        resampling.basic_interval(slope_within(job, fitted.shap_PV, cut, job.counts()), draws[POINTS].cut_RK[:, k])
+        if POINTS in draws
+        else (None, None)
+        for k, cut in enumerate(cuts)
     ]
     return {
         "label": target.label,

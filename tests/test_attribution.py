@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bench import coverage
 from synthetic_tables import MAPPING, experiment_table
 
 from analysis import attribution, design, interactions, mapping, pipeline, resampling
@@ -108,16 +109,9 @@ def test_column_order_does_not_matter() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_additive_effect_lies_in_its_interval_and_noise_covers_zero(seed: int) -> None:
-    frame = experiment_table(effects={"a": 0.3, "b": -0.2}, seed=seed)
-    draws = resampling.resample(
-        [job_of(frame)], [()], bootstrap=60, permutations=0, jobs=1, progress=lambda done, total: None
-    )[0]
-    intervals = [resampling.interval(draws["points"].slope_RV[:, v]) for v in range(4)]
-    inside = [
-        low - 0.03 <= truth <= high + 0.03 for (low, high), truth in zip(intervals, (0.3, -0.2, 0, 0), strict=True)
-    ]
-    assert all(inside), intervals
-    assert intervals[0][0] > 0 > intervals[1][1]
+    for (low, high), truth in zip(coverage.intervals(seed, resamples=100), coverage.TRUTH.values(), strict=True):
+        assert low <= truth <= high
+        assert (low > 0 or high < 0) == (truth != 0)
 
 
 def test_sign_flipping_interaction_is_reported(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bench import __main__ as command
-from bench import embed, gpu, growth, machine, operators, probes, report, solvers
+from bench import attribution, coverage, embed, gpu, growth, machine, operators, probes, report, solvers
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -170,3 +170,19 @@ def test_quick_writes_json_and_no_results(tmp_path, monkeypatch, capsys):
 def test_profile_names_the_operators(part, monkeypatch):
     monkeypatch.setattr(operators, "CASE", TINY)
     assert "aten::" in operators.operators(part, rows=5)
+
+
+def test_attribution_reports_time_and_memory_of_a_real_report():
+    case = attribution.Case("small", 12, 2, 0, 60.0, 2 * attribution.GIB)
+    (found,) = attribution.run(quick=True, cases=[case])["cases"]
+    assert found["met"] is (found["seconds"] <= 60 and found["bytes"] <= 2 * attribution.GIB)
+    assert found["bytes"] > 50 * attribution.MIB
+    assert "| small |" in attribution.markdown({"cases": [found]})
+
+
+def test_coverage_counts_tables_whose_interval_holds_the_truth(monkeypatch):
+    held = iter([[(0.2, 0.4)] * 4, [(-0.1, 0.1)] * 4, [(-0.3, 0.4)] * 4])
+    monkeypatch.setattr(coverage, "intervals", lambda *_, **__: next(held))
+    result = coverage.run(quick=True)
+    assert result["coverage"] == pytest.approx({"a": 2 / 3, "b": 1 / 3, "c": 2 / 3, "d": 2 / 3})
+    assert "| a | 0.3 | 67% |" in coverage.markdown(result)

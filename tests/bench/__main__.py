@@ -1,4 +1,4 @@
-"""``python -m tests.bench [probes|embed|gpu|growth] [--quick] [--json FILE]``."""
+"""``python -m tests.bench [probes|embed|gpu|growth|attribution|coverage] [--quick] [--json FILE]``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from typing import Any
 
 import torch
 
-from . import embed, gpu, growth, machine, probes, report
+from . import attribution, coverage, embed, gpu, growth, machine, probes, report
 
-BENCHMARKS: dict[str, ModuleType] = {"probes": probes, "embed": embed, "gpu": gpu, "growth": growth}
-ON_CPU = ("probes", "growth")
+BENCHMARKS: dict[str, ModuleType] = {
+    "probes": probes,
+    "embed": embed,
+    "gpu": gpu,
+    "growth": growth,
+    "attribution": attribution,
+    "coverage": coverage,
+}
+ON_CPU = ("probes", "growth", "attribution", "coverage")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

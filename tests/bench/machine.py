@@ -59,15 +59,21 @@ class Neighbours:
 def neighbours() -> Iterator[Neighbours]:
     """Watch how much of the machine others use: figures from a shared machine say so themselves."""
     found = Neighbours()
-    busy, own, started = _busy_seconds(), time.process_time(), time.perf_counter()
+    busy, own, started = _busy_seconds(), _own_seconds(), time.perf_counter()
     yield found
-    others = _busy_seconds() - busy - (time.process_time() - own)
+    others = _busy_seconds() - busy - (_own_seconds() - own)
     found.share = max(others, 0.0) / ((time.perf_counter() - started) * (os.cpu_count() or 1))
 
 
 def _busy_seconds() -> float:
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0)
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def synchronize(device: torch.device) -> None:

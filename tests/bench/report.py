@@ -17,6 +17,8 @@ TITLES = {
     "embed": "Extraction",
     "gpu": "A paper backbone on a GPU",
     "growth": "How time and memory grow",
+    "attribution": "Attribution",
+    "coverage": "How often intervals hold the truth",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from analysis.emergence import EPOCH, Emergence
 from analysis.figures import GRID, INK, MAP, MUTED, figure
@@ -122,6 +122,7 @@ def layers_by_epoch(points: pd.DataFrame, layers: pd.DataFrame) -> Figure:
             _curves(axes, own, epochs, colors)
             axes.grid(color=GRID, linewidth=0.5)
             axes.tick_params(labelsize=7.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if is_id:
                 axes.set_title(_wrapped(name), fontsize=8.2, fontweight="normal")
         line[0].set_ylabel(f"{text}: probe accuracy, %", fontsize=8.5)

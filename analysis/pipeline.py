@@ -125,9 +125,7 @@ def analyse(
     return Analysis(experiments, report, fits, _tables(experiments, report, fits))
 
 
-def _tables(
-    experiments: Experiments, report: Mapping[str, Any], fits: Mapping[str, Fitted]
-) -> dict[str, pd.DataFrame]:
+def _tables(experiments: Experiments, report: Mapping[str, Any], fits: Mapping[str, Fitted]) -> dict[str, pd.DataFrame]:
     tables = {
         "experiments": _plain(experiments.frame),
         "shap_values": _shap_table(experiments, fits),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from test_end_to_end import rows as rows_of
+from test_end_to_end import run as run_sweep
 from test_grid import grid_of, keys, make
 from test_pretrain import RECIPE, data, network
 from torch import nn
 
 import sweep.backbone
+from analysis import shap_report
 from sweep import driver, table
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
@@ -24,7 +27,6 @@ from sweep.pretrain import Along, Checkpoints, Labelled, pretrain
 from sweep.schema import RUN_COLUMNS
 from sweep.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = """
 name: tiny
 grid:
@@ -321,3 +323,22 @@ def test_epochs_before_a_divergence_are_probed(cell, trainings, tmp_path):
     assert {record["exception"] for record in records} == {"TrainingDivergedError"}
     assert {record["stage"] for record in records} == {"pretrain"}
     assert any(record["backbone"].endswith("epoch 4") for record in records)
+
+
+# -------------------------------------------------------------------------------------------- the whole of it
+
+
+@pytest.mark.slow
+def test_through_ray_to_the_report(cell, tmp_path):
+    (tmp_path / "main.yaml").write_text(TINY + f"cache_dir: {tmp_path / 'cache'}\n")
+    out = tmp_path / "through-ray"
+    done = run_sweep(tmp_path / "main.yaml", out)
+    assert "8 of 8 curves are in the table (8 computed now" in done.stdout
+    assert rows_of(out) == cell()[1]  # what plain functions give
+    about = json.loads(pq.read_schema(out / "probes.parquet").metadata[b"tunnel_sweep"])
+    assert about["variables"] == {"epoch": {"role": "treatment"}}
+    assert shap_report.main(["--results", str(out), "--bootstrap", "0", "--jobs", "1"]) == 0
+    assert (out / "report" / "figures" / "emergence.png").exists()
+    report = json.loads((out / "report" / "report.json").read_text())
+    assert report["counts"]["backbones"] == 1
+    assert [row["epoch"] for row in report["emergence"] if not row["kept"]] == [0, 1, 4]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import figures, pair_figures, panels, words
+from analysis import emergence_figures, figures, pair_figures, panels, words
 from analysis.design import level_text
 from analysis.vocabulary import label
 
@@ -37,6 +37,9 @@ def draw(analysis: Analysis) -> tuple[dict[str, Figure], dict[str, str]]:
     for name, fit in analysis.fits.items():
         if fit.attribution is not None:
             drawn |= _of_target(report, name, fit)
+    if analysis.experiments.emergence is not None:
+        made, captions["emergence"] = emergence_figures.draw(analysis.experiments.emergence)
+        drawn |= made
     return drawn, captions
 
 

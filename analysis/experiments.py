@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis import metrics, storage, vocabulary
+from analysis import emergence, metrics, storage, vocabulary
 from analysis.design import level_text
+from analysis.emergence import Emergence
 from analysis.errors import UserError
 from analysis.vocabulary import TARGETS, Target
 
@@ -24,7 +25,7 @@ RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 OPTIONAL = (
     *GRID, *vocabulary.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1",
+    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", emergence.EPOCH,
 )  # fmt: skip
 NAMES = {
     "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
@@ -50,6 +51,7 @@ class Experiments:
     incomplete : curves that were left out, with the reason.
     planned : curves that the sweep planned, if the table says so.
     curves : per-layer data; None for a table that someone else made.
+    emergence : what epochs along training show, which ``frame`` leaves out; None if none was probed.
     """
 
     frame: pd.DataFrame
@@ -66,6 +68,7 @@ class Experiments:
     incomplete: pd.DataFrame = field(default_factory=pd.DataFrame)
     planned: int | None = None
     curves: metrics.Curves | None = None
+    emergence: Emergence | None = None
 
     def narrowed(
         self, *, targets: Sequence[str] = (), variables: Sequence[str] = (), group: str | None = None
@@ -101,21 +104,17 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
             f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
         )
     schema = _checked_schema(uri, accuracy)
-    wanted = [name for name in (*NEEDED, *OPTIONAL) if name in schema.names]
     about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
-    extra = [name for name in varied if name in schema.names and name not in wanted]
-    probes = storage.read_parquet(uri, [*wanted, *extra]).to_pandas()
-    if not len(probes):
-        raise UserError(f"{uri}: the table has no rows")
-    resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
-    probes["backbone"] = probes["weights_key"].astype(str) + "@" + resolution  # one download may serve several sizes
-    curves = metrics.collect(probes, accuracy=accuracy)
+    probes = _probes(uri, schema.names, varied)
+    kept, along = emergence.split(probes)
+    curves = metrics.collect(kept, accuracy=accuracy)
     frame = metrics.experiments(curves, accuracy=accuracy)
     if not len(frame):
-        raise UserError(f"{uri}: no complete OOD curve to analyse ({len(curves.incomplete)} curves are incomplete)")
+        raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
     frame = _without_nulls(frame)
     variables, replicates, constant, notes = _variables(frame, varied)
+    emerged, incomplete = _along_training(along, frame, varied, accuracy)
     missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
     lost = pd.DataFrame(
         {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
@@ -132,10 +131,41 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
         notes=tuple(notes + _broken_images(probes)),
-        incomplete=pd.concat([curves.incomplete, lost], ignore_index=True) if len(lost) else curves.incomplete,
+        incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves"),
         curves=curves,
+        emergence=emerged,
     )
+
+
+def _together(first: pd.DataFrame, *others: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([first, *(part for part in others if len(part))], ignore_index=True)
+
+
+def _along_training(
+    probes: pd.DataFrame, kept: pd.DataFrame, roles: dict[str, str], accuracy: str
+) -> tuple[Emergence | None, pd.DataFrame]:
+    """What epochs along training show, and the curves among them that are incomplete."""
+    curves = metrics.collect(probes, accuracy=accuracy)
+    curves = replace(curves, table=_without_nulls(curves.table))
+    frame = metrics.experiments(curves, accuracy=accuracy)
+    if not len(frame):
+        return None, curves.incomplete
+    run = [c for c in GRID if c in frame]
+    setting = [c for c in run if ({"seed": "replicate"} | roles).get(c) != "replicate"]
+    named = frame[setting].assign(backbone=emergence.keys(frame, setting)).drop_duplicates()
+    names = _labelled(named, (), ()).set_index("backbone")["label"]
+    return emergence.describe(kept, frame, curves, labels=names, setting=setting, run=run), curves.incomplete
+
+
+def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFrame:
+    """The columns of the table that are used, and ``backbone``: one download may serve several resolutions."""
+    wanted = [name for name in dict.fromkeys((*NEEDED, *OPTIONAL, *varied)) if name in names]
+    probes = storage.read_parquet(uri, wanted).to_pandas()
+    if not len(probes):
+        raise UserError(f"{uri}: the table has no rows")
+    resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
+    return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
 
 
 def _checked_schema(uri: str, accuracy: str) -> pa.Schema:

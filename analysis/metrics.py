@@ -68,7 +68,8 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
 
     Parameters
     ----------
-    probes : columns of the table's contract: curve_key, backbone, dataset, is_id, layer, the accuracies, problem.
+    probes : columns of the table's contract: curve_key, backbone, dataset, is_id, layer, the accuracies, problem; its
+        index counts the rows of the table that was read.
     accuracy : key of :data:`ACCURACIES`.
 
     Raises
@@ -77,7 +78,7 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
         If a layer of a curve stands in the table twice, or a backbone has two curves on one dataset.
     """
     reported, chooser = ACCURACIES[accuracy]
-    ordered = probes.assign(_row=np.arange(len(probes))).sort_values(["curve_key", "layer"], kind="stable")
+    ordered = probes.assign(_row=probes.index).sort_values(["curve_key", "layer"], kind="stable")
     _refuse_duplicates(ordered)
     curve_N, keys = pd.factorize(ordered["curve_key"])
     values_N = ordered[reported].to_numpy(float)

@@ -125,6 +125,11 @@ def analyse(
     report["confounding"] = confounding.describe(some) if some is not None else None
     report["contrasts"], report["reversals"] = contrasts.compute(experiments, variables)
     report["findings"] = findings.collect(report)
+    report["emergence"] = records(experiments.emergence.points) if experiments.emergence is not None else []
+    return Analysis(experiments, report, fits, _tables(experiments, report, fits))
+
+
+def _tables(experiments: Experiments, report: Mapping[str, Any], fits: Mapping[str, Fitted]) -> dict[str, pd.DataFrame]:
     tables = {
         "experiments": _plain(experiments.frame),
         "shap_values": _shap_table(experiments, fits),
@@ -133,7 +138,9 @@ def analyse(
             {"from": str, "to": str}
         ),
     }
-    return Analysis(experiments, report, fits, tables)
+    if experiments.emergence is not None:
+        tables |= {"emergence": experiments.emergence.points, "emergence_layers": experiments.emergence.layers}
+    return tables
 
 
 def _protocol(name: str, bootstrap: int) -> dict[str, Any]:

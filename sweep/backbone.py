@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from sweep.data.library import Library
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import measured
 from sweep.models import build_backbone, normalization
-from sweep.pretrain import Checkpoints, ImageSource, Labelled, Trained, pretrain
+from sweep.pretrain import Along, Checkpoints, ImageSource, Labelled, Trained, pretrain
 from sweep.seeds import derive_seed
 from sweep.store import Store
 
@@ -30,9 +30,9 @@ class Facts:
     Attributes
     ----------
     trained_on : images.
-    epoch : whose weights were kept, 1 is the first.
+    epoch : whose weights these are, 1 is the first, 0 before it.
     heldout_top1, test_top1 : of the backbone's own classifier, in [0, 1].
-    seconds, peak_bytes : of ID training.
+    seconds, peak_bytes : of ID training up to that epoch; the peak is not known before its end.
     """
 
     trained_on: int | None = None
@@ -64,17 +64,33 @@ class Workshop:
     on_epoch: Callable[[int, int], None] = lambda _done, _total: None
 
 
+def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
+    """Train once for all those epochs of one backbone whose weights the store lacks; named weights need nothing.
+
+    Where the kept checkpoint is there and only earlier epochs are asked for (a config grew ``probe.at_epochs`` after
+    it was run), training is repeated from the same seeds, only as far as the last of them.
+    """
+    lacking = [b for b in backbones if b.recipe is not None and not has_weights(b, shop)]
+    if lacking:
+        _train(lacking[0].after(None), shop, {backbone.epoch for backbone in lacking})
+
+
+def has_weights(backbone: Backbone, shop: Workshop) -> bool:
+    """Whether nothing needs to be trained: named weights, or finished ones in the store."""
+    return backbone.recipe is None or shop.store.exists(f"{_stem(backbone, shop)}.json")  # the JSON is written last
+
+
 def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
-    """A backbone ready to embed: named weights, finished weights of the store, or trained now."""
+    """A backbone ready to embed: named weights, or those that :func:`train_missing` put into the store."""
     if backbone.recipe is None:
         return _named(backbone, shop)
-    key = shop.keys.weights(backbone)
-    stem = f"weights/{key}"
-    if not shop.store.exists(f"{stem}.json"):  # written last: the weights are complete
-        _train(backbone, shop, key, stem)
-    model = _build(backbone, shop)
+    stem, model = _stem(backbone, shop), _build(backbone, shop)
     model.load_state_dict(safetensors.torch.load(shop.store.get(f"{stem}.safetensors")))
     return Weights(model, Facts(**json.loads(shop.store.get(f"{stem}.json"))["facts"]))
+
+
+def _stem(backbone: Backbone, shop: Workshop) -> str:
+    return f"weights/{shop.keys.weights(backbone)}"
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
@@ -90,14 +106,17 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         width=backbone.width,
         pretraining=backbone.pretraining,
         weights_file=shop.weights_files.get(backbone.pretraining),
-        seed=derive_seed("init", shop.keys.weights(backbone)),
+        seed=derive_seed("init", shop.keys.run(backbone)),
     )
 
 
-def _train(backbone: Backbone, shop: Workshop, key: str, stem: str) -> None:
-    """Train and publish: weights first, then the JSON that says they are complete; the checkpoint goes last."""
+def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
+    """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
+    key = shop.keys.weights(backbone)
     checkpoint = f"checkpoints/{key}.pt"
+    passed = frozenset(epoch for epoch in epochs if epoch is not None)
     source, heldout, test = _training_data(backbone, shop)
+    n = len(source.labels_N)
     mean, std = normalization(backbone.architecture, backbone.pretraining)
     assert backbone.recipe is not None
     with measured(shop.device) as cost:
@@ -116,19 +135,30 @@ def _train(backbone: Backbone, shop: Workshop, key: str, stem: str) -> None:
                 save=lambda data: shop.store.put(checkpoint, data),
             ),
             on_epoch=shop.on_epoch,
+            along=Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained, n)),
+            last_epoch=None if None in epochs else max(passed),
         )
+    if None in epochs:
+        _publish(backbone, shop, trained, n, peak_bytes=cost.peak_bytes)
+    shop.store.delete(checkpoint)
+
+
+def _publish(
+    backbone: Backbone, shop: Workshop, trained: Trained, trained_on: int, *, peak_bytes: int | None = None
+) -> None:
+    """Weights first, then the JSON that says they are complete."""
     facts = Facts(
-        trained_on=len(source.labels_N),
+        trained_on=trained_on,
         epoch=trained.epoch,
         heldout_top1=trained.heldout_top1,
         test_top1=trained.test_top1,
         seconds=trained.seconds,
-        peak_bytes=cost.peak_bytes,
+        peak_bytes=peak_bytes,
     )
     state = {name: value.contiguous() for name, value in trained.state.items()}
+    stem = _stem(backbone, shop)
     shop.store.put(f"{stem}.safetensors", safetensors.torch.save(state))
     shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop).encode())
-    shop.store.delete(checkpoint)
 
 
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop) -> str:

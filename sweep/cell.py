@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +20,10 @@ import torch
 from torch import nn
 
 from sweep import table
-from sweep.backbone import Weights, Workshop, obtain_weights
+from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
-from sweep.grid import Curve, derived, variables
+from sweep.grid import Backbone, Curve, derived, variables
 from sweep.measure import Cost, device_name, measured
 from sweep.models import ProbedLayer, normalization, probed_layers
 from sweep.probes import ProbeData, ProbeResult, fit_probes
@@ -48,23 +49,47 @@ def run_cell(task: CellTask) -> CellResult:
     store = Store(task.store_uri)
     backbone = task.cell.backbone
     missing = [c for c in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{task.keys.curve(c)}.parquet")]
+    done: list[str] = []
+    failed: list[str] = []
     with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
-        started = time.monotonic()
+        for weights, curves in _by_weights(task, missing, _workshop(task, store, device, progress)):
+            for curve in curves:
+                progress.say("probing", len(done) + len(failed), len(missing), detail=curve.dataset)
+                succeeded = weights is not None and run_curve(task, curve, weights, store, device)
+                (done if succeeded else failed).append(task.keys.curve(curve))
+    return CellResult(tuple(done), tuple(failed))
+
+
+def _by_weights(
+    task: CellTask, missing: Sequence[Curve], shop: Workshop
+) -> Iterator[tuple[Weights | None, list[Curve]]]:
+    """Train once, then the weights of each epoch asked for with its curves; None where they failed, and recorded so.
+
+    Where training breaks off, the epochs before that can still be probed.
+    """
+    groups: dict[Backbone, list[Curve]] = {}
+    for curve in missing:
+        groups.setdefault(curve.backbone, []).append(curve)
+    started, broken = time.monotonic(), None
+    try:
+        train_missing(groups, shop)
+    except TRANSIENT:
+        raise
+    except Exception as error:
+        broken = error
+    for backbone, curves in groups.items():
         try:
-            weights = obtain_weights(backbone, _workshop(task, store, device, progress))
+            if broken is not None and not has_weights(backbone, shop):
+                raise broken
+            weights = obtain_weights(backbone, shop)
         except TRANSIENT:
             raise
         except Exception as error:
-            for curve in missing:
-                _record_failure(task, store, curve, "pretrain", error, time.monotonic() - started)
-            return CellResult((), tuple(map(task.keys.curve, missing)))
-        done: list[str] = []
-        failed: list[str] = []
-        for number, curve in enumerate(missing):
-            progress.say("probing", number, len(missing), detail=curve.dataset)
-            succeeded = run_curve(task, curve, weights, store, device)
-            (done if succeeded else failed).append(task.keys.curve(curve))
-    return CellResult(tuple(done), tuple(failed))
+            for curve in curves:
+                _record_failure(task, shop.store, curve, "pretrain", error, time.monotonic() - started)
+            yield None, curves
+        else:
+            yield weights, curves
 
 
 def _workshop(task: CellTask, store: Store, device: torch.device, progress: Progress) -> Workshop:

@@ -62,6 +62,12 @@ class Probe(Model):
     standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
 
 
+class ProbeSection(Probe):
+    """The ``probe`` part of a config: how a probe is fitted, and at which epochs of ID training besides the end."""
+
+    at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
+
+
 class Rule(Model):
     """Settings for the backbones that ``when`` describes; later rules win over earlier ones."""
 
@@ -136,7 +142,7 @@ class Config(Model):
     grid: Annotated[tuple[Block, ...], Field(min_length=1)]
     probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
     recipe: Recipe = Recipe()
-    probe: Probe = Probe()
+    probe: ProbeSection = ProbeSection()
     rules: tuple[Rule, ...] = ()
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
@@ -165,4 +171,5 @@ DESIGN_KEYS: tuple[str, ...] = (
     "width",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
+EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
 DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}

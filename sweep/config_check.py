@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweep import catalogue
-from sweep.config import GRID_VARIABLES, PROBE_KEYS, RECIPE_KEYS, SCRATCH, Block, Config, Probe, Recipe
+from sweep.config import GRID_VARIABLES, RECIPE_KEYS, SCRATCH, Block, Config, ProbeSection, Recipe
 from sweep.config_file import KeyPath, Problem
 from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
 
@@ -34,6 +34,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
                 *_counts(config, block, number),
             ]
             problems += _recipes(config, block, number)
+        problems += _epochs(config)
     if not problems and need_data:
         problems += _files(config)
     return problems
@@ -97,12 +98,12 @@ def _rules(config: Config) -> Iterator[Problem]:
             if valid is not None:
                 yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))
         yield from _unknown_keys((*at, "recipe"), rule.recipe, RECIPE_KEYS, "recipe key")
-        yield from _unknown_keys((*at, "probe"), rule.probe, PROBE_KEYS, "probe key")
-        for part, model, values in (("recipe", Recipe, rule.recipe), ("probe", Probe, rule.probe)):
+        yield from _unknown_keys((*at, "probe"), rule.probe, tuple(ProbeSection.model_fields), "probe key")
+        for part, model, values in (("recipe", Recipe, rule.recipe), ("probe", ProbeSection, rule.probe)):
             yield from _values((*at, part), model, values)
 
 
-def _values(path: KeyPath, model: type[Recipe] | type[Probe], values: Any) -> Iterator[Problem]:
+def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any) -> Iterator[Problem]:
     try:
         model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:
@@ -207,6 +208,26 @@ def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
             reported.add(pair)
             where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
             yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
+
+
+def _epochs(config: Config) -> Iterator[Problem]:
+    """Epochs to probe along ID training: there must be such a training, and it must last so long."""
+    from sweep.grid import asked_epochs, block_values, recipe_of
+
+    found: dict[KeyPath, Problem] = {}
+    for values in (values for block in config.grid for values in block_values(block)):
+        path, epochs = asked_epochs(config, values)
+        weights, name = values["pretraining"], values["architecture"]
+        if epochs and weights != SCRATCH:
+            message = f"the weights {weights} of {name} are downloaded, without their epochs: set it by a rule"
+            found.setdefault(path, Problem(path, list(epochs), message, ("when: {pretraining: scratch}",)))
+            continue
+        last = recipe_of(config, values).epochs
+        for position, epoch in enumerate(epochs):
+            if epoch > last:
+                at, message = (*path, position), f"{name} on {values['id_dataset']} is trained for {last} epochs"
+                found.setdefault(at, Problem(at, epoch, message, (f"0 to {last}",)))
+    return iter(found.values())
 
 
 def _files(config: Config) -> Iterator[Problem]:

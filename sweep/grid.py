@@ -10,11 +10,22 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sweep import catalogue
-from sweep.config import DESIGN_KEYS, RECIPE_KEYS, SCRATCH, Block, Config, Probe, Recipe
+from sweep.config import (
+    DESIGN_KEYS,
+    EPOCH,
+    PROBE_KEYS,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    Probe,
+    ProbeSection,
+    Recipe,
+)
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
@@ -32,7 +43,8 @@ class Sizes(NamedTuple):
 class Backbone:
     """One pretrained network of the grid: a value, equal wherever it is built.
 
-    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all.
+    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all; ``epoch``
+    None means the kept checkpoint, a number the same training run after so many epochs (0: before the first).
     """
 
     architecture: str
@@ -46,6 +58,7 @@ class Backbone:
     width: float
     recipe: Recipe | None
     layers_pattern: str | None = None
+    epoch: int | None = None
 
     @property
     def label(self) -> str:
@@ -55,7 +68,12 @@ class Backbone:
             parts[-1] += f"x{self.images_per_class}"
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
-        return " ".join([*parts, f"seed {self.seed}"])
+        parts.append(f"seed {self.seed}")
+        return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
+
+    def after(self, epoch: int | None) -> Backbone:
+        """The same training run at another epoch; None is its kept checkpoint."""
+        return replace(self, epoch=epoch)
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Cell:
-    """A backbone with its curves, and the blocks of the config that asked for it."""
+    """A backbone with its curves, and the blocks of the config that asked for it.
+
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``: one
+    training serves them all.
+    """
 
     backbone: Backbone
     curves: tuple[Curve, ...]
@@ -111,8 +133,10 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             merged += bool(blocks)
             blocks.append(number)
             probe = _probe(config, values)
-            for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
-                curves[Curve(backbone, dataset, probe)] = None
+            _, epochs = asked_epochs(config, values)
+            for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
+                for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
+                    curves[Curve(stage, dataset, probe)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
 
@@ -170,7 +194,18 @@ def _probe(config: Config, values: Mapping[str, Any]) -> Probe:
     for rule in config.rules:
         if _matches(rule.when, values):
             settings.update(rule.probe)
-    return Probe.model_validate(settings)
+    return Probe.model_validate({key: value for key, value in settings.items() if key in PROBE_KEYS})
+
+
+def asked_epochs(config: Config, values: Mapping[str, Any]) -> tuple[tuple[str | int, ...], tuple[int, ...]]:
+    """Key path of the ``at_epochs`` that holds for one backbone (later rules win), and its epochs."""
+    path: tuple[str | int, ...] = ("probe", "at_epochs")
+    section = config.probe
+    for number, rule in enumerate(config.rules):
+        if "at_epochs" in rule.probe and _matches(rule.when, values):
+            path = ("rules", number, "probe", "at_epochs")
+            section = ProbeSection(at_epochs=rule.probe["at_epochs"])
+    return path, section.at_epochs
 
 
 # ---------------------------------------------------------------------------------------------- keys
@@ -209,7 +244,9 @@ class Keyring:
         }
 
     def weights(self, backbone: Backbone) -> str:
-        """Key of a backbone's weights."""
+        """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
+        if backbone.epoch is not None:
+            return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
         if backbone.recipe is None:
             tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
             return content_key("weights", architecture=backbone.architecture, pretraining=tag)
@@ -224,6 +261,10 @@ class Keyring:
             recipe=backbone.recipe.model_dump(),
             seed=backbone.seed,
         )
+
+    def run(self, backbone: Backbone) -> str:
+        """Key of the training run that a backbone comes from: that of its kept weights."""
+        return self.weights(backbone.after(None))
 
     def embedding(self, curve: Curve) -> str:
         """Key of the embeddings of one dataset by one backbone."""
@@ -261,7 +302,7 @@ def variables(backbone: Backbone) -> dict[str, Any]:
     """Grid variables of a backbone as table columns; what does not apply is None."""
     row = {key: getattr(backbone, key) for key in DESIGN_KEYS}
     recipe = backbone.recipe.model_dump() if backbone.recipe else dict.fromkeys(RECIPE_KEYS)
-    return row | recipe
+    return row | recipe | {EPOCH: backbone.epoch}
 
 
 def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep import catalogue
-from sweep.config import DEFAULT_ROLES, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
 from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
 from sweep.inventory import sizes
 
@@ -117,7 +117,8 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
         backbone = cell.backbone
         flops += training_flops(config, backbone)
         if backbone.recipe is not None:
-            storage += 4 * derived(backbone, None)["parameters"]
+            kept = len({curve.backbone.epoch for curve in cell.curves} | {None})
+            storage += 4 * kept * derived(backbone, None)["parameters"]
         for curve in cell.curves:
             part = curve_cost(config, curve)
             curves, probes = curves + 1, probes + part.probes
@@ -152,18 +153,16 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
 
 
 def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
-    """Grid variables with more than one value, and the role of each.
+    """Grid variables with more than one value, and the role of each; ``epoch`` where training is probed along.
 
     A recipe key that only rules set is part of how an architecture is trained, not a treatment: a nuisance.
     """
     rows = [variables(cell.backbone) for cell in grid.cells]
     by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
     defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
-    return {
-        name: config.roles.get(name, defaults.get(name, "treatment"))
-        for name in GRID_VARIABLES
-        if len({row[name] for row in rows}) > 1
-    }
+    varied = [name for name in GRID_VARIABLES if len({row[name] for row in rows}) > 1]
+    varied += [EPOCH] * any(curve.backbone.epoch is not None for curve in grid.curves)
+    return {name: config.roles.get(name, defaults.get(name, "treatment")) for name in varied}
 
 
 def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
@@ -231,6 +230,7 @@ def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
+    lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
@@ -249,6 +249,20 @@ def _bytes(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def _along_lines(grid: Grid) -> list[str]:
+    """What ``probe.at_epochs`` adds; it is part of the totals."""
+    curves = [curve for curve in grid.curves if curve.backbone.epoch is not None]
+    if not curves:
+        return []
+    stages = {curve.backbone for curve in curves}
+    runs = {stage.after(None) for stage in stages}
+    probes = sum(len(layer_widths(curve.backbone)) for curve in curves)
+    return [
+        f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
+        f"{len(curves):,} curves, {probes:,} probes"
+    ]
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

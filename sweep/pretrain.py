@@ -65,7 +65,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Trained:
-    """Kept weights and how they came about."""
+    """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights."""
 
     state: dict[str, Tensor]
     epoch: int
@@ -73,6 +73,17 @@ class Trained:
     test_top1: float
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Along:
+    """Epochs whose weights are handed to ``save`` while a run passes them, before the next epoch starts."""
+
+    epochs: frozenset[int] = frozenset()
+    save: Callable[[Trained], None] = lambda _trained: None
+
+
+NOTHING_ALONG = Along()
 
 
 def learning_rate(step: int, *, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -102,8 +113,15 @@ def pretrain(
     device: torch.device,
     checkpoints: Checkpoints,
     on_epoch: Callable[[int, int], None] = lambda _done, _total: None,
+    along: Along = NOTHING_ALONG,
+    last_epoch: int | None = None,
 ) -> Trained:
     """Train, keep the epoch that ``recipe.checkpoint_on`` names, resume from a checkpoint if there is one.
+
+    Parameters
+    ----------
+    along : epochs to keep besides. A checkpoint that is already past one of them is not resumed.
+    last_epoch : stop after so many epochs of the recipe and return the weights there, where only ``along`` is wanted.
 
     Raises
     ------
@@ -113,17 +131,23 @@ def pretrain(
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     run = _Run(model, optimizer, recipe, key, mean, std, device)
-    run.restore(checkpoints.load())
+    run.restore(checkpoints.load(), not_after=min(along.epochs, default=recipe.epochs))
     saved_at = started = time.monotonic()
-    spent = run.seconds
-    for epoch in range(run.epoch, recipe.epochs):
+    spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
+    if run.epoch in along.epochs:
+        along.save(run.weights(heldout, test))
+    for epoch in range(run.epoch, epochs):
         run.train_epoch(epoch, train)
         run.keep_best(epoch, heldout, test)
         run.seconds = spent + time.monotonic() - started
-        on_epoch(epoch + 1, recipe.epochs)
-        if epoch + 1 < recipe.epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
+        if run.epoch in along.epochs:
+            along.save(run.weights(heldout, test))
+        on_epoch(epoch + 1, epochs)
+        if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
             checkpoints.save(run.snapshot())
             saved_at = time.monotonic()
+    if last_epoch is not None:
+        return run.weights(heldout, test)
     best = run.best
     model.load_state_dict(best["state"])
     return Trained(best["state"], best["epoch"] + 1, best["heldout_top1"], top1(run, test), run.seconds, run.history)
@@ -193,8 +217,13 @@ class _Run:
             "last": lambda: float(epoch),
         }[on]()
         if score > self.best["score"]:
-            state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-            self.best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": state}
+            best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
+            self.best = best
+
+    def weights(self, heldout: Labelled, test: Labelled) -> Trained:
+        """The weights as they are between two epochs."""
+        accuracies = top1(self, heldout), top1(self, test)
+        return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, list(self.history))
 
     def snapshot(self) -> bytes:
         """Everything needed to go on, as bytes."""
@@ -211,8 +240,8 @@ class _Run:
         torch.save(state, buffer)
         return buffer.getvalue()
 
-    def restore(self, data: bytes | None) -> None:
-        """Go on from a snapshot; a damaged one is reported and ignored."""
+    def restore(self, data: bytes | None, *, not_after: int) -> None:
+        """Go on from a snapshot; one that is damaged, or past an epoch still wanted, is reported and ignored."""
         if data is None:
             return
         try:
@@ -222,12 +251,19 @@ class _Run:
             return
         if state["key"] != self.key:
             raise ValueError(f"checkpoint belongs to {state['key']}, not to {self.key}")
+        if state["epoch"] > not_after:
+            log.warning("checkpoint of %s is past epoch %d, which is wanted: training starts anew", self.key, not_after)
+            return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
             self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from sweep.config import DEFAULT_ROLES, GRID_VARIABLES
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES
 
 SCHEMA_VERSION = 1
 
@@ -47,6 +47,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _text,
             "what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch",
         ),
+        (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
     "Derived from the backbone": [
         ("family", _text, "CNN or ViT"),
@@ -129,7 +130,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _real,
             "ID test top-1 of the backbone's own classifier; null for downloaded weights",
         ),
-        ("backbone_epoch", _int, "epoch whose weights were kept; null for downloaded weights"),
+        ("backbone_epoch", _int, "epoch whose weights were probed; null for downloaded weights"),
     ],
     "Probe recipe": [
         ("probe_solver", _text, "how the probe was fitted"),
@@ -142,7 +143,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("probe_seed", _long, "seed of batch order and initial weights, derived from dataset and seed"),
     ],
     "Cost": [
-        ("pretrain_seconds", _real, "ID training of the backbone, s; null for downloaded weights"),
+        ("pretrain_seconds", _real, "ID training of the backbone up to its epoch, s; null for downloaded weights"),
         ("embed_seconds", _real, "forward passes over train and test of this curve, all layers, s"),
         ("probe_seconds", _real, "fitting all probes of this curve, s"),
         ("pretrain_peak_bytes", _long, "peak memory of ID training, bytes (device, or the process on CPU)"),
@@ -164,7 +165,7 @@ RUN_COLUMNS: tuple[str, ...] = tuple(name for group in ("Cost", "Provenance") fo
 
 def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
     metadata = {"description": description}
-    if name in GRID_VARIABLES:
+    if name in (*GRID_VARIABLES, EPOCH):
         metadata["role"] = DEFAULT_ROLES.get(name, "treatment")
     return pa.field(name, kind, metadata=metadata)
 

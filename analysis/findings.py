@@ -174,15 +174,8 @@ def _unsure(report: Report) -> list[dict[str, str]]:
     entry = report["targets"][name]
     bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
     slopes = [s for variable, s in entry["slopes"].items() if s["slope"] is not None and variable not in bundled]
-    slopes += [
-        {
-            **b,
-            "label": " with ".join(label(v) for v in b["variables"]),
-            "low_with_datasets": None,
-            "high_with_datasets": None,
-        }
-        for b in entry["bundles"]
-    ]
+    alone = {"low_with_datasets": None, "high_with_datasets": None}
+    slopes += [{**b, **alone, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
     without = [s["label"] for s in slopes if s["low"] is None]
     unsure = [s["label"] for s in slopes if s["low"] is not None and not certain(s)]
     found = []

@@ -62,12 +62,7 @@ def read_mapped(table: str, mapping: str) -> Mapped:
         data[target.name] = _numbers(frame, spec["targets"][target.name]["column"], f"targets.{target.name}", table)
     kinds: dict[str, Kind] = {}
     for name, entry in spec["variables"].items():
-        values = _column(frame, entry["column"], f"variables.{name}", table)
-        kinds[name] = entry.get("kind", "ordinal" if pd.api.types.is_numeric_dtype(values) else "categorical")
-        numeric = kinds[name] == "numeric"
-        data[name] = (
-            _numbers(frame, entry["column"], f"variables.{name}", table) if numeric else _renamed(values, entry)
-        )
+        kinds[name], data[name] = _variable(frame, name, entry, table)
     for name in spec.get("pairing", ()):
         data[name] = _column(frame, name, "pairing", table).astype(str)
     shown = spec.get("label") or [*spec.get("pairing", ()), *(name for name in kinds if data[name].nunique() > 1)]
@@ -91,6 +86,13 @@ def read_mapped(table: str, mapping: str) -> Mapped:
         notes=tuple(notes),
     )
     return Mapped(experiments, kinds)
+
+
+def _variable(frame: pd.DataFrame, name: str, entry: Mapping[str, Any], table: str) -> tuple[Kind, pd.Series]:
+    where = f"variables.{name}"
+    values = _column(frame, entry["column"], where, table)
+    kind: Kind = entry.get("kind", "ordinal" if pd.api.types.is_numeric_dtype(values) else "categorical")
+    return kind, _numbers(frame, entry["column"], where, table) if kind == "numeric" else _renamed(values, entry)
 
 
 def _renamed(values: pd.Series, entry: Mapping[str, Any]) -> pd.Series:

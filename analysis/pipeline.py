@@ -278,7 +278,8 @@ def _slope_table(report: Mapping[str, Any]) -> pd.DataFrame:
 
 def _progress() -> Callable[[int, int], None]:
     """One line on a terminal, redrawn twice a second; a line every 20 s elsewhere."""
-    terminal, state = sys.stderr.isatty(), {"last": time.monotonic()}
+    terminal, started = sys.stderr.isatty(), time.monotonic()
+    state = {"last": started}
 
     def show(done: int, total: int) -> None:
         now = time.monotonic()
@@ -287,6 +288,7 @@ def _progress() -> Callable[[int, int], None]:
         state["last"] = now
         end = "\r" if terminal and done < total else "\n"
         if terminal or done < total:
-            print(f"resampling: {done} of {total} refits", end=end, file=sys.stderr, flush=True)
+            left = f", {(now - started) * (total - done) / done:.0f} s left" if done < total else " "
+            print(f"resampling: {done} of {total} refits{left:<10}", end=end, file=sys.stderr, flush=True)
 
     return show

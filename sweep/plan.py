@@ -123,24 +123,7 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
             part = curve_cost(config, curve)
             curves, probes = curves + 1, probes + part.probes
             flops, storage = flops + part.flops, storage + part.storage
-            _, train, test = curve_sizes(config, curve)
-            selection = (backbone.id_classes, backbone.images_per_class) if curve.is_id else ()
-            images = train + test
-            decoded[(curve.dataset, backbone.resolution, selection)] = (
-                images,
-                3.0 * images * backbone.resolution**2,
-            )
-        if backbone.augmentation not in (None, "off"):
-            images = curve_sizes(config, cell.curves[0]).train
-            side = min(4 * backbone.resolution, 256)
-            key = (
-                "training",
-                backbone.id_dataset,
-                backbone.resolution,
-                backbone.id_classes,
-                backbone.images_per_class,
-            )
-            decoded[key] = (images, 3.0 * images * side**2)
+        decoded.update(_decoded(config, cell))
     return Cost(
         len(cells),
         curves,
@@ -150,6 +133,21 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
         storage,
         sum(size for _, size in decoded.values()),
     )
+
+
+def _decoded(config: Config, cell: Cell) -> dict[tuple[Any, ...], tuple[int, float]]:
+    """Selections of images that a cell decodes: how many, and their bytes in the cache."""
+    backbone = cell.backbone
+    found: dict[tuple[Any, ...], tuple[int, float]] = {}
+    chosen = (backbone.id_classes, backbone.images_per_class)
+    for curve in cell.curves:
+        _, train, test = curve_sizes(config, curve)
+        key = (curve.dataset, backbone.resolution, chosen if curve.is_id else ())
+        found[key] = (train + test, 3.0 * (train + test) * backbone.resolution**2)
+    if backbone.augmentation not in (None, "off"):
+        images, side = curve_sizes(config, cell.curves[0]).train, min(4 * backbone.resolution, 256)
+        found["training", backbone.id_dataset, backbone.resolution, *chosen] = (images, 3.0 * images * side**2)
+    return found
 
 
 def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:

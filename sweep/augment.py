@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from sweep import plugins
+
 Transform = Callable[[Tensor], Tensor]  # uint8 (C, H, W) → uint8 (C, R, R)
 
 
@@ -40,13 +42,20 @@ AUGMENTATIONS: dict[str, Augmentation] = {}
 def register_augmentation(
     name: str, *, source: Literal["evaluation", "training"]
 ) -> Callable[[Callable[[int], Transform]], Callable[[int], Transform]]:
-    """Decorator: register a function resolution → transform as the policy ``name``."""
+    """Decorator: a policy of our own, resolution → transform; plug-ins take :mod:`sweep.plugins`' for their keys."""
 
     def register(build: Callable[[int], Transform]) -> Callable[[int], Transform]:
         AUGMENTATIONS[name] = Augmentation(name, source, build)
         return build
 
     return register
+
+
+def policy(name: str) -> Augmentation:
+    """The policy of this name, ours or a plug-in's."""
+    if plugin := plugins.find("augmentation", name):
+        return Augmentation(name, plugin.facts["source"], plugin.make)
+    return AUGMENTATIONS[name]
 
 
 @register_augmentation("off", source="evaluation")

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sweep.augment import AUGMENTATIONS
+from sweep.augment import policy
 from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.data.library import Library
@@ -180,7 +180,7 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
     positions_N = np.flatnonzero(fit_N)
     labels_N = images.train_labels_N[positions_N]
-    augmentation = AUGMENTATIONS[str(backbone.augmentation)]
+    augmentation = policy(str(backbone.augmentation))
     source: ImageSource
     if augmentation.source == "evaluation":
         source = PlainImages(images.train_NHWC, labels_N, positions_N)

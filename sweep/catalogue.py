@@ -2,7 +2,8 @@
 
 The study's own architectures follow from their plans in closed form (:mod:`sweep.closed_form`); timm's are read
 from ``catalogue.json``, which ``python -m sweep.models.catalogue_build`` writes and a test regenerates. A timm
-model that is not in the file is described by building it without memory, which takes some seconds.
+model that is not in the file is described by building it without memory, which takes some seconds; so is a model
+that a plug-in registered.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sweep import plugins
 from sweep.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
 
 AUGMENTATIONS: tuple[str, ...] = ("off", "on", "strong")
@@ -27,7 +29,7 @@ class LayerFact:
 
     name: str
     width: int
-    kind: str  # "conv" or "tokens"
+    kind: str  # "conv", "tokens" or "vector"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Architecture:
     """
 
     name: str
-    source: Literal["built-in", "timm"]
-    family: Literal["CNN", "ViT"]
+    source: Literal["built-in", "timm", "plug-in"]
+    family: str  # "CNN" or "ViT"; a plug-in may have another
     stem: int
     depth: int
     spatial_reduction: float
@@ -64,7 +66,7 @@ class DatasetFact:
 
     Attributes
     ----------
-    reader : "builtin" (generated), or "folder" (give it a path).
+    reader : "builtin" (generated), "plugin" (registered), or "folder" (give it a path).
     pretraining_images : images that downloaded weights of this dataset saw, where it differs from ``train``.
     """
 
@@ -73,7 +75,7 @@ class DatasetFact:
     classes: int
     train: int
     test: int
-    reader: Literal["builtin", "folder"]
+    reader: Literal["builtin", "folder", "plugin"]
     pretraining_images: int | None = None
 
 
@@ -122,14 +124,31 @@ _BUILT_IN: Mapping[str, Architecture] = {
 }
 
 
+def datasets() -> dict[str, DatasetFact]:
+    """Datasets that need no entry in a config: the program's and the registered ones."""
+    registered = {name: plugins.find("dataset", name) for name in plugins.names("dataset")}
+    facts = {name: DatasetFact(name, reader="plugin", **plugin.facts) for name, plugin in registered.items() if plugin}
+    return {**DATASETS, **facts}
+
+
+def augmentations() -> tuple[str, ...]:
+    """Every augmentation policy: the program's and the registered ones."""
+    return (*AUGMENTATIONS, *plugins.names("augmentation"))
+
+
 @functools.cache
 def _stored() -> dict[str, Any]:
     return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
 def names() -> tuple[str, ...]:
-    """Every architecture name that is valid: the built-ins, then timm's."""
-    return tuple(dict.fromkeys((*_BUILT_IN, *_stored()["timm_names"])))
+    """Every architecture name that is valid: registered ones, the built-ins, then timm's."""
+    return tuple(dict.fromkeys((*plugins.names("model"), *_BUILT_IN, *_stored()["timm_names"])))
+
+
+def _registered() -> Any:
+    """Descriptions of registered models, from building them without memory; imports torch."""
+    return importlib.import_module("sweep.models.describe_registered")
 
 
 @functools.cache
@@ -144,7 +163,9 @@ def _timm_entry(name: str) -> dict[str, Any]:
 
 
 def architecture(name: str) -> Architecture:
-    """Facts of an architecture; KeyError if neither built in nor timm's."""
+    """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
+    if plugin := plugins.find("model", name):
+        return Architecture(**_registered().facts(plugin))
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
         described = _stored()["described"].get(name)
@@ -170,6 +191,8 @@ def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[Lay
 
     Embedding widths depend on the resolution, because a map that is already 2×2 or smaller is only flattened.
     """
+    if plugin := plugins.find("model", name):
+        return tuple(LayerFact(*fact) for fact in _registered().layers(plugin, width=width, resolution=resolution))
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
         return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
@@ -179,12 +202,20 @@ def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[Lay
     )
 
 
+def layers_pattern(name: str) -> str | None:
+    """Which modules a registered model wants probed; None leaves it to the rule for all networks."""
+    plugin = plugins.find("model", name)
+    return plugin.facts["layers"] if plugin else None
+
+
 def _pooled(channels: int, side: int, kind: str) -> int:
     return channels if kind == "tokens" else channels * min(side, 2) ** 2
 
 
-def parameters(name: str, *, classes: int, width: float = 1.0) -> int:
-    """Trainable parameters with a linear head of so many classes."""
+def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
+    """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
+    if plugin := plugins.find("model", name):
+        return _registered().parameters(plugin, classes=classes, width=width, resolution=resolution)
     if name in _BUILT_IN:
         steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
         features = steps[-1].outputs
@@ -198,6 +229,8 @@ def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
 
     For timm models scaled by area from the native resolution: an estimate where attention is quadratic.
     """
+    if plugin := plugins.find("model", name):
+        return _registered().flops(plugin, width=width, resolution=resolution)
     if name in _BUILT_IN:
         return sum(step.flops for step in trace(name, width=width, resolution=resolution))
     entry = _timm_entry(name)
@@ -208,6 +241,8 @@ def width_problem(name: str, width: float) -> str | None:
     """Why a width multiplier is impossible for an architecture; None if it is fine."""
     if width == 1.0:
         return None
+    if plugin := plugins.find("model", name):
+        return None if plugin.facts["ranges"]["scalable"] else "it is registered with scalable=False: one width, 1"
     if name not in _BUILT_IN:
         return "timm models have one width, 1"
     if name in VITS and (scaled(192, width) % 12 or scaled(192, width) != 192 * width):
@@ -228,8 +263,11 @@ __all__ = [
     "LayerFact",
     "Step",
     "architecture",
+    "augmentations",
+    "datasets",
     "forward_flops",
     "layers",
+    "layers_pattern",
     "names",
     "parameters",
     "scaled",

@@ -19,15 +19,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from sweep import table
+from sweep import plugins, table
 from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
+from sweep.errors import UserError
 from sweep.grid import Backbone, Curve, derived, variables
 from sweep.measure import Cost, device_name, measured
 from sweep.models import ProbedLayer, normalization, probed_layers
 from sweep.probes import ProbeData, ProbeResult, fit_probes
 from sweep.progress import Progress
+from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
 from sweep.seeds import derive_seed
 from sweep.store import Store
@@ -49,6 +51,8 @@ def run_cell(task: CellTask) -> CellResult:
     store = Store(task.store_uri)
     backbone = task.cell.backbone
     missing = [c for c in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{task.keys.curve(c)}.parquet")]
+    if not _imported(task, store, missing):
+        return CellResult((), tuple(task.keys.curve(curve) for curve in missing))
     done: list[str] = []
     failed: list[str] = []
     with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
@@ -58,6 +62,19 @@ def run_cell(task: CellTask) -> CellResult:
                 succeeded = weights is not None and run_curve(task, curve, weights, store, device)
                 (done if succeeded else failed).append(task.keys.curve(curve))
     return CellResult(tuple(done), tuple(failed))
+
+
+def _imported(task: CellTask, store: Store, curves: Sequence[Curve]) -> bool:
+    """Whether plug-ins are here, and those that keys were made from; if not, that is why these curves fail."""
+    started = time.monotonic()
+    try:
+        plugins.load(task.imports, task.import_path)
+        plugins.check_code(task.keys.code)
+    except UserError as error:
+        for curve in curves:
+            _record_failure(task, store, curve, "import", error, time.monotonic() - started)
+        return False
+    return True
 
 
 def _by_weights(
@@ -121,7 +138,8 @@ def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, devi
         fitted = probe_curve(task, curve, images, embedded, device)
         stage = "write"
         rows = make_rows(task, curve, weights, images, embedded, fitted, device)
-        table.write_fragment(store, task.keys.curve(curve), rows)
+        described = descriptions(task.keys.statistics)
+        table.write_fragment(store, task.keys.curve(curve), rows, statistics=described)
     except TRANSIENT:
         raise
     except Exception as error:
@@ -186,10 +204,11 @@ def embed_curve(
 
 @dataclass(frozen=True)
 class Fitted:
-    """Probes of one curve and the statistics of each layer; None where embeddings are not finite."""
+    """Probes of one curve, statistics of each layer (None where embeddings are not finite), and those of plug-ins."""
 
     results: list[ProbeResult]
     statistics: list[Statistics | None]
+    registered: list[dict[str, float | None]]
     seed: int
     cost: Cost
 
@@ -211,7 +230,10 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
         described = statistics(
             data.train, data.train_labels_N, classes=data.classes, threshold=task.keys.rank_threshold
         )
-    return Fitted(results, described, seed, cost)
+        registered = registered_statistics(
+            task.keys.statistics, data.train, data.train_labels_N, classes=data.classes, seed=seed
+        )
+    return Fitted(results, described, registered, seed, cost)
 
 
 def make_rows(
@@ -249,10 +271,11 @@ def make_rows(
             "position": (number - 1) / (last - 1) if last > 1 else 1.0,
             "is_penultimate": number == last,
             **(asdict(described) if described else {}),
+            **registered,
             **_accuracies(result),
         }
-        for number, (layer, result, described) in enumerate(
-            zip(embedded.layers, fitted.results, fitted.statistics, strict=True), start=1
+        for number, (layer, result, described, registered) in enumerate(
+            zip(embedded.layers, fitted.results, fitted.statistics, fitted.registered, strict=True), start=1
         )
     ]
 

@@ -18,6 +18,7 @@ NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
+SOLVERS: tuple[str, ...] = ("adamw",)  # of probes
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 
@@ -53,7 +54,7 @@ class Recipe(Model):
 class Probe(Model):
     """How a linear probe is fitted ([H24] A.4, protocol §6)."""
 
-    solver: Literal["adamw"] = "adamw"
+    solver: str = "adamw"  # one of SOLVERS, or a registered probe
     epochs: PositiveInt = 30
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
@@ -101,10 +102,10 @@ class Block(Model):
 
 
 class DatasetEntry(Model):
-    """A dataset of this config: a built-in generator, or an ImageFolder tree / tar."""
+    """A dataset of this config: a built-in or registered generator, or an ImageFolder tree / tar."""
 
     path: str | None = None  # tree or .tar/.tar.gz, relative to data_root
-    generator: str | None = None  # a built-in family under another name or with other parameters
+    generator: str | None = None  # a built-in or registered dataset under another name or with other parameters
     classes: PositiveInt | None = None
     train: PositiveInt | None = None  # declared sizes let --plan count without the files
     test: PositiveInt | None = None
@@ -141,6 +142,9 @@ class Config(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     grid: Annotated[tuple[Block, ...], Field(min_length=1)]
     probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
+    import_path: str | None = None  # where these are, relative to the config file; default: its directory
+    statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
     recipe: Recipe = Recipe()
     probe: ProbeSection = ProbeSection()
     rules: tuple[Rule, ...] = ()

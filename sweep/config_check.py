@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweep import catalogue
-from sweep.config import GRID_VARIABLES, RECIPE_KEYS, SCRATCH, Block, Config, ProbeSection, Recipe
+from sweep import catalogue, plugins
+from sweep.config import GRID_VARIABLES, RECIPE_KEYS, SCRATCH, SOLVERS, Block, Config, ProbeSection, Recipe
 from sweep.config_file import KeyPath, Problem
+from sweep.errors import UserError
 from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
 
 
@@ -25,7 +26,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     ----------
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
-    problems = [*_names(config), *_rules(config), *_datasets(config), *_resources(config)]
+    problems = [*_names(config), *_solvers(config), *_rules(config), *_datasets(config), *_resources(config)]
     if not problems:
         for number, block in enumerate(config.grid):
             problems += [
@@ -55,7 +56,8 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _architectures((*at, "architecture"), block.architecture)
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
-        yield from _unknown((*at, "augmentation"), block.augmentation or (), catalogue.AUGMENTATIONS, "augmentation")
+        yield from _unknown((*at, "augmentation"), block.augmentation or (), catalogue.augmentations(), "augmentation")
+    yield from _unknown(("statistics",), config.statistics, plugins.names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     for name, pattern in config.layers.items():
         yield from _architectures(("layers", name), (name,))
@@ -76,6 +78,22 @@ def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
                 "no such architecture (nor a timm model of that name)",
                 catalogue.names(),
             )
+        except UserError as error:  # a registered one that cannot be described
+            yield Problem((*path, position), name, str(error))
+
+
+def _solvers(config: Config) -> Iterator[Problem]:
+    """Solvers of probes, in the ``probe`` section and in rules."""
+    valid = (*SOLVERS, *plugins.names("probe"))
+    asked: list[tuple[KeyPath, Any]] = [(("probe", "solver"), config.probe.solver)]
+    asked += [
+        (("rules", number, "probe", "solver"), rule.probe["solver"])
+        for number, rule in enumerate(config.rules)
+        if "solver" in rule.probe
+    ]
+    for path, solver in asked:
+        if solver not in valid:
+            yield Problem(path, solver, "no such probe solver", valid)
 
 
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
@@ -87,7 +105,7 @@ def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], wh
 def _rules(config: Config) -> Iterator[Problem]:
     known = {
         "id_dataset": dataset_names(config),
-        "augmentation": catalogue.AUGMENTATIONS,
+        "augmentation": catalogue.augmentations(),
         "pretraining": None,
     }
     for number, rule in enumerate(config.rules):
@@ -112,14 +130,16 @@ def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any
 
 
 def _datasets(config: Config) -> Iterator[Problem]:
-    generators = tuple(name for name, fact in catalogue.DATASETS.items() if fact.reader == "builtin")
+    generators = tuple(name for name, fact in catalogue.datasets().items() if fact.reader != "folder")
     for name, entry in config.datasets.items():
         at: KeyPath = ("datasets", name)
+        if plugins.find("dataset", entry.generator or name):
+            continue  # whether it takes a path and a size is its own affair
         if entry.path and entry.generator:
             yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")
         elif entry.generator:
             yield from _unknown_keys((*at, "generator"), (entry.generator,), generators, "generator")
-        elif not entry.path and name not in catalogue.DATASETS:
+        elif not entry.path and name not in catalogue.datasets():
             yield Problem(at, None, "needs a path (an ImageFolder tree or tar) or a generator", generators)
         if entry.size and entry.path:
             yield Problem((*at, "size"), entry.size, "only built-in datasets have a size; images keep their own")
@@ -166,9 +186,21 @@ def _shapes(block: Block, number: int) -> Iterator[Problem]:
                 yield Problem(path, resolution, f"{name} needs a multiple of its patch, {facts.multiple_of}", valid)
             elif resolution < facts.min_resolution:
                 yield Problem(path, resolution, f"{name} needs at least {facts.min_resolution} px")
+            elif problem := _unbuildable(name, resolution):
+                yield Problem(path, resolution, problem)
         for position, width in enumerate(block.width):
             if problem := catalogue.width_problem(name, width):
                 yield Problem((*at, "width", position), width, f"{name}: {problem}")
+
+
+def _unbuildable(name: str, resolution: int) -> str | None:
+    """Why a registered model cannot be built for a resolution; others are known to be."""
+    if plugins.find("model", name):
+        try:
+            catalogue.layers(name, resolution=resolution)
+        except UserError as error:
+            return str(error)
+    return None
 
 
 def _counts(config: Config, block: Block, number: int) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from sweep.config import Config
 from sweep.errors import UserError
+from sweep.plugins import PluginImportError, load
 
 KeyPath = tuple[str | int, ...]
 MAX_SHOWN = 12
@@ -99,15 +100,21 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     except ValidationError as error:
         problems = list(_from_pydantic(error))
         raise ConfigError(_render(file, problems, root, overrides), problems) from None
-    config = config.model_copy(update={"data_root": _data_root(config, file)})
+    paths = {"data_root": _beside(file, config.data_root), "import_path": _beside(file, config.import_path)}
+    config = config.model_copy(update=paths)
+    try:
+        load(config.imports, config.import_path)
+    except PluginImportError as error:
+        problems = [Problem(("imports", error.position), config.imports[error.position], str(error))]
+        raise ConfigError(_render(file, problems, root, overrides), problems) from error
     if problems := check(config, need_data=need_data):
         raise ConfigError(_render(file, problems, root, overrides), problems)
     return config
 
 
-def _data_root(config: Config, file: Path) -> str:
-    """Data paths are relative to ``data_root``, and that to the config file."""
-    return str((file.parent / Path(config.data_root or ".").expanduser()).resolve())
+def _beside(file: Path, directory: str | None) -> str:
+    """A directory that a config names relative to its own; None is its own."""
+    return str((file.parent / Path(directory or ".").expanduser()).resolve())
 
 
 def _parse(file: Path) -> tuple[dict[str, Any], yaml.Node]:

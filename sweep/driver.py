@@ -281,7 +281,17 @@ def _task(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
         keep_embeddings=config.keep_embeddings,
         weights_files=weights_files(config),
         provenance=provenance(),
+        imports=config.imports,
+        import_path=_import_path(config),
     )
+
+
+def _import_path(config: Config) -> str | None:
+    """Where workers find plug-ins: inside a Ray job relative to the copy of the working directory that each has."""
+    path, here = config.import_path, os.getcwd()
+    if path is not None and os.environ.get(_JOB_VARIABLE) and Path(path).is_relative_to(here):
+        return os.path.relpath(path, here)
+    return path
 
 
 def _record_lost(sweep: Sweep, cell: Cell, error: Exception, seconds: float) -> None:

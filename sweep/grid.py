@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sweep import catalogue
@@ -175,7 +175,7 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         seed=values["seed"],
         width=float(values["width"]),
         recipe=recipe_of(config, values) if scratch else None,
-        layers_pattern=config.layers.get(values["architecture"]),
+        layers_pattern=config.layers.get(values["architecture"], catalogue.layers_pattern(values["architecture"])),
     )
 
 
@@ -226,6 +226,8 @@ class Keyring:
     ----------
     data : dataset name → identity of its content (fingerprint, caps), never its path.
     weights_files : name of a local checkpoint → hash of the file.
+    code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
+    statistics : registered statistics that every curve gets.
     """
 
     data: Mapping[str, str]
@@ -233,6 +235,13 @@ class Keyring:
     holdout: float
     rank_threshold: float
     weights_files: Mapping[str, str]
+    code: Mapping[str, str] = field(default_factory=dict)
+    statistics: tuple[str, ...] = ()
+
+    def _code(self, *labels: str) -> dict[str, Any]:
+        """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
+        found = {label: self.code[label] for label in labels if label in self.code}
+        return {"code": found} if found else {}
 
     def selection(self, backbone: Backbone) -> dict[str, Any]:
         """What identifies a backbone's ID images."""
@@ -249,7 +258,8 @@ class Keyring:
             return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
         if backbone.recipe is None:
             tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
-            return content_key("weights", architecture=backbone.architecture, pretraining=tag)
+            code = self._code(f"model {backbone.architecture}")
+            return content_key("weights", architecture=backbone.architecture, pretraining=tag, **code)
         return content_key(
             "weights",
             architecture=backbone.architecture,
@@ -260,6 +270,7 @@ class Keyring:
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
             recipe=backbone.recipe.model_dump(),
             seed=backbone.seed,
+            **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
     def run(self, backbone: Backbone) -> str:
@@ -287,6 +298,7 @@ class Keyring:
             split_seed=self.split_seed,
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
+            **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
 
 
@@ -313,7 +325,9 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
     id_images : images the weights were trained on, None if unknown (then γ is None too).
     """
     facts = catalogue.architecture(backbone.architecture)
-    parameters = catalogue.parameters(backbone.architecture, classes=backbone.id_classes, width=backbone.width)
+    parameters = catalogue.parameters(
+        backbone.architecture, classes=backbone.id_classes, width=backbone.width, resolution=backbone.resolution
+    )
     return {
         "family": facts.family,
         "stem": facts.stem,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweep import catalogue
+from sweep import catalogue, plugins
 from sweep.config import SCRATCH, Config, DatasetEntry
 from sweep.data.options import DatasetOptions
 from sweep.errors import UserError
@@ -25,7 +25,7 @@ def cache_dir(config: Config) -> Path:
 
 def dataset_names(config: Config) -> tuple[str, ...]:
     """Names that a grid may use: the config's own datasets and the registered ones."""
-    return tuple(dict.fromkeys((*config.datasets, *catalogue.DATASETS)))
+    return tuple(dict.fromkeys((*config.datasets, *catalogue.datasets())))
 
 
 def used_datasets(config: Config) -> tuple[str, ...]:
@@ -40,16 +40,19 @@ def used_datasets(config: Config) -> tuple[str, ...]:
 def dataset_options(config: Config, name: str) -> DatasetOptions:
     """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
     entry = config.datasets.get(name, DatasetEntry())
-    fact = catalogue.DATASETS.get(name)
+    fact = catalogue.datasets().get(name)
     shared: dict[str, Any] = {
         "train_per_class": entry.train_per_class,
         "test_per_class": entry.test_per_class,
         "seed": entry.seed,
     }
+    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
+    if registered := plugins.find("dataset", entry.generator or name):
+        shared |= {"path": path, "classes": entry.classes, "size": entry.size}
+        return DatasetOptions(kind="plugin", generator=registered.name, **shared)
     generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)
     if generator:
         return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
-    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
     declared = entry.classes or (fact.classes if fact else None)
     return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
 
@@ -60,17 +63,18 @@ def declared_sizes(config: Config, name: str) -> Sizes | None:
     A cap per class is applied as if the classes were balanced, so the count may be a little high.
     """
     entry = config.datasets.get(name, DatasetEntry())
-    fact = catalogue.DATASETS.get(entry.generator or name)
+    fact = catalogue.datasets().get(entry.generator or name)
     classes = entry.classes or (fact.classes if fact else None)
     if classes is None:
         return None
     builtin = fact is not None and fact.reader == "builtin" and not entry.path
+    registered = fact is not None and fact.reader == "plugin"
     counts = []
     for declared, per_class, known in (
         (entry.train, entry.train_per_class, fact and fact.train),
         (entry.test, entry.test_per_class, fact and fact.test),
     ):
-        if builtin and fact is not None:
+        if fact is not None and (builtin or (registered and (entry.classes or per_class))):
             counts.append(classes * (per_class or (known or 0) // fact.classes))
         elif declared or known:
             total = int(declared or known or 0)
@@ -127,7 +131,22 @@ def keyring(config: Config) -> Keyring:
         holdout=config.holdout,
         rank_threshold=config.rank_threshold,
         weights_files={name: _file_digest(path) for name, path in weights_files(config).items()},
+        code=plugin_code(config),
+        statistics=config.statistics,
     )
+
+
+def plugin_code(config: Config) -> dict[str, str]:
+    """Code of the plug-ins that a config uses, by "kind name"; of its datasets, the fingerprint tells."""
+    asked: dict[plugins.Kind, Iterable[str]] = {
+        "model": [name for block in config.grid for name in block.architecture],
+        "dataset": [config.datasets.get(name, DatasetEntry()).generator or name for name in used_datasets(config)],
+        "augmentation": [name for block in config.grid for name in block.augmentation or ()],
+        "statistic": config.statistics,
+        "probe": [config.probe.solver, *(rule.probe.get("solver", "") for rule in config.rules)],
+    }
+    found = [plugins.find(kind, name) for kind, names in asked.items() for name in names]
+    return {plugin.label: plugin.code for plugin in found if plugin is not None}
 
 
 def _file_digest(path: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sweep.config import Probe
+from sweep.config import SOLVERS, Probe
 from sweep.seeds import derive_seed
 
 _INIT_STD = 0.01  # [H24] A.4: weights start N(0, 0.01), bias 0
@@ -88,6 +88,13 @@ def fit_probes(data: ProbeData, recipe: Probe, *, seed: int, dtype: torch.dtype 
         if problem is None:
             buckets.setdefault(emb_ND.shape[1], []).append(layer)
     results = [ProbeResult(problem) for problem in problems]
+    if recipe.solver not in SOLVERS:
+        from sweep.registered_probes import fit_registered  # it builds on this module
+
+        finite = [layer for layer, problem in enumerate(problems) if problem is None]
+        for layer, result in zip(finite, fit_registered(data, recipe, finite, seed=seed), strict=True):
+            results[layer] = result
+        return results
     if buckets:
         selection = _Fit(data, recipe, buckets, ~data.heldout_N, seed=seed, dtype=dtype)
         full = _Fit(data, recipe, buckets, torch.ones_like(data.heldout_N), seed=seed, dtype=dtype)

@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
     arguments = parse(argv)
     try:
+        config = read_config(arguments.config, arguments.set, need_data=not (arguments.plan or arguments.layers))
         if arguments.layers:
             print(summary.layers(arguments.layers, arguments.resolution))
             return 0
-        config = read_config(arguments.config, arguments.set, need_data=not arguments.plan)
         out = arguments.out or str(ROOT / "results" / config.name)
         if arguments.plan:
             print(summary.plan(config, out))

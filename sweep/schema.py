@@ -175,13 +175,24 @@ SCHEMA: pa.Schema = pa.schema(
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 
+
+def statistic_field(name: str, description: str) -> pa.Field:
+    """Column of a registered statistic; it stands after those of :data:`SCHEMA`, and says what it is."""
+    return pa.field(name, _real, metadata={"description": description, "registered": "statistic"})
+
+
+def is_statistic(field: pa.Field) -> bool:
+    """Whether a column of a file is that of a registered statistic."""
+    return (field.metadata or {}).get(b"registered") == b"statistic"
+
+
 FAILURE_SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("curve_key", _text, metadata={"description": "content key of the curve that is missing"}),
         pa.field("attempt", _text, metadata={"description": "identifier of this attempt"}),
         pa.field("backbone", _text, metadata={"description": "label of the backbone"}),
         pa.field("dataset", _text, metadata={"description": "probe dataset"}),
-        pa.field("stage", _text, metadata={"description": "pretrain, embed, probe, data, write or worker"}),
+        pa.field("stage", _text, metadata={"description": "import, pretrain, embed, probe, data, write or worker"}),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),
         pa.field("traceback", _text, metadata={"description": "the last lines of the traceback"}),

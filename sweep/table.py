@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.config import Role
-from sweep.schema import FAILURE_SCHEMA, SCHEMA, SCHEMA_VERSION
+from sweep.schema import FAILURE_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
 from sweep.store import Store
 
 FRAGMENTS, FAILURES, EXPORT = "fragments/", "failures/", "probes.parquet"
@@ -42,18 +42,25 @@ def _stem(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
-def write_fragment(store: Store, curve_key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_fragment(
+    store: Store, curve_key: str, rows: Sequence[Mapping[str, Any]], *, statistics: Mapping[str, str] | None = None
+) -> None:
     """Publish all probes of a curve at once, after reading back what would be published.
+
+    Parameters
+    ----------
+    statistics : columns of registered statistics, with their descriptions.
 
     Raises
     ------
     ValueError
         If a row has an unknown column, or belongs to another curve.
     """
-    unknown = {name for row in rows for name in row} - set(SCHEMA.names)
+    schema = pa.schema([*SCHEMA, *(statistic_field(*item) for item in (statistics or {}).items())], SCHEMA.metadata)
+    unknown = {name for row in rows for name in row} - set(schema.names)
     if unknown:
         raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     data = _serialise(table)
     verified = pq.read_table(pa.BufferReader(data))
     if verified.num_rows != len(rows) or set(verified["curve_key"].to_pylist()) != {curve_key}:
@@ -82,20 +89,22 @@ def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any
 
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
     """All probes of these curves, in this order; columns a fragment lacks are null."""
-    tables = [_conform(_read(store, f"{FRAGMENTS}{key}.parquet")) for key in curve_keys]
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    tables = [_read(store, f"{FRAGMENTS}{key}.parquet") for key in curve_keys]
+    registered = {field.name: field for table in tables for field in table.schema if is_statistic(field)}
+    schema = pa.schema([*SCHEMA, *registered.values()], SCHEMA.metadata)
+    return pa.concat_tables([_conform(table, schema) for table in tables]) if tables else schema.empty_table()
 
 
 def _read(store: Store, name: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(store.get(name)))
 
 
-def _conform(table: pa.Table) -> pa.Table:
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = [
         table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
-        for field in SCHEMA
+        for field in schema
     ]
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)
 
 
 def _serialise(table: pa.Table) -> pa.Buffer:
@@ -139,7 +148,7 @@ def export(
     text = json.dumps(about)
     if not _is_current(store, text):
         table = read_fragments(store, curve_keys)
-        fields = [_with_role(field, roles) for field in SCHEMA]
+        fields = [_with_role(field, roles) for field in table.schema]
         schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
         store.put(EXPORT, _serialise(table.cast(schema)))
     return store.path(EXPORT)

@@ -25,6 +25,7 @@ class CellTask:
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
     weights_files : paths of local checkpoints, by name.
+    imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
     """
 
@@ -39,6 +40,8 @@ class CellTask:
     keep_embeddings: bool = False
     weights_files: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+    import_path: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ class DatasetOptions:
     Attributes
     ----------
     kind
-        ``"builtin"`` (generated) or ``"folder"`` (ImageFolder tree or tar archive of one).
+        ``"builtin"`` (generated), ``"plugin"`` (registered) or ``"folder"`` (ImageFolder tree or tar archive of one).
     generator
-        Name of the built-in generator; None for folders.
+        Name of the built-in generator or of the registered dataset; None for folders.
     path
-        Absolute path of the folder or archive; None for built-ins.
+        Absolute path of the folder or archive; None for built-ins; a registered dataset may have one.
     classes
         Built-in: number of classes to generate. Folder: declared count, checked against the files.
     train_per_class, test_per_class
@@ -28,7 +28,7 @@ class DatasetOptions:
         Share of each class that becomes the test part of a folder without split directories.
     """
 
-    kind: Literal["builtin", "folder"]
+    kind: Literal["builtin", "folder", "plugin"]
     generator: str | None = None
     path: str | None = None
     classes: int | None = None

@@ -21,7 +21,7 @@ class OpenDataset(Protocol):
 
 
 _KINDS: dict[str, OpenDataset] = {}
-_SHIPPED = ("sweep.data.builtin", "sweep.data.folder")  # importing one registers its kind
+_SHIPPED = ("sweep.data.builtin", "sweep.data.folder", "sweep.data.registered")  # importing one registers its kind
 
 
 def register_dataset(kind: str) -> Callable[[OpenDataset], OpenDataset]:

@@ -14,6 +14,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
+from sweep import plugins
 from sweep.catalogue import RESNETS, VGGS, VITS, scaled
 from sweep.config import SCRATCH
 from sweep.errors import UserError
@@ -69,7 +70,7 @@ def build_backbone(
 
     Parameters
     ----------
-    architecture : built-in or timm name.
+    architecture : built-in, registered or timm name.
     width : multiplier of the channels, built-ins only.
     pretraining : "scratch", "timm" (the model's default weights), one of timm's tags, or any name if
         ``weights_file`` holds the weights.
@@ -93,6 +94,8 @@ def build_backbone(
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    if plugin := plugins.find("model", architecture):
+        return plugin.make(classes=classes, resolution=resolution, width=width)
     if architecture in BUILDERS:
         return BUILDERS[architecture](classes=classes, resolution=resolution, width=width)
     return timm.create_model(architecture, num_classes=classes, **_size_argument(architecture, resolution))
@@ -170,7 +173,7 @@ def _state_of(file: Path) -> dict[str, Tensor]:
 
 def normalization(architecture: str, pretraining: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std the weights were trained with, from timm's configuration; ImageNet's for all others."""
-    if pretraining == SCRATCH or (architecture in BUILDERS and not timm.is_model(architecture)):
+    if pretraining == SCRATCH or not timm.is_model(architecture):
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
     try:

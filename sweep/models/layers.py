@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sweep.errors import UserError
 
-Kind = Literal["conv", "tokens"]
+Kind = Literal["conv", "tokens", "vector"]
 _SHORTCUTS = {"downsample", "shortcut"}  # names that timm and torchvision give to projections around a block
 _GATES = {"se", "attn"}  # squeeze-and-excite and attention: they weigh features, they are none
 
@@ -29,10 +29,10 @@ class ProbedLayer:
     Attributes
     ----------
     name : module path in the network.
-    kind : "conv" (a map, channels first) or "tokens" (channels last).
+    kind : "conv" (a map, channels first), "tokens" (channels last) or "vector" (neither: a dense layer).
     width : numbers in the embedding, at the resolution it was asked for.
     prefix_tokens : leading tokens that are no patches (class token, registers).
-    side : of the map, px; 0 for tokens.
+    side : of the map, px; 0 for tokens and vectors.
     """
 
     name: str
@@ -46,8 +46,10 @@ def pool(output: Tensor, kind: Kind, *, prefix_tokens: int = 0) -> Tensor:
     """Output of a layer as an embedding (B, D).
 
     A map is averaged to 2×2 and flattened, 4C numbers; one that is 2×2 or smaller is only flattened. Of tokens
-    (B, T, C) or (B, H, W, C) the mean is taken, without the prefix.
+    (B, T, C) or (B, H, W, C) the mean is taken, without the prefix. A vector (B, D) stays what it is.
     """
+    if kind == "vector":
+        return output
     if kind == "tokens":
         return output[:, prefix_tokens:].flatten(1, -2).mean(1)
     if output.shape[2] <= 2 and output.shape[3] <= 2:
@@ -82,7 +84,7 @@ def _is_aside(name: str, module: nn.Conv2d) -> bool:
 
 
 def _matching(model: nn.Module, pattern: str) -> dict[str, Kind]:
-    """Modules whose whole path matches; what comes out channels first is taken for a map."""
+    """Modules whose whole path matches; what is not a vector is tokens if the network has transformer blocks."""
     paths = [name for name, _ in model.named_modules() if name]
     found = [name for name in paths if re.fullmatch(pattern, name)]
     if not found:
@@ -106,21 +108,24 @@ def probed_layers(model: nn.Module, *, resolution: int, pattern: str | None = No
     Raises
     ------
     UserError
-        If the pattern matches nothing, or a module's output cannot be pooled.
+        If nothing is there to probe, or a module's output cannot be pooled.
     """
     chosen = candidates(model) if pattern is None else _matching(model, pattern)
+    if not chosen:
+        raise UserError("no layer to probe: neither transformer blocks nor convolutions; name layers by a pattern")
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     found: dict[str, ProbedLayer] = {}
 
     def watch(name: str, kind: Kind) -> Callable[[nn.Module, object, object], None]:
         def note(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor) or output.dim() < 3:
+            if not isinstance(output, Tensor) or output.dim() < 2:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UserError(f"layer {name}: its output ({shape}) is neither a map nor a sequence of tokens")
+                raise UserError(f"layer {name}: its output ({shape}) is no map, no sequence of tokens and no vector")
+            shown: Kind = "vector" if output.dim() == 2 else kind
             tokens = prefix if output.dim() == 3 else 0
-            width = pool(output, kind, prefix_tokens=tokens).shape[1]
-            side = output.shape[2] if kind == "conv" else 0
-            found.setdefault(name, ProbedLayer(name, kind, width, tokens, side))
+            width = pool(output, shown, prefix_tokens=tokens).shape[1]
+            side = output.shape[2] if shown == "conv" else 0
+            found.setdefault(name, ProbedLayer(name, shown, width, tokens, side))
 
         return note
 

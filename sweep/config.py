@@ -69,11 +69,16 @@ class ProbeSection(Probe):
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 
-class Rule(Model):
-    """Settings for the backbones that ``when`` describes; later rules win over earlier ones."""
+class RecipeRule(Model):
+    """An ID-training recipe for the backbones that ``when`` describes; later ones win over earlier ones."""
 
     when: Mapping[str, Some[Any]]
     recipe: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Rule(RecipeRule):
+    """Settings for the backbones that ``when`` describes; later rules win over earlier ones."""
+
     probe: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -147,6 +152,7 @@ class Config(Model):
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
     recipe: Recipe = Recipe()
     probe: ProbeSection = ProbeSection()
+    recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win
     rules: tuple[Rule, ...] = ()
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)

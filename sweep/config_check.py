@@ -13,7 +13,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweep import catalogue, plugins
-from sweep.config import GRID_VARIABLES, RECIPE_KEYS, SCRATCH, SOLVERS, Block, Config, ProbeSection, Recipe
+from sweep.config import (
+    GRID_VARIABLES,
+    RECIPE_KEYS,
+    SCRATCH,
+    SOLVERS,
+    Block,
+    Config,
+    ProbeSection,
+    Recipe,
+    RecipeRule,
+    Rule,
+)
 from sweep.config_file import KeyPath, Problem
 from sweep.errors import UserError
 from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
@@ -108,17 +119,19 @@ def _rules(config: Config) -> Iterator[Problem]:
         "augmentation": catalogue.augmentations(),
         "pretraining": None,
     }
-    for number, rule in enumerate(config.rules):
-        at: KeyPath = ("rules", number)
+    numbered: list[tuple[KeyPath, RecipeRule]] = [(("recipes", n), rule) for n, rule in enumerate(config.recipes)]
+    numbered += [(("rules", n), rule) for n, rule in enumerate(config.rules)]
+    for at, rule in numbered:
         yield from _unknown_keys((*at, "when"), rule.when, GRID_VARIABLES, "grid variable")
         yield from _architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
         for key, valid in known.items():
             if valid is not None:
                 yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))
         yield from _unknown_keys((*at, "recipe"), rule.recipe, RECIPE_KEYS, "recipe key")
-        yield from _unknown_keys((*at, "probe"), rule.probe, tuple(ProbeSection.model_fields), "probe key")
-        for part, model, values in (("recipe", Recipe, rule.recipe), ("probe", ProbeSection, rule.probe)):
-            yield from _values((*at, part), model, values)
+        yield from _values((*at, "recipe"), Recipe, rule.recipe)
+        if isinstance(rule, Rule):
+            yield from _unknown_keys((*at, "probe"), rule.probe, tuple(ProbeSection.model_fields), "probe key")
+            yield from _values((*at, "probe"), ProbeSection, rule.probe)
 
 
 def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +21,14 @@ from sweep.plugins import PluginImportError, load
 
 KeyPath = tuple[str | int, ...]
 MAX_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a config was read from, and its nodes, which know their lines."""
+
+    file: Path
+    root: yaml.Node
 
 
 @dataclass(frozen=True)
@@ -93,23 +101,36 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
 
     file = Path(path)
     raw, root = _parse(file)
+    sources = {"": Source(file, root)}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: a config is a mapping of keys such as name, grid, probe_datasets")
     for override in overrides:
         _apply(raw, override)
+    if isinstance(raw.get("recipes"), str):
+        raw["recipes"], sources["recipes"] = _recipes(file.parent / Path(raw["recipes"]).expanduser())
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
         problems = list(_from_pydantic(error))
-        raise ConfigError(_render(file, problems, root, overrides), problems) from None
+        raise ConfigError(_render(sources, problems, overrides), problems) from None
     paths = {"data_root": _beside(file, config.data_root), "import_path": _beside(file, config.import_path)}
     config = config.model_copy(update=paths)
     try:
         load(config.imports, config.import_path)
     except PluginImportError as error:
         problems = [Problem(("imports", error.position), config.imports[error.position], str(error))]
-        raise ConfigError(_render(file, problems, root, overrides), problems) from error
+        raise ConfigError(_render(sources, problems, overrides), problems) from error
     if problems := check(config, need_data=need_data):
-        raise ConfigError(_render(file, problems, root, overrides), problems)
+        raise ConfigError(_render(sources, problems, overrides), problems)
     return config
+
+
+def _recipes(file: Path) -> tuple[list[Any], Source]:
+    """The list that a file of recipes holds; it becomes part of the config."""
+    raw, root = _parse(file, what="recipes")
+    if not isinstance(raw, list):
+        raise ConfigError(f"{file}: a recipes file is a list of {{when: {{...}}, recipe: {{...}}}}")
+    return raw, Source(file, root)
 
 
 def _beside(file: Path, directory: str | None) -> str:
@@ -117,13 +138,13 @@ def _beside(file: Path, directory: str | None) -> str:
     return str((file.parent / Path(directory or ".").expanduser()).resolve())
 
 
-def _parse(file: Path) -> tuple[dict[str, Any], yaml.Node]:
+def _parse(file: Path, what: str = "config") -> tuple[Any, yaml.Node]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
         hint = f"; there are {', '.join(near)}" if near else ""
-        raise ConfigError(f"{file}: no such config file{hint}") from None
+        raise ConfigError(f"{file}: no such {what} file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as text: {error}") from None
     try:
@@ -131,8 +152,8 @@ def _parse(file: Path) -> tuple[dict[str, Any], yaml.Node]:
         raw = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
-    if not isinstance(raw, dict) or root is None:
-        raise ConfigError(f"{file}: a config is a mapping of keys such as name, grid, probe_datasets")
+    if root is None:
+        raise ConfigError(f"{file}: this {what} file is empty")
     return raw, root
 
 
@@ -214,12 +235,17 @@ def closest(value: Any, valid: Iterable[str]) -> list[str]:
     return sorted(valid, key=lambda v: (-difflib.SequenceMatcher(None, word, v.lower()).ratio(), v))
 
 
-def _render(file: Path, problems: Sequence[Problem], root: yaml.Node, overrides: Sequence[str]) -> str:
+def _render(sources: Mapping[str, Source], problems: Sequence[Problem], overrides: Sequence[str]) -> str:
+    """Problems as lines of text.
+
+    Parameters
+    ----------
+    sources : the config's own file under the empty key, and the files that stand for one of its keys under that key.
+    """
     lines = []
     for problem in problems[:MAX_SHOWN]:
         path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in problem.path).lstrip(".")
-        from_override = next((o for o in overrides if _covers(o, problem.path)), None)
-        where = f"--set {from_override}" if from_override else f"{file}:{_line(root, problem.path)}"
+        where = _place(sources, problem.path, overrides)
         value = "" if problem.value is None else f" = {_short(problem.value)}"
         lines.append(f"{where}: {path}{value}: {problem.message}")
         if problem.valid:
@@ -230,6 +256,17 @@ def _render(file: Path, problems: Sequence[Problem], root: yaml.Node, overrides:
     if len(problems) > MAX_SHOWN:
         lines.append(f"and {len(problems) - MAX_SHOWN} more problems")
     return "\n".join(lines)
+
+
+def _place(sources: Mapping[str, Source], path: KeyPath, overrides: Sequence[str]) -> str:
+    """``file:line`` of a key path in the file that holds it, or the override that set it."""
+    if len(path) > 1 and path[0] in sources:
+        own = sources[str(path[0])]
+        return f"{own.file}:{_line(own.root, path[1:])}"
+    if override := next((o for o in overrides if _covers(o, path)), None):
+        return f"--set {override}"
+    main = sources[""]
+    return f"{main.file}:{_line(main.root, path)}"
 
 
 def _short(value: Any) -> str:

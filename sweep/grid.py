@@ -180,9 +180,9 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
 
 
 def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
-    """ID-training recipe of one backbone: defaults, then matching rules in order, then the grid's own values."""
+    """ID-training recipe of one backbone: defaults, then matching recipes, then rules, then the grid's own values."""
     settings: dict[str, Any] = config.recipe.model_dump()
-    for rule in config.rules:
+    for rule in (*config.recipes, *config.rules):
         if _matches(rule.when, values):
             settings.update(rule.recipe)
     settings.update({key: values[key] for key in RECIPE_KEYS if values[key] is not None})

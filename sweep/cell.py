@@ -261,23 +261,29 @@ def make_rows(
         "host": socket.gethostname(),
         "finished_at": datetime.now(UTC),
     }
-    last = len(embedded.layers)
     return [
         shared
         | {
-            "layer": number,
-            "layer_name": layer.name,
-            "layer_width": layer.width,
-            "position": (number - 1) / (last - 1) if last > 1 else 1.0,
-            "is_penultimate": number == last,
+            **_layer_columns(number, embedded.layers),
             **(asdict(described) if described else {}),
             **registered,
             **_accuracies(result),
         }
-        for number, (layer, result, described, registered) in enumerate(
-            zip(embedded.layers, fitted.results, fitted.statistics, fitted.registered, strict=True), start=1
+        for number, (result, described, registered) in enumerate(
+            zip(fitted.results, fitted.statistics, fitted.registered, strict=True), start=1
         )
     ]
+
+
+def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:
+    layer, last = layers[number - 1], len(layers)
+    return {
+        "layer": number,
+        "layer_name": layer.name,
+        "layer_width": layer.width,
+        "position": (number - 1) / (last - 1) if last > 1 else 1.0,
+        "is_penultimate": number == last,
+    }
 
 
 def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:

@@ -141,6 +141,26 @@ class Resources(Model):
     loader_workers: NonNegativeInt = 0  # processes that augment training images
 
 
+class Range(Model):
+    """Bounds, both included, between which a recipe search draws; whole numbers for a recipe key that takes them."""
+
+    low: NonNegative
+    high: Positive
+    log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
+
+
+class Search(Model):
+    """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
+
+    recipe: Annotated[Mapping[str, Range | Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
+    per: Annotated[tuple[str, ...], Field(min_length=1)] = ("architecture", "id_dataset", "resolution")
+    trials: Annotated[int, Field(strict=True, ge=2)] = 16  # for each of these, with the recipe of the config as one
+    grace_epochs: PositiveInt = 1  # no trial is stopped before
+    reduction_factor: Annotated[int, Field(strict=True, ge=2)] = 3  # ASHA: one trial in so many goes on
+    trials_per_gpu: PositiveInt = 1
+    seed: NonNegativeInt = 0
+
+
 class Config(Model):
     """A sweep: what is trained, on what, how, and on which datasets every layer is probed."""
 
@@ -154,6 +174,7 @@ class Config(Model):
     probe: ProbeSection = ProbeSection()
     recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win
     rules: tuple[Rule, ...] = ()
+    search: Search | None = None
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
     weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)

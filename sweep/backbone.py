@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,11 +16,12 @@ from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.data.library import Library
 from sweep.grid import Backbone, Keyring, variables
-from sweep.measure import measured
+from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
-from sweep.pretrain import Along, Checkpoints, ImageSource, Labelled, Trained, pretrain
+from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, ImageSource, Labelled, OnEpoch, Trained, pretrain
 from sweep.seeds import derive_seed
 from sweep.store import Store
+from sweep.task import checkpoint_name
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Workshop:
     weights_files: Mapping[str, str]  # name → path of a local checkpoint
     device: torch.device
     loader_workers: int = 0
-    on_epoch: Callable[[int, int], None] = lambda _done, _total: None
+    on_epoch: OnEpoch = lambda _history, _total: None
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -112,13 +113,26 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
 
 def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
-    key = shop.keys.weights(backbone)
-    checkpoint = f"checkpoints/{key}.pt"
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
-    source, heldout, test = _training_data(backbone, shop)
-    n = len(source.labels_N)
-    mean, std = normalization(backbone.architecture, backbone.pretraining)
+    along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
+    trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    if None in epochs:
+        _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
+    shop.store.delete(checkpoint_name(shop.keys.weights(backbone)))
+
+
+def train(
+    backbone: Backbone, shop: Workshop, *, along: Along = NOTHING_ALONG, last_epoch: int | None = None
+) -> tuple[Trained, Cost]:
+    """Train a backbone by its recipe, from its checkpoint if there is one; see :func:`sweep.pretrain.pretrain`.
+
+    The caller publishes what it needs of the result, and deletes the checkpoint after that.
+    """
     assert backbone.recipe is not None
+    key = shop.keys.weights(backbone)
+    checkpoint = checkpoint_name(key)
+    source, heldout, test = _training_data(backbone, shop)
+    mean, std = normalization(backbone.architecture, backbone.pretraining)
     with measured(shop.device) as cost:
         trained = pretrain(
             _build(backbone, shop),
@@ -135,20 +149,16 @@ def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
                 save=lambda data: shop.store.put(checkpoint, data),
             ),
             on_epoch=shop.on_epoch,
-            along=Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained, n)),
-            last_epoch=None if None in epochs else max(passed),
+            along=along,
+            last_epoch=last_epoch,
         )
-    if None in epochs:
-        _publish(backbone, shop, trained, n, peak_bytes=cost.peak_bytes)
-    shop.store.delete(checkpoint)
+    return trained, cost
 
 
-def _publish(
-    backbone: Backbone, shop: Workshop, trained: Trained, trained_on: int, *, peak_bytes: int | None = None
-) -> None:
+def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes: int | None = None) -> None:
     """Weights first, then the JSON that says they are complete."""
     facts = Facts(
-        trained_on=trained_on,
+        trained_on=trained.images,
         epoch=trained.epoch,
         heldout_top1=trained.heldout_top1,
         test_top1=trained.test_top1,

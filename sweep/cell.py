@@ -112,16 +112,17 @@ def _by_weights(
 def _workshop(task: CellTask, store: Store, device: torch.device, progress: Progress) -> Workshop:
     return Workshop(
         store=store,
-        library=_library(task),
+        library=library_of(task),
         keys=task.keys,
         weights_files=task.weights_files,
         device=device,
         loader_workers=task.loader_workers,
-        on_epoch=lambda done, total: progress.say("training", done, total),
+        on_epoch=lambda history, total: progress.say("training", len(history), total),
     )
 
 
-def _library(task: CellTask) -> Library:
+def library_of(task: CellTask) -> Library:
+    """The images of a task's datasets."""
     return Library(task.datasets, task.cache_dir, task.keys.split_seed, task.keys.holdout)
 
 
@@ -129,7 +130,7 @@ def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, devi
     """Embed, probe and publish one curve; an error becomes a failure record and False."""
     started, stage = time.monotonic(), "data"
     try:
-        images = probe_images(_library(task), curve)
+        images = probe_images(library_of(task), curve)
         publish_split(store, curve, images)
         stage = "embed"
         kept = Path(task.cache_dir) / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None

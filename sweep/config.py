@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
@@ -149,10 +149,16 @@ class Range(Model):
     log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
 
 
+Space = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Some[Any], Tag("choices")],
+    Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "choices"),
+]
+
+
 class Search(Model):
     """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
 
-    recipe: Annotated[Mapping[str, Range | Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
+    recipe: Annotated[Mapping[str, Space], Field(min_length=1)]
     per: Annotated[tuple[str, ...], Field(min_length=1)] = ("architecture", "id_dataset", "resolution")
     trials: Annotated[int, Field(strict=True, ge=2)] = 16  # for each of these, with the recipe of the config as one
     grace_epochs: PositiveInt = 1  # no trial is stopped before

@@ -26,6 +26,7 @@ from sweep.config import (
     Rule,
 )
 from sweep.config_file import KeyPath, Problem
+from sweep.config_search import check_search
 from sweep.errors import UserError
 from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
 
@@ -38,6 +39,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
     problems = [*_names(config), *_solvers(config), *_rules(config), *_datasets(config), *_resources(config)]
+    problems += check_search(config)
     if not problems:
         for number, block in enumerate(config.grid):
             problems += [

@@ -21,6 +21,7 @@ from sweep.plugins import PluginImportError, load
 
 KeyPath = tuple[str | int, ...]
 MAX_SHOWN = 12
+_UNION_TAGS = ("constrained-int", "range", "choices")  # parts of pydantic's places that are no keys
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _from_pydantic(error: ValidationError) -> Iterable[Problem]:
     details = error.errors()
     for detail in details:
         path = tuple(
-            k for k in detail["loc"] if isinstance(k, int) or (re.fullmatch(r"[\w.-]+", k) and k != "constrained-int")
+            k for k in detail["loc"] if isinstance(k, int) or (re.fullmatch(r"[\w.-]+", k) and k not in _UNION_TAGS)
         )
         kind, value = detail["type"], detail["input"]
         if kind == "too_short" and any(len(d["loc"]) > len(path) and d["loc"][: len(path)] == path for d in details):

@@ -122,7 +122,7 @@ def run(sweep: Sweep) -> Outcome:
     before = table.listing(sweep.store).done
     cells = missing_cells(sweep, before)
     if cells:
-        with _ray(sweep.config.resources) as resources:
+        with cluster(sweep.config.resources) as resources:
             _run_cells(sweep, cells, resources, before)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
@@ -147,7 +147,7 @@ def run(sweep: Sweep) -> Outcome:
 
 
 @contextmanager
-def _ray(resources: Resources) -> Iterator[Resources]:
+def cluster(resources: Resources) -> Iterator[Resources]:
     """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
     import ray
 
@@ -254,7 +254,7 @@ def _run_cells(sweep: Sweep, cells: list[Cell], resources: Resources, before: fr
             signals.check()
             while waiting and len(running) < int(resources.max_in_flight):
                 cell = waiting.pop()
-                running[remote.remote(_task(sweep, cell, gpu))] = (cell, time.monotonic())
+                running[remote.remote(task_of(sweep, cell, gpu))] = (cell, time.monotonic())
             ended, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
             for reference in ended:
                 cell, since = running.pop(reference)
@@ -267,7 +267,8 @@ def _run_cells(sweep: Sweep, cells: list[Cell], resources: Resources, before: fr
         meter.end()
 
 
-def _task(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
+def task_of(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
+    """What a worker needs to run a cell."""
     config = sweep.config
     return CellTask(
         cell=cell,

@@ -13,7 +13,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,13 +65,17 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights."""
+    """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights.
+
+    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, heldout_top1.
+    """
 
     state: dict[str, Tensor]
     epoch: int
     heldout_top1: float
     test_top1: float
     seconds: float
+    images: int
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -84,6 +88,7 @@ class Along:
 
 
 NOTHING_ALONG = Along()
+OnEpoch = Callable[[Sequence[Mapping[str, float]], int], None]  # the history so far, and how many epochs there will be
 
 
 def learning_rate(step: int, *, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -112,7 +117,7 @@ def pretrain(
     std: Sequence[float],
     device: torch.device,
     checkpoints: Checkpoints,
-    on_epoch: Callable[[int, int], None] = lambda _done, _total: None,
+    on_epoch: OnEpoch = lambda _history, _total: None,
     along: Along = NOTHING_ALONG,
     last_epoch: int | None = None,
 ) -> Trained:
@@ -130,7 +135,7 @@ def pretrain(
     """
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    run = _Run(model, optimizer, recipe, key, mean, std, device)
+    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N))
     run.restore(checkpoints.load(), not_after=min(along.epochs, default=recipe.epochs))
     saved_at = started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
@@ -142,7 +147,7 @@ def pretrain(
         run.seconds = spent + time.monotonic() - started
         if run.epoch in along.epochs:
             along.save(run.weights(heldout, test))
-        on_epoch(epoch + 1, epochs)
+        on_epoch(run.history, epochs)
         if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
             checkpoints.save(run.snapshot())
             saved_at = time.monotonic()
@@ -150,7 +155,8 @@ def pretrain(
         return run.weights(heldout, test)
     best = run.best
     model.load_state_dict(best["state"])
-    return Trained(best["state"], best["epoch"] + 1, best["heldout_top1"], top1(run, test), run.seconds, run.history)
+    accuracies = best["heldout_top1"], top1(run, test)
+    return Trained(best["state"], best["epoch"] + 1, *accuracies, run.seconds, run.images, run.history)
 
 
 class _Run:
@@ -165,9 +171,10 @@ class _Run:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
+        images: int,
     ):
         self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
-        self.mean, self.std, self.device = mean, std, device
+        self.mean, self.std, self.device, self.images = mean, std, device, images
         self.epoch = 0
         self.seconds = 0.0
         self.best: dict[str, Any] = {"score": -1.0}
@@ -223,7 +230,7 @@ class _Run:
     def weights(self, heldout: Labelled, test: Labelled) -> Trained:
         """The weights as they are between two epochs."""
         accuracies = top1(self, heldout), top1(self, test)
-        return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, list(self.history))
+        return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, self.images, list(self.history))
 
     def snapshot(self) -> bytes:
         """Everything needed to go on, as bytes."""

@@ -127,7 +127,7 @@ def test_mistakes_are_named(tmp_path, change, expected):
 # --------------------------------------------------------------------------------------------------- training
 
 
-def train(*, along, checkpoints=None, on_epoch=lambda done, total: None, last_epoch=None):
+def train(*, along, checkpoints=None, on_epoch=lambda history, total: None, last_epoch=None):
     model = network()
     with torch.no_grad():
         model(torch.zeros(2, 3, 6, 6))
@@ -180,8 +180,8 @@ def killed(after, along):
     """The checkpoint of a run that died right after an epoch."""
     saved = {}
 
-    def kill(done, _total):
-        if done == after + 1:
+    def kill(history, _total):
+        if len(history) == after + 1:
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -198,7 +198,7 @@ def test_resumed_run_keeps_the_same_weights(after):
     assert sorted(kept) == list(range(after + 2))
     late, along = keeping(*range(after + 1, 5))
     epochs = []
-    train(along=along, checkpoints=checkpoints, on_epoch=lambda done, total: epochs.append(done))
+    train(along=along, checkpoints=checkpoints, on_epoch=lambda history, total: epochs.append(len(history)))
     assert epochs == list(range(after + 1, 5))  # what the checkpoint holds is not trained again
     assert sorted(late) == epochs
     assert all(same((kept | late)[epoch].state, undisturbed[epoch].state) for epoch in range(5))
@@ -230,7 +230,7 @@ def cell(tmp_path):
         config = read_config(file, [f"cache_dir={tmp_path / 'cache'}", *overrides])
         sweep_ = driver.prepare(config, str(tmp_path / "out"))
         missing = driver.missing_cells(sweep_, table.listing(sweep_.store).done)
-        results = [run_cell(driver._task(sweep_, cell, gpu=False)) for cell in missing]
+        results = [run_cell(driver.task_of(sweep_, cell, gpu=False)) for cell in missing]
         rows = table.read_fragments(sweep_.store, [k for k in sweep_.curves if k in table.listing(sweep_.store).done])
         return results, rows.drop_columns(list(RUN_COLUMNS)).to_pylist()
 
@@ -244,7 +244,7 @@ def trainings(monkeypatch):
 
     def counted(model, source, *, on_epoch, **rest):
         runs.append([])
-        return pretrain(model, source, on_epoch=lambda d, t: (runs[-1].append(d), on_epoch(d, t)), **rest)
+        return pretrain(model, source, on_epoch=lambda h, t: (runs[-1].append(len(h)), on_epoch(h, t)), **rest)
 
     monkeypatch.setattr(sweep.backbone, "pretrain", counted)
     return runs
@@ -296,8 +296,8 @@ def test_epochs_added_later_are_those_of_the_first_run(cell, tmp_path):
 
 def test_killed_training_resumes_with_what_it_kept(cell, monkeypatch, tmp_path):
     def dying(model, source, *, checkpoints, on_epoch, **rest):
-        def kill(done, total):
-            if done == 3:
+        def kill(history, total):
+            if len(history) == 3:
                 raise KilledError
 
         return pretrain(model, source, checkpoints=replace(checkpoints, every_seconds=0), on_epoch=kill, **rest)

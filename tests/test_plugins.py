@@ -259,7 +259,7 @@ def test_code_without_a_file_needs_a_version():
 
 def task_of(config, out):
     sweep = driver.prepare(config, str(out))
-    return driver._task(sweep, sweep.grid.cells[0], gpu=False)
+    return driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
 
 
 def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def data(n=30, seed=0):
     return images_NHWC, labels_N
 
 
-def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda done, total: None, key="k"):
+def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, key="k"):
     images_NHWC, labels_N = data()
     model = network()
     with torch.no_grad():
@@ -93,8 +93,8 @@ def test_resumed_training_ends_with_the_same_weights(killed_after):
     def save(snapshot):
         kept["state"] = snapshot
 
-    def kill(done, total):
-        if done == killed_after + 1:
+    def kill(history, total):
+        if len(history) == killed_after + 1:
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -103,7 +103,7 @@ def test_resumed_training_ends_with_the_same_weights(killed_after):
     epochs = []
     resumed = train(
         Checkpoints(load=lambda: kept["state"], save=save, every_seconds=0),
-        on_epoch=lambda done, total: epochs.append(done),
+        on_epoch=lambda history, total: epochs.append(len(history)),
     )
     assert epochs == list(range(killed_after + 1, 5))
     assert same(resumed, undisturbed)

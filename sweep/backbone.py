@@ -14,6 +14,7 @@ from torch import nn
 from sweep.augment import policy
 from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
+from sweep.config import WeightsEntry
 from sweep.data.library import Library
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
@@ -46,10 +47,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone with its weights in place, and how they came about."""
+    """A backbone with its weights in place, how they came about, and the mean and std of the pixels they expect."""
 
     model: nn.Module
     facts: Facts
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Workshop:
     store: Store
     library: Library
     keys: Keyring
-    weights_files: Mapping[str, str]  # name → path of a local checkpoint
+    named: Mapping[str, WeightsEntry]  # the config's own weights
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
@@ -87,7 +90,7 @@ def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
         return _named(backbone, shop)
     stem, model = _stem(backbone, shop), _build(backbone, shop)
     model.load_state_dict(safetensors.torch.load(shop.store.get(f"{stem}.safetensors")))
-    return Weights(model, Facts(**json.loads(shop.store.get(f"{stem}.json"))["facts"]))
+    return _ready(backbone, shop, model, Facts(**json.loads(shop.store.get(f"{stem}.json"))["facts"]))
 
 
 def _stem(backbone: Backbone, shop: Workshop) -> str:
@@ -95,8 +98,15 @@ def _stem(backbone: Backbone, shop: Workshop) -> str:
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
-    images = DATASETS[backbone.id_dataset].pretraining_images if backbone.id_dataset in DATASETS else None
-    return Weights(_build(backbone, shop), Facts(trained_on=images))
+    entry = shop.named.get(backbone.pretraining)
+    known = DATASETS[backbone.id_dataset].pretraining_images if backbone.id_dataset in DATASETS else None
+    facts = Facts(trained_on=(entry and entry.trained_on) or known)
+    return _ready(backbone, shop, _build(backbone, shop), facts)
+
+
+def _ready(backbone: Backbone, shop: Workshop, model: nn.Module, facts: Facts) -> Weights:
+    entry = shop.named.get(backbone.pretraining)
+    return Weights(model, facts, *normalization(backbone.architecture, backbone.pretraining, entry))
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
@@ -106,7 +116,7 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         resolution=backbone.resolution,
         width=backbone.width,
         pretraining=backbone.pretraining,
-        weights_file=shop.weights_files.get(backbone.pretraining),
+        weights=shop.named.get(backbone.pretraining),
         seed=derive_seed("init", shop.keys.run(backbone)),
     )
 

@@ -26,7 +26,7 @@ from sweep.embed import cached, embed
 from sweep.errors import UserError
 from sweep.grid import Backbone, Curve, derived, variables
 from sweep.measure import Cost, device_name, measured
-from sweep.models import ProbedLayer, normalization, probed_layers
+from sweep.models import ProbedLayer, probed_layers
 from sweep.probes import ProbeData, ProbeResult, fit_probes
 from sweep.progress import Progress
 from sweep.registered_statistics import descriptions, registered_statistics
@@ -114,7 +114,7 @@ def _workshop(task: CellTask, store: Store, device: torch.device, progress: Prog
         store=store,
         library=library_of(task),
         keys=task.keys,
-        weights_files=task.weights_files,
+        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         on_epoch=lambda history, total: progress.say("training", len(history), total),
@@ -192,11 +192,12 @@ def embed_curve(
     backbone = curve.backbone
     model: nn.Module = weights.model.eval().to(device)
     layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
-    mean, std = normalization(backbone.architecture, backbone.pretraining)
 
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
         file = kept and kept.with_suffix(f".{part}.safetensors")
-        return cached(file, lambda: embed(model, layers, pixels_NHWC, mean=mean, std=std, device=device))
+        return cached(
+            file, lambda: embed(model, layers, pixels_NHWC, mean=weights.mean, std=weights.std, device=device)
+        )
 
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)

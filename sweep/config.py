@@ -18,6 +18,7 @@ NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
+Native = Literal["native"]
 SOLVERS: tuple[str, ...] = ("adamw",)  # of probes
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
@@ -89,7 +90,7 @@ class Block(Model):
     id_dataset: Some[str]
     id_classes: Some[PositiveInt | All] = ("all",)
     images_per_class: Some[PositiveInt | All] = ("all",)
-    resolution: Some[PositiveInt] = (32,)
+    resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights
     augmentation: Some[str] | None = None  # default "off"; must be absent with downloaded weights
     pretraining: Some[str] = (SCRATCH,)
     seed: Some[NonNegativeInt] = (0,)
@@ -121,12 +122,25 @@ class DatasetEntry(Model):
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
 
 
-class WeightsEntry(Model):
-    """A local checkpoint that ``pretraining`` may name."""
+Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
-    path: str  # .safetensors or .pt, relative to data_root
+
+class WeightsEntry(Model):
+    """A local checkpoint or torchvision's weights, which ``pretraining`` may name."""
+
+    path: str | None = None  # .safetensors or .pt, relative to data_root
+    torchvision: str | None = None  # or weights of torchvision, e.g. ResNet50_Weights.IMAGENET1K_V2
+    key_map: Mapping[str, str] = Field(default_factory=dict)  # regular expression → replacement, in this order
+    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: torchvision's, ImageNet's
+    std: Channels | None = None
+    resolution: PositiveInt | None = None  # input side that `resolution: native` stands for
     title: str | None = None
     trained_on: PositiveInt | None = None  # training images, for γ
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, for people."""
+        return f"torchvision's {self.torchvision}" if self.torchvision else str(self.path)
 
 
 class Resources(Model):

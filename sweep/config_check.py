@@ -28,6 +28,7 @@ from sweep.config import (
 from sweep.config_file import KeyPath, Problem
 from sweep.config_search import check_search
 from sweep.errors import UserError
+from sweep.grid import resolution_of
 from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
 
 
@@ -39,12 +40,12 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
     problems = [*_names(config), *_solvers(config), *_rules(config), *_datasets(config), *_resources(config)]
-    problems += check_search(config)
+    problems += [*_named_weights(config), *check_search(config)]
     if not problems:
         for number, block in enumerate(config.grid):
             problems += [
                 *_weights(config, block, number),
-                *_shapes(block, number),
+                *_shapes(config, block, number),
                 *_counts(config, block, number),
             ]
             problems += _recipes(config, block, number)
@@ -189,13 +190,32 @@ def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
         yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
 
 
-def _shapes(block: Block, number: int) -> Iterator[Problem]:
+def _named_weights(config: Config) -> Iterator[Problem]:
+    for name, entry in config.weights.items():
+        at: KeyPath = ("weights", name)
+        if (entry.path is None) == (entry.torchvision is None):
+            yield Problem(at, None, "needs either a path or the name of torchvision weights", ("path", "torchvision"))
+        if entry.torchvision and not re.fullmatch(r"\w+_Weights\.\w+", entry.torchvision):
+            example = ("ResNet50_Weights.IMAGENET1K_V2",)
+            yield Problem((*at, "torchvision"), entry.torchvision, "not a name of torchvision weights", example)
+        if (entry.mean is None) != (entry.std is None):
+            yield Problem(at, None, "mean and std belong together: give both or neither")
+        for pattern, replacement in entry.key_map.items():
+            try:
+                re.compile(pattern).sub(replacement, "")
+            except (re.error, IndexError) as error:
+                yield Problem((*at, "key_map", pattern), replacement, f"not a regular expression: {error}")
+
+
+def _shapes(config: Config, block: Block, number: int) -> Iterator[Problem]:
     at: KeyPath = ("grid", number)
     for name in block.architecture:
         facts = catalogue.architecture(name)
-        for position, resolution in enumerate(block.resolution):
+        for position, resolution in _resolutions(config, block, name):
             path = (*at, "resolution", position)
-            if resolution % facts.multiple_of:
+            if resolution is None:
+                yield Problem(path, "native", f"nobody says which resolution the weights of {name} were made for")
+            elif resolution % facts.multiple_of:
                 lower = resolution // facts.multiple_of * facts.multiple_of
                 valid = tuple(str(v) for v in (lower, lower + facts.multiple_of) if v)
                 yield Problem(path, resolution, f"{name} needs a multiple of its patch, {facts.multiple_of}", valid)
@@ -206,6 +226,15 @@ def _shapes(block: Block, number: int) -> Iterator[Problem]:
         for position, width in enumerate(block.width):
             if problem := catalogue.width_problem(name, width):
                 yield Problem((*at, "width", position), width, f"{name}: {problem}")
+
+
+def _resolutions(config: Config, block: Block, name: str) -> set[tuple[int, int | None]]:
+    """Every resolution of an architecture in a block, with its position there; None for an unknown native one."""
+    return {
+        (position, resolution_of(config, {"architecture": name, "pretraining": weights, "resolution": resolution}))
+        for position, resolution in enumerate(block.resolution)
+        for weights in block.pretraining
+    }
 
 
 def _unbuildable(name: str, resolution: int) -> str | None:
@@ -279,7 +308,7 @@ def _epochs(config: Config) -> Iterator[Problem]:
 
 def _files(config: Config) -> Iterator[Problem]:
     """Problems of the files of every dataset and checkpoint in use."""
-    from sweep.inventory import weights_files
+    from sweep.inventory import named_weights
 
     for name in used_datasets(config):
         options = dataset_options(config, name)
@@ -293,6 +322,17 @@ def _files(config: Config) -> Iterator[Problem]:
             )
         elif not Path(options.path).exists():
             yield Problem(("datasets", name, "path"), options.path, "no such file or folder (is data_root right?)")
-    for name, path in weights_files(config).items():
-        if not Path(path).is_file():
-            yield Problem(("weights", name, "path"), path, "no such checkpoint file (is data_root right?)")
+    for name, entry in named_weights(config).items():
+        if entry.path and not Path(entry.path).is_file():
+            yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")
+        elif entry.torchvision:
+            yield from _torchvision(name, entry.torchvision)
+
+
+def _torchvision(name: str, weights: str) -> Iterator[Problem]:
+    from sweep.models.local_weights import torchvision_weights  # torchvision: only when a config asks for it
+
+    try:
+        torchvision_weights(weights)
+    except UserError as error:
+        yield Problem(("weights", name, "torchvision"), weights, str(error))

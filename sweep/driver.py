@@ -22,7 +22,7 @@ from sweep.config import Config, Resources
 from sweep.console import Line, duration
 from sweep.errors import UserError
 from sweep.grid import Cell, Curve, Grid, Keyring, expand
-from sweep.inventory import cache_dir, dataset_options, keyring, sizes, used_datasets, weights_files
+from sweep.inventory import cache_dir, dataset_options, keyring, named_weights, sizes, used_datasets
 from sweep.plan import curve_cost, layer_widths, training_flops, varied_roles
 from sweep.progress import read_notes
 from sweep.provenance import provenance
@@ -280,7 +280,7 @@ def task_of(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
         loader_workers=config.resources.loader_workers,
         gpu=gpu,
         keep_embeddings=config.keep_embeddings,
-        weights_files=weights_files(config),
+        weights=named_weights(config),
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),

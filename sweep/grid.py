@@ -128,6 +128,7 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
     merged = 0
     for number, block in enumerate(config.grid):
         for values in block_values(block):
+            values["resolution"] = resolution_of(config, values)
             backbone = _backbone(config, values, sizes)
             curves, blocks = found.setdefault(backbone, ({}, []))
             merged += bool(blocks)
@@ -155,6 +156,15 @@ def block_values(block: Block) -> Iterable[dict[str, Any]]:
         axes[key] = values if values is not None else scratch_only.get(key, (None,))
     for combination in itertools.product(*axes.values()):
         yield dict(zip(axes, combination, strict=True))
+
+
+def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
+    """Resolution of one backbone, px; ``native`` is that of its weights, None where nobody knows it."""
+    if values["resolution"] != "native":
+        return values["resolution"]
+    entry = config.weights.get(values["pretraining"])
+    own = entry.resolution if entry is not None else None
+    return own or catalogue.architecture(values["architecture"]).native_resolution
 
 
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:

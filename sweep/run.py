@@ -4,6 +4,7 @@
     python sweep/run.py                                    the demo
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
+    python sweep/run.py --config my.yaml --weights mine    how a checkpoint of the config fits its architectures
     python sweep/run.py --layers resnet34                  which layers are probed, and their widths
 
 Exit codes: 0 all curves are in the table, 1 some failed, 2 a mistake in the call or the config, 130 interrupted.
@@ -35,6 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a config value")
     parser.add_argument("--plan", action="store_true", help="print counts, cost and confounded variables, and stop")
     parser.add_argument("--layers", metavar="NAME", help="list the probed layers of an architecture, and stop")
+    parser.add_argument("--weights", metavar="NAME", help="say how the config's weights NAME fit, and stop")
     parser.add_argument("--resolution", type=int, default=224, help="with --layers: input side, px (default 224)")
     return parser.parse_args(argv)
 
@@ -43,9 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
     arguments = parse(argv)
     try:
-        config = read_config(arguments.config, arguments.set, need_data=not (arguments.plan or arguments.layers))
+        only_asks = arguments.plan or arguments.layers or arguments.weights
+        config = read_config(arguments.config, arguments.set, need_data=not only_asks)
         if arguments.layers:
             print(summary.layers(arguments.layers, arguments.resolution))
+            return 0
+        if arguments.weights:
+            print(summary.weights(config, arguments.weights))
             return 0
         out = arguments.out or str(ROOT / "results" / config.name)
         if arguments.plan:

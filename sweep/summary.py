@@ -9,8 +9,8 @@ from sweep.config import Config
 from sweep.config_file import closest
 from sweep.console import duration
 from sweep.errors import UserError
-from sweep.grid import expand
-from sweep.inventory import sizes
+from sweep.grid import block_values, expand, resolution_of
+from sweep.inventory import located_weights, sizes
 from sweep.plan import render
 
 _SHOWN = 5
@@ -26,6 +26,28 @@ def layers(name: str, resolution: int) -> str:
     rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(facts, start=1)]
     head = f"{name} at {resolution} px: {len(facts)} probed layers, the last is the penultimate layer"
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
+
+
+def weights(config: Config, name: str) -> str:
+    """How the config's own weights of that name fit every architecture that the grid uses them for."""
+    if name not in config.weights:
+        near = ", ".join(closest(name, config.weights)) or "there are none"
+        raise UserError(f"--weights {name}: the config's section weights has no such entry; {near}")
+    from sweep.models import match_weights  # torch: only here
+
+    used = {
+        (values["architecture"], resolution_of(config, values) or 0)
+        for block in config.grid
+        for values in block_values(block)
+        if values["pretraining"] == name
+    }
+    entry = located_weights(config, config.weights[name])
+    lines = [f"{name}: {entry.source}"]
+    for architecture, resolution in sorted(used):
+        found = match_weights(architecture, entry, resolution=resolution)
+        head = f"{architecture} at {resolution} px: {'fits' if found.fits else 'does not fit'}"
+        lines += [head, *(f"    {line}" for line in found.report().splitlines())]
+    return "\n".join(lines if used else [*lines, "no block of the grid uses them"])
 
 
 def plan(config: Config, out: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sweep.config import WeightsEntry
 from sweep.data.options import DatasetOptions
 from sweep.grid import Cell, Curve, Keyring
 
@@ -24,7 +25,7 @@ class CellTask:
     cell : with the curves that are missing.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    weights_files : paths of local checkpoints, by name.
+    weights : what the config says of its own weights, by name, with whole paths.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
     """
@@ -38,7 +39,7 @@ class CellTask:
     loader_workers: int = 0
     gpu: bool = False
     keep_embeddings: bool = False
-    weights_files: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, WeightsEntry] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     import_path: str | None = None

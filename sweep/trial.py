@@ -70,7 +70,7 @@ def _workshop(
         store=store,
         library=library_of(task),
         keys=keys,
-        weights_files={},
+        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         on_epoch=after_epoch,

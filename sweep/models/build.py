@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.resnet import BasicBlock, ResNet
-from torch import Tensor, nn
+from torch import nn
 
 from sweep import plugins
 from sweep.catalogue import RESNETS, VGGS, VITS, scaled
-from sweep.config import SCRATCH
+from sweep.config import SCRATCH, WeightsEntry
 from sweep.errors import UserError
 from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models.local_weights import Match, load_weights, match, own_normalization, read_weights
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
 
@@ -63,7 +62,7 @@ def build_backbone(
     resolution: int,
     width: float = 1.0,
     pretraining: str = SCRATCH,
-    weights_file: str | Path | None = None,
+    weights: WeightsEntry | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A network that takes (B, 3, resolution, resolution) and gives (B, classes) logits.
@@ -73,8 +72,8 @@ def build_backbone(
     architecture : built-in, registered or timm name.
     width : multiplier of the channels, built-ins only.
     pretraining : "scratch", "timm" (the model's default weights), one of timm's tags, or any name if
-        ``weights_file`` holds the weights.
-    weights_file : local .safetensors or .pt; everything but the classifier must match.
+        ``weights`` says where they are.
+    weights : a local file, or torchvision's weights; everything but the classifier must match.
     seed : of the initial weights; the caller's random state is not touched.
 
     Raises
@@ -84,12 +83,12 @@ def build_backbone(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights_file is not None or pretraining == SCRATCH:
+        if weights is not None or pretraining == SCRATCH:
             model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
         else:
             model = _downloaded(architecture, pretraining, classes=classes, resolution=resolution)
-    if weights_file is not None:
-        load_weights(model, Path(weights_file))
+    if weights is not None:
+        load_weights(model, weights)
     return model
 
 
@@ -118,61 +117,19 @@ def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution
         ) from error
 
 
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Load a state dict from a local file; everything but the classifier must match in name and shape.
-
-    Raises
-    ------
-    UserError
-        Names what is missing, what is too much, and what has another shape.
-    """
-    state = _state_of(file)
-    own = model.state_dict()
-    head = {name for name in own if name.startswith(_classifier_prefix(model))}
-    wrong = [
-        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own.keys() & state.keys() - head
-        if state[name].shape != own[name].shape
-    ]
-    missing = sorted(own.keys() - state.keys() - head)
-    surplus = sorted(name for name in state.keys() - own.keys() if name not in head)
-    if wrong or missing:
-        raise UserError(
-            f"{file} does not fit the model: {len(missing)} missing ({', '.join(missing[:4])}), "
-            f"{len(wrong)} of another shape ({'; '.join(sorted(wrong)[:4])}), {len(surplus)} not used "
-            f"({', '.join(surplus[:4])})"
-        )
-    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    model.load_state_dict(fitting, strict=False)
+def match_weights(architecture: str, weights: WeightsEntry, *, resolution: int) -> Match:
+    """How the tensors of named weights fit an architecture; reads the file, builds the network without memory."""
+    with torch.device("meta"):
+        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
+    return match(model, read_weights(weights))
 
 
-def _classifier_prefix(model: nn.Module) -> str:
-    """Start of the parameter names of the classification head."""
-    config = getattr(model, "default_cfg", None) or {}
-    named = config.get("classifier", "")
-    if not named:
-        children = dict(model.named_children())
-        named = next((name for name in ("head", "fc", "classifier") if name in children), "head")
-    return f"{named}." if isinstance(named, str) else "head."
-
-
-def _state_of(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpicklers and safetensors raise unrelated types for a damaged file
-        raise UserError(f"{file} cannot be read as weights: {type(error).__name__}: {error}") from error
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} holds no state dict of tensors")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def normalization(architecture: str, pretraining: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std the weights were trained with, from timm's configuration; ImageNet's for all others."""
+def normalization(
+    architecture: str, pretraining: str, weights: WeightsEntry | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std the weights were trained with: their entry's, torchvision's, timm's; ImageNet's for all others."""
+    if weights is not None and (own := own_normalization(weights)):
+        return own
     if pretraining == SCRATCH or not timm.is_model(architecture):
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"

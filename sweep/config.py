@@ -108,14 +108,20 @@ class Block(Model):
 
 
 class DatasetEntry(Model):
-    """A dataset of this config: a built-in or registered generator, or an ImageFolder tree / tar."""
+    """A dataset of this config: a built-in or registered generator, an ImageFolder tree / tar, or another source."""
 
-    path: str | None = None  # tree or .tar/.tar.gz, relative to data_root
+    path: str | None = None  # tree or .tar/.tar.gz, or directory of the source's files; relative to data_root
     generator: str | None = None  # a built-in or registered dataset under another name or with other parameters
+    source: str | None = None  # torchvision/NAME, hfds/NAME (Hugging Face), hfds or wds (webdataset) with a path
+    download: bool = Field(default=False, strict=True)  # torchvision, Hugging Face: fetch what is not there
+    train_split: str | None = None  # hfds, wds; default "train" and "test"
+    test_split: str | None = None
+    image_key: str | None = None  # hfds: columns; wds: endings of the image, field of the json; default: timm's
+    label_key: str | None = None
     classes: PositiveInt | None = None
     train: PositiveInt | None = None  # declared sizes let --plan count without the files
     test: PositiveInt | None = None
-    train_per_class: PositiveInt | None = None  # built-in: how many to make; folder: at most so many
+    train_per_class: PositiveInt | None = None  # built-in: how many to make; others: at most so many
     test_per_class: PositiveInt | None = None
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0

@@ -25,11 +25,12 @@ from sweep.config import (
     RecipeRule,
     Rule,
 )
+from sweep.config_datasets import check_data_files, check_datasets
 from sweep.config_file import KeyPath, Problem
 from sweep.config_search import check_search
 from sweep.errors import UserError
 from sweep.grid import resolution_of
-from sweep.inventory import dataset_names, dataset_options, declared_sizes, used_datasets
+from sweep.inventory import dataset_names, declared_sizes
 
 
 def check(config: Config, *, need_data: bool = False) -> list[Problem]:
@@ -39,7 +40,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     ----------
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
-    problems = [*_names(config), *_solvers(config), *_rules(config), *_datasets(config), *_resources(config)]
+    problems = [*_names(config), *_solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
     problems += [*_named_weights(config), *check_search(config)]
     if not problems:
         for number, block in enumerate(config.grid):
@@ -51,7 +52,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += _recipes(config, block, number)
         problems += _epochs(config)
     if not problems and need_data:
-        problems += _files(config)
+        problems += [*check_data_files(config), *_weights_files(config)]
     return problems
 
 
@@ -143,22 +144,6 @@ def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any
     except ValidationError as error:
         for detail in error.errors():
             yield Problem((*path, *detail["loc"]), detail["input"], detail["msg"])
-
-
-def _datasets(config: Config) -> Iterator[Problem]:
-    generators = tuple(name for name, fact in catalogue.datasets().items() if fact.reader != "folder")
-    for name, entry in config.datasets.items():
-        at: KeyPath = ("datasets", name)
-        if plugins.find("dataset", entry.generator or name):
-            continue  # whether it takes a path and a size is its own affair
-        if entry.path and entry.generator:
-            yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")
-        elif entry.generator:
-            yield from _unknown_keys((*at, "generator"), (entry.generator,), generators, "generator")
-        elif not entry.path and name not in catalogue.datasets():
-            yield Problem(at, None, "needs a path (an ImageFolder tree or tar) or a generator", generators)
-        if entry.size and entry.path:
-            yield Problem((*at, "size"), entry.size, "only built-in datasets have a size; images keep their own")
 
 
 def _resources(config: Config) -> Iterator[Problem]:
@@ -306,22 +291,10 @@ def _epochs(config: Config) -> Iterator[Problem]:
     return iter(found.values())
 
 
-def _files(config: Config) -> Iterator[Problem]:
-    """Problems of the files of every dataset and checkpoint in use."""
+def _weights_files(config: Config) -> Iterator[Problem]:
+    """Problems of the files of every checkpoint in use."""
     from sweep.inventory import named_weights
 
-    for name in used_datasets(config):
-        options = dataset_options(config, name)
-        if options.kind != "folder":
-            continue
-        if options.path is None:
-            yield Problem(
-                ("datasets", name, "path"),
-                None,
-                f"no images for {name}: set datasets.{name}.path to an ImageFolder tree or .tar of it",
-            )
-        elif not Path(options.path).exists():
-            yield Problem(("datasets", name, "path"), options.path, "no such file or folder (is data_root right?)")
     for name, entry in named_weights(config).items():
         if entry.path and not Path(entry.path).is_file():
             yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep import catalogue, plugins
 from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
-from sweep.data.options import DatasetOptions
+from sweep.data.options import TORCHVISION, DatasetOptions
 from sweep.errors import UserError
 from sweep.grid import Keyring, Sizes
 
@@ -38,6 +38,29 @@ def used_datasets(config: Config) -> tuple[str, ...]:
     return tuple(names)
 
 
+def source_of(config: Config, name: str) -> tuple[str, str]:
+    """Where a dataset's files come from, and its name there: ("torchvision", "cifar10"); ("", "") without a source.
+
+    ``download: true`` alone makes a dataset that torchvision knows one of torchvision.
+    """
+    entry = config.datasets.get(name, DatasetEntry())
+    if entry.source is None and entry.download and name in TORCHVISION:
+        return "torchvision", name
+    kind, _, there = (entry.source or "").partition("/")
+    return kind, there
+
+
+def without_downloads(config: Config) -> Config:
+    """The config for whoever only asks: what is not there stays away."""
+    entries = {
+        name: entry.model_copy(update={"download": False, "source": "/".join(filter(None, source_of(config, name)))})
+        if entry.download
+        else entry
+        for name, entry in config.datasets.items()
+    }
+    return config.model_copy(update={"datasets": entries})
+
+
 def dataset_options(config: Config, name: str) -> DatasetOptions:
     """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
     entry = config.datasets.get(name, DatasetEntry())
@@ -48,6 +71,9 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
         "seed": entry.seed,
     }
     path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
+    kind, there = source_of(config, name)
+    if kind:
+        return _sourced(config, entry, kind, there, shared | {"path": path})
     if registered := plugins.find("dataset", entry.generator or name):
         shared |= {"path": path, "classes": entry.classes, "size": entry.size}
         return DatasetOptions(kind="plugin", generator=registered.name, **shared)
@@ -58,13 +84,32 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
 
 
+def _sourced(config: Config, entry: DatasetEntry, kind: str, there: str, shared: dict[str, Any]) -> DatasetOptions:
+    """Options of a dataset that torchvision or one of timm's readers reads."""
+    if kind == "torchvision":
+        root = shared.pop("path") or str(cache_dir(config) / "downloads" / "torchvision")
+        return DatasetOptions(kind="torchvision", generator=there, path=root, download=entry.download, **shared)
+    return DatasetOptions(
+        kind="hfds" if kind == "hfds" else "wds",
+        generator=there or None,
+        classes=entry.classes,
+        download=entry.download,
+        train_split=entry.train_split or "train",
+        test_split=entry.test_split or "test",
+        image_key=entry.image_key,
+        label_key=entry.label_key,
+        **shared,
+    )
+
+
 def declared_sizes(config: Config, name: str) -> Sizes | None:
     """Classes and images as the config and the catalogue state them; None if neither does.
 
     A cap per class is applied as if the classes were balanced, so the count may be a little high.
     """
     entry = config.datasets.get(name, DatasetEntry())
-    fact = catalogue.datasets().get(entry.generator or name)
+    kind, there = source_of(config, name)
+    fact = catalogue.datasets().get(there if kind == "torchvision" else entry.generator or name)
     classes = entry.classes or (fact.classes if fact else None)
     if classes is None:
         return None

@@ -10,7 +10,7 @@ from sweep.config_file import closest
 from sweep.console import duration
 from sweep.errors import UserError
 from sweep.grid import block_values, expand, resolution_of
-from sweep.inventory import located_weights, sizes
+from sweep.inventory import located_weights, sizes, without_downloads
 from sweep.plan import render
 
 _SHOWN = 5
@@ -51,7 +51,8 @@ def weights(config: Config, name: str) -> str:
 
 
 def plan(config: Config, out: str) -> str:
-    """The plan of a config, with what is already done if the data is here to compute keys."""
+    """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
+    config = without_downloads(config)
     try:
         sweep = driver.prepare(config, out)
     except UserError as error:

@@ -7,8 +7,6 @@ Legend: N samples of one split.
 """
 
 import hashlib
-import io
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, list_images, open_tar
 from sweep.data.options import DatasetOptions
 from sweep.data.registry import register_dataset
@@ -42,25 +41,12 @@ class _FolderReader:
         order = sorted(indices, key=lambda index: (self.files[index].offset, self.files[index].path))
         if self.path.is_dir():
             for index in order:
-                yield index, _decode((self.path / self.files[index].path).read_bytes())
+                yield index, decode_image((self.path / self.files[index].path).read_bytes())
             return
         with open_tar(self.path) as stream:
             for index in order:  # by offset: one pass forward through a compressed archive
                 stream.seek(self.files[index].offset)
-                yield index, _decode(stream.read(self.files[index].size))
-
-
-def _decode(content: bytes) -> Image.Image | Exception:
-    """An RGB image, or what is wrong with the bytes: the caller counts and names the broken ones."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata of a readable image is nobody's business here
-            with Image.open(io.BytesIO(content)) as image:
-                if image.mode.startswith("I;16"):  # PIL would clip 16 bits to white
-                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-                return image.convert("RGB")
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        return error
+                yield index, decode_image(stream.read(self.files[index].size))
 
 
 def _below_root(files: list[ImageFile]) -> list[tuple[str, ImageFile]]:

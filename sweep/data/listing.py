@@ -10,7 +10,7 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -62,19 +62,26 @@ def list_images(path: Path, *, cache_dir: Path) -> list[ImageFile]:
         raise UserError(f"{path} does not exist; give the path of an image folder or of a .tar / .tar.gz of one")
     is_tree = path.is_dir()
     found = _walk(path) if is_tree else []
-    state = _tree_state(found) if is_tree else _file_state(path)
-    entry = cache_dir / "listings" / (hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32] + ".json")
+    state = _tree_state(found) if is_tree else file_state(path)
+    read = (lambda: [_digest_file(path, *item) for item in found]) if is_tree else (lambda: _read_tar(path))
+    return listed(str(path.absolute()), state, read, cache_dir=cache_dir)
+
+
+def listed(where: str, state: str, read: Callable[[], list[ImageFile]], *, cache_dir: Path) -> list[ImageFile]:
+    """The cached listing of ``where``; read anew, by one process at a time, if it is missing or of another state."""
+    entry = cache_dir / "listings" / (hashlib.sha256(os.fsencode(where)).hexdigest()[:32] + ".json")
     files = _load(entry, state)
     if files is None:
         with cache.locked(entry):
             files = _load(entry, state)
             if files is None:
-                files = [_digest_file(path, *item) for item in found] if is_tree else _read_tar(path)
+                files = read()
                 _save(entry, state, files)
     return files
 
 
-def _file_state(path: Path) -> str:
+def file_state(path: Path) -> str:
+    """What tells one state of a file from another: its size and its time of modification."""
     stat = path.stat()
     return f"{stat.st_size} {stat.st_mtime_ns}"
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
+TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
+
 
 @dataclass(frozen=True)
 class DatasetOptions:
@@ -11,11 +14,13 @@ class DatasetOptions:
     Attributes
     ----------
     kind
-        ``"builtin"`` (generated), ``"plugin"`` (registered) or ``"folder"`` (ImageFolder tree or tar archive of one).
+        ``"builtin"`` (generated), ``"plugin"`` (registered), ``"folder"`` (ImageFolder tree or tar archive of one),
+        ``"torchvision"`` (one of TORCHVISION), ``"hfds"`` (Hugging Face datasets) or ``"wds"`` (webdataset shards).
     generator
-        Name of the built-in generator or of the registered dataset; None for folders.
+        Name of the built-in generator, of the registered dataset, or of torchvision's or Hugging Face's; else None.
     path
-        Absolute path of the folder or archive; None for built-ins; a registered dataset may have one.
+        Absolute path of the folder or archive, or where torchvision's or the hub's files lie; None for built-ins; a
+        registered dataset may have one.
     classes
         Built-in: number of classes to generate. Folder: declared count, checked against the files.
     train_per_class, test_per_class
@@ -26,9 +31,15 @@ class DatasetOptions:
         Seed of the generator, of the caps and of the split of a folder that has none.
     test_fraction
         Share of each class that becomes the test part of a folder without split directories.
+    download
+        Torchvision, Hugging Face: fetch what is not there; else it is an error.
+    train_split, test_split
+        Hugging Face, webdataset: names of the splits.
+    image_key, label_key
+        Hugging Face, webdataset: columns, or endings, of image and label; None for timm's defaults.
     """
 
-    kind: Literal["builtin", "folder", "plugin"]
+    kind: Kind
     generator: str | None = None
     path: str | None = None
     classes: int | None = None
@@ -37,3 +48,8 @@ class DatasetOptions:
     size: int | None = None
     seed: int = 0
     test_fraction: float = 0.2
+    download: bool = False
+    train_split: str = "train"
+    test_split: str = "test"
+    image_key: str | None = None
+    label_key: str | None = None

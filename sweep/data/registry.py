@@ -21,7 +21,7 @@ class OpenDataset(Protocol):
 
 
 _KINDS: dict[str, OpenDataset] = {}
-_SHIPPED = ("sweep.data.builtin", "sweep.data.folder", "sweep.data.registered")  # importing one registers its kind
+_SHIPPED = ("builtin", "folder", "registered", "standard", "hub")  # modules; importing one registers its kinds
 
 
 def register_dataset(kind: str) -> Callable[[OpenDataset], OpenDataset]:
@@ -37,7 +37,7 @@ def register_dataset(kind: str) -> Callable[[OpenDataset], OpenDataset]:
 def opener(kind: str) -> OpenDataset:
     """The function that opens datasets of this kind; UserError names the kinds there are."""
     for module in _SHIPPED:
-        importlib.import_module(module)
+        importlib.import_module(f"sweep.data.{module}")
     if kind not in _KINDS:
         raise UserError(f"dataset kind {kind!r} is unknown; valid kinds: {', '.join(sorted(_KINDS))}")
     return _KINDS[kind]

@@ -155,7 +155,7 @@ def train(
             std=std,
             device=shop.device,
             checkpoints=Checkpoints(
-                load=lambda: shop.store.get(checkpoint) if shop.store.exists(checkpoint) else None,
+                load=lambda: _read_if_there(shop.store, checkpoint),
                 save=lambda data: shop.store.put(checkpoint, data),
             ),
             on_epoch=shop.on_epoch,
@@ -163,6 +163,13 @@ def train(
             last_epoch=last_epoch,
         )
     return trained, cost
+
+
+def _read_if_there(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get(name)
+    except FileNotFoundError:  # never written, or another driver's worker has just finished this backbone
+        return None
 
 
 def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the person at the keyboard."""
+"""The exceptions that mean something beyond their place."""
 
 
 class UserError(Exception):
@@ -6,3 +6,17 @@ class UserError(Exception):
 
     The message names what is wrong, where it stands, what would be valid, and what to do next.
     """
+
+
+class StorageError(OSError):
+    """The store of a sweep cannot be read or written now: disk full, read-only, network, credentials."""
+
+    def __init__(self, errno: int | None, message: str) -> None:
+        super().__init__(errno, message)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class InterruptedSweepError(Exception):
+    """A signal ended the run early; what is finished is kept."""

@@ -5,6 +5,7 @@ They are small JSON files under ``running/``; nothing depends on them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,10 +13,12 @@ import time
 from types import TracebackType
 from typing import Any
 
+from sweep.errors import StorageError
 from sweep.store import Store
 
 RUNNING = "running/"
 _SECONDS_BETWEEN = 3.0
+STALE_SECONDS = 120.0  # a note this old belongs to a worker that is gone, or whose clock is wrong
 
 
 class Progress:
@@ -29,7 +32,8 @@ class Progress:
     """
 
     def __init__(self, store: Store, key: str, label: str) -> None:
-        self._store, self._name, self._label = store, f"{RUNNING}{key}.json", label
+        self._store, self._key, self._label = store, key, label
+        self._name = f"{RUNNING}{key}.json"
         self._last = float("-inf")
 
     def __enter__(self) -> Progress:
@@ -41,6 +45,7 @@ class Progress:
             return
         self._last = time.monotonic()
         note = {
+            "key": self._key,
             "backbone": self._label,
             "stage": stage,
             "done": done,
@@ -50,20 +55,27 @@ class Progress:
             "pid": os.getpid(),
             "time": time.time(),
         }
-        self._store.put(self._name, json.dumps(note).encode())
+        with contextlib.suppress(StorageError):  # what depends on the store will say so
+            self._store.put(self._name, json.dumps(note).encode())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.delete(self._name)
+        with contextlib.suppress(StorageError):
+            self._store.delete(self._name)
 
 
 def read_notes(store: Store) -> list[dict[str, Any]]:
-    """What is under way according to the workers' notes; a note that vanishes meanwhile is left out."""
+    """What is under way according to the workers' notes; a note that vanishes meanwhile, or is damaged, is left out."""
     notes = []
     for name in store.names(RUNNING):
         try:
             notes.append(json.loads(store.get(name)))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             continue
     return notes
+
+
+def fresh_notes(store: Store) -> list[dict[str, Any]]:
+    """Notes of workers that are alive, as far as clocks tell."""
+    return [note for note in read_notes(store) if time.time() - note["time"] < STALE_SECONDS]

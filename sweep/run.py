@@ -4,6 +4,8 @@
     python sweep/run.py                                    the demo
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
+    python sweep/run.py --config my.yaml --retry-failed    also what failed for a reason that stays
+    python sweep/run.py --out s3://bucket/sweep --status   done, running, failed and missing, from the store alone
     python sweep/run.py --config my.yaml --weights mine    how a checkpoint of the config fits its architectures
     python sweep/run.py --layers resnet34                  which layers are probed, and their widths
 
@@ -20,7 +22,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import summary  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.config_file import read_config  # noqa: E402
-from sweep.errors import UserError  # noqa: E402
+from sweep.errors import StorageError, UserError  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -29,12 +31,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=head, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config", type=Path, default=ROOT / "configs" / "demo.yaml", help="YAML file; default: the demo"
-    )
+    parser.add_argument("--config", type=Path, help="YAML file; default: the demo")
     parser.add_argument("--out", help="directory or URI of the results; default: results/<config name>")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a config value")
     parser.add_argument("--plan", action="store_true", help="print counts, cost and confounded variables, and stop")
+    parser.add_argument(
+        "--status", action="store_true", help="say how far the sweep in --out is, and stop; needs no Ray"
+    )
+    parser.add_argument("--watch", action="store_true", help="the same, again and again until all is done")
+    parser.add_argument("--retry-failed", action="store_true", help="also try what failed for a reason that stays")
+    parser.add_argument("--verify", action="store_true", help="first parse every fragment; damaged ones are redone")
     parser.add_argument("--layers", metavar="NAME", help="list the probed layers of an architecture, and stop")
     parser.add_argument("--weights", metavar="NAME", help="say how the config's weights NAME fit, and stop")
     parser.add_argument("--resolution", type=int, default=224, help="with --layers: input side, px (default 224)")
@@ -45,22 +51,36 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
     arguments = parse(argv)
     try:
-        only_asks = arguments.plan or arguments.layers or arguments.weights
-        config = read_config(arguments.config, arguments.set, need_data=not only_asks)
-        if arguments.layers:
-            print(summary.layers(arguments.layers, arguments.resolution))
-            return 0
-        if arguments.weights:
-            print(summary.weights(config, arguments.weights))
-            return 0
-        out = arguments.out or str(ROOT / "results" / config.name)
-        if arguments.plan:
-            print(summary.plan(config, out))
-            return 0
-        return summary.run(config, out)
+        return answer(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except StorageError as error:
+        print(f"{error}\nwhat is finished is kept; run the same command again to go on", file=sys.stderr)
+        return 1
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """Run a sweep, or print what is asked of it; returns the exit code."""
+    if arguments.layers:
+        print(summary.layers(arguments.layers, arguments.resolution))
+        return 0
+    asks_store = arguments.status or arguments.watch
+    if asks_store and arguments.out and not arguments.config:
+        return summary.status(arguments.out, None, watch=arguments.watch)
+    only_asks = asks_store or arguments.plan or arguments.weights
+    file = arguments.config or ROOT / "configs" / "demo.yaml"
+    config = read_config(file, arguments.set, need_data=not only_asks)
+    out = arguments.out or str(ROOT / "results" / config.name)
+    if asks_store:
+        return summary.status(out, config.name, watch=arguments.watch)
+    if arguments.weights:
+        print(summary.weights(config, arguments.weights))
+        return 0
+    if arguments.plan:
+        print(summary.plan(config, out))
+        return 0
+    return summary.run(config, out, retry_failed=arguments.retry_failed, verify=arguments.verify)
 
 
 if __name__ == "__main__":

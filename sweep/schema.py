@@ -195,6 +195,7 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
         pa.field("stage", _text, metadata={"description": "import, pretrain, embed, probe, data, write or worker"}),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),
+        pa.field("transient", pa.bool_(), metadata={"description": "whether another attempt may succeed"}),
         pa.field("traceback", _text, metadata={"description": "the last lines of the traceback"}),
         pa.field("seconds", _real, metadata={"description": "time spent before it failed, s"}),
         pa.field("host", _text, metadata={"description": "machine"}),

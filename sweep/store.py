@@ -1,25 +1,37 @@
 """Files under one URI, on any filesystem: whole-object reads and writes that are atomic.
 
-Local writes go to a temporary file, are flushed to the disk and renamed; an object store gets one put, which
-is atomic there. Nothing outside this file knows which of the two it is.
+Local writes go to a temporary file, are flushed to the disk and renamed. An object store gets one put, which is
+atomic there, and is asked for the size afterwards; there every operation is tried again, a little later, when the
+network or the service fails. Nothing outside this file knows which of the two it is.
+
+Credentials come from the environment (see the documentation of the store), never from the URI.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
-from sweep.errors import UserError
+from sweep.errors import StorageError, UserError
 
 _TEMPORARY = ".tmp-"
+_DELAYS = (0.5, 2.0, 8.0)  # s, before each further attempt at a remote operation
+T = TypeVar("T")
 
 
 class Store:
     """A directory on any filesystem, addressed by relative names such as ``fragments/ab12.parquet``.
+
+    Every failing operation raises :class:`~sweep.errors.StorageError`, an OSError, but a read of what is not there:
+    that is a FileNotFoundError.
 
     Parameters
     ----------
@@ -28,6 +40,7 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        _refuse_credentials(self.uri)
         self._fs, root = _filesystem(self.uri)
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
@@ -37,15 +50,23 @@ class Store:
 
     def path(self, name: str) -> str:
         """Path of a name for people: a URI, or a local path."""
-        return f"{self.uri.rstrip('/')}/{name}"
+        place, mark, query = self.uri.partition("?")
+        return f"{place.rstrip('/')}/{name}{mark}{query}"
 
     def put(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a whole file so that a reader sees all of it or nothing."""
+        self._patiently("write", name, lambda: (self._put_local if self.is_local else self._put_remote)(name, data))
+
+    def _put_remote(self, name: str, data: bytes | pa.Buffer) -> None:
         target = f"{self._root}/{name}"
-        if not self.is_local:
-            with self._fs.open_output_stream(target) as stream:
-                stream.write(data)
-            return
+        with self._fs.open_output_stream(target) as stream:
+            stream.write(data)
+        size, wanted = self._fs.get_file_info(target).size, memoryview(data).nbytes
+        if size != wanted:
+            raise OSError(f"{wanted} bytes were written, {size} are there")
+
+    def _put_local(self, name: str, data: bytes | pa.Buffer) -> None:
+        target = f"{self._root}/{name}"
         directory = os.path.dirname(target)
         os.makedirs(directory, exist_ok=True)
         temporary = f"{directory}/{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -61,17 +82,22 @@ class Store:
 
     def get(self, name: str) -> bytes:
         """Read a whole file; FileNotFoundError if there is none."""
-        with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as stream:
-            return stream.read()
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as stream:
+                return stream.read()
+
+        return self._patiently("read", name, read)
 
     def exists(self, name: str) -> bool:
         """Whether a file of that name stands there."""
-        return self._fs.get_file_info(f"{self._root}/{name}").type == fs.FileType.File
+        info = self._patiently("look for", name, lambda: self._fs.get_file_info(f"{self._root}/{name}"))
+        return info.type == fs.FileType.File
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is already gone."""
         try:
-            self._fs.delete_file(f"{self._root}/{name}")
+            self._patiently("delete", name, lambda: self._fs.delete_file(f"{self._root}/{name}"))
         except FileNotFoundError:
             return
 
@@ -79,16 +105,44 @@ class Store:
         """All files below a folder, sorted, from one recursive listing; unfinished temporaries are left out."""
         base = f"{self._root}/{prefix}".rstrip("/")
         selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
-        found = [info.path for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
+        infos = self._patiently("list", prefix, lambda: self._fs.get_file_info(selector))
+        found = [info.path for info in infos if info.type == fs.FileType.File]
         start = len(self._root) + 1
         return sorted(p[start:] for p in found if not os.path.basename(p).startswith(_TEMPORARY))
 
+    def _patiently(self, action: str, name: str, operation: Callable[[], T]) -> T:
+        """Run an operation; a remote one again after a pause, a local one once: a full disk does not pass by itself."""
+        for delay in () if self.is_local else _DELAYS:
+            try:
+                return operation()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                time.sleep(delay)
+        try:
+            return operation()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot {action} {self.path(name)}: {error.strerror or error}") from error
+
+
+def _refuse_credentials(uri: str) -> None:
+    if "://" in uri and "@" in urlsplit(uri).netloc:
+        scheme = urlsplit(uri).scheme
+        raise UserError(
+            f"--out {scheme}://…: the URI holds credentials, which would stand in logs and tables; give them in the "
+            "environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role)"
+        )
+
 
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    try:
-        return fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass  # not a scheme of pyarrow: fsspec may know it
+    one_put = uri + ("&" if "?" in uri else "?") + "allow_delayed_open=true"  # not a multipart upload for each file
+    for candidate in (one_put, uri) if uri.startswith("s3://") else (uri,):
+        try:
+            return fs.FileSystem.from_uri(candidate)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            continue  # a parameter that this pyarrow does not know, or a scheme that only fsspec may know
     import fsspec
 
     try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from sweep import catalogue, driver
+from sweep import catalogue, driver, integrity
+from sweep import status as progress
 from sweep.config import Config
 from sweep.config_file import closest
 from sweep.console import duration
-from sweep.errors import UserError
+from sweep.errors import InterruptedSweepError, UserError
 from sweep.grid import block_values, expand, resolution_of
 from sweep.inventory import located_weights, sizes, without_downloads
 from sweep.plan import render
+from sweep.store import Store
 
 _SHOWN = 5
 
@@ -61,8 +63,22 @@ def plan(config: Config, out: str) -> str:
     return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
-def run(config: Config, out: str) -> int:
+def status(out: str, name: str | None, *, watch: bool = False) -> int:
+    """Print how far the sweeps in a store are, or that of a name; with ``watch`` until all is done."""
+    if not watch:
+        print(progress.show(out, name))
+        return 0
+    try:
+        progress.watch(out, name)
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False) -> int:
     """Run a config, print the summary, return the exit code."""
+    if verify:
+        print(integrity.describe(integrity.verify(Store(out))), file=sys.stderr)
     sweep = driver.prepare(config, out)
     if sweep.grid.merged:
         print(
@@ -70,8 +86,8 @@ def run(config: Config, out: str) -> int:
             file=sys.stderr,
         )
     try:
-        outcome = driver.run(sweep)
-    except (driver.InterruptedSweepError, KeyboardInterrupt) as interruption:
+        outcome = driver.run(sweep, retry_failed=retry_failed)
+    except (InterruptedSweepError, KeyboardInterrupt) as interruption:
         kept = sum(driver.finished(sweep).values())
         print(
             f"interrupted ({interruption}): {kept} of {len(sweep.curves)} curves are kept in {out}; "
@@ -98,9 +114,22 @@ def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
     if len(outcome.failures) > _SHOWN:
         lines.append(f"and {len(outcome.failures) - _SHOWN} more failures")
     if outcome.failures:
-        lines.append(f"failure records with tracebacks: {out.rstrip('/')}/failures/; run again to retry them")
+        lines.append(f"failure records with tracebacks: {out.rstrip('/')}/failures/")
+        lines.append(_what_next(outcome))
     if outcome.missing:
         lines.append(f"{len(outcome.missing)} curves are missing without a failure record; run again")
     lines.append(f"table:  {outcome.table}")
     lines.append(f"report: python analysis/shap_report.py --results {out}")
     return "\n".join(lines)
+
+
+def _what_next(outcome: driver.Outcome) -> str:
+    """Which failures another run would try again."""
+    stay = sum(not record["transient"] for record in outcome.failures)
+    words = []
+    if stay < len(outcome.failures):
+        words.append(f"the next run tries {len(outcome.failures) - stay} of them again")
+    if stay:
+        earlier = f" ({outcome.given_up} failed in an earlier run and were left alone)" if outcome.given_up else ""
+        words.append(f"{stay} would fail again as they are{earlier}: mend the reason, then --retry-failed")
+    return "; ".join(words)

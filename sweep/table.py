@@ -62,7 +62,7 @@ def write_fragment(
         raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     data = _serialise(table)
-    verified = pq.read_table(pa.BufferReader(data))
+    verified = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     if verified.num_rows != len(rows) or set(verified["curve_key"].to_pylist()) != {curve_key}:
         raise ValueError(f"fragment {curve_key}: what was serialised is not what was given")
     store.put(f"{FRAGMENTS}{curve_key}.parquet", data)
@@ -78,13 +78,24 @@ def write_failure(store: Store, record: Mapping[str, Any]) -> None:
 
 
 def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any]]:
-    """The latest failure record of each of these curves."""
-    latest = []
-    for key in curve_keys:
-        records = [_read(store, name).to_pylist()[0] for name in store.names(f"{FAILURES}{key}/")]
-        if records:
-            latest.append(max(records, key=lambda record: record["failed_at"]))
-    return latest
+    """The latest failure record of each of these curves; a record that cannot be read is left out."""
+    wanted = dict.fromkeys(curve_keys)
+    latest: dict[str, dict[str, Any]] = {}
+    for name in store.names(FAILURES):
+        key = name.split("/")[1]
+        if key in wanted and name.endswith(".parquet"):
+            record = _read_failure(store, name)
+            if record and (key not in latest or record["failed_at"] > latest[key]["failed_at"]):
+                latest[key] = record
+    return [latest[key] for key in wanted if key in latest]
+
+
+def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        rows = _conform(_read(store, name), FAILURE_SCHEMA).to_pylist()
+    except (pa.ArrowException, FileNotFoundError):  # damaged, or cleared by a success in the meantime
+        return None
+    return rows[0] if rows and rows[0]["failed_at"] is not None else None
 
 
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
@@ -109,7 +120,7 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _serialise(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=100_000)
+    pq.write_table(table, sink, compression="zstd", row_group_size=100_000, write_page_checksum=True)
     return sink.getvalue()
 
 

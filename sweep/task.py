@@ -58,8 +58,10 @@ def checkpoint_name(weights_key: str) -> str:
     return f"checkpoints/{weights_key}.pt"
 
 
-def failure_record(curve_key: str, curve: Curve, stage: str, error: BaseException, seconds: float) -> dict[str, Any]:
-    """A failed attempt at a curve as a row of the failure table."""
+def failure_record(
+    curve_key: str, curve: Curve, stage: str, error: BaseException, seconds: float, *, transient: bool = False
+) -> dict[str, Any]:
+    """A failed attempt at a curve as a row of the failure table; ``transient``: another attempt may succeed."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return {
         "curve_key": curve_key,
@@ -68,6 +70,7 @@ def failure_record(curve_key: str, curve: Curve, stage: str, error: BaseExceptio
         "stage": stage,
         "exception": type(error).__name__,
         "message": str(error),
+        "transient": transient,
         "traceback": "\n".join(lines[-_TRACEBACK_LINES:]),
         "seconds": seconds,
         "host": socket.gethostname(),

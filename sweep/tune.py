@@ -20,7 +20,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import driver, search_report  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.config_file import read_config  # noqa: E402
-from sweep.errors import UserError  # noqa: E402
+from sweep.driver_cluster import cluster  # noqa: E402
+from sweep.errors import InterruptedSweepError, UserError  # noqa: E402
 from sweep.grid import Cell  # noqa: E402
 from sweep.search import Outcome, group_label, outcomes, propose, read_records, trial_key  # noqa: E402
 from sweep.task import CellTask, checkpoint_name  # noqa: E402
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         try:
             run(sweep, found)
-        except (driver.InterruptedSweepError, KeyboardInterrupt):
+        except (InterruptedSweepError, KeyboardInterrupt):
             print("interrupted: trials that ended are kept; run the same command again to go on", file=sys.stderr)
             return 130
         return conclude(sweep)
@@ -88,7 +89,7 @@ def run(sweep: driver.Sweep, found: Sequence[Outcome]) -> None:
     if not missing:
         return
     print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
-    with driver.cluster(sweep.config.resources) as resources:
+    with cluster(sweep.config.resources) as resources:
         from sweep.tune_ray import fit
 
         assert sweep.config.search is not None

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from sweep.config import Resources, Search
 from sweep.console import Line, duration
-from sweep.driver import InterruptedSweepError
+from sweep.errors import InterruptedSweepError
 from sweep.search import Outcome, Record, Trial, group_label, read_records, write_record
 from sweep.store import Store
 from sweep.task import CellTask

@@ -166,6 +166,11 @@ def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, tmp_path):
     records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
     assert [record["dataset"] for record in records] == ["mine"]
     assert "train/dark/0.png" in records[0]["message"]
+    again = run(file, out, code=1)
+    assert "1 would fail again as they are (1 failed in an earlier run" in again.stdout
+    assert len(list(out.glob("failures/*/*.parquet"))) == 1
+    run(file, out, "--retry-failed", code=1)
+    assert len(list(out.glob("failures/*/*.parquet"))) == 2
     for file_ in (tmp_path / "mine").rglob("*.png"):
         file_.unlink()
     for directory in sorted((tmp_path / "mine").rglob("*"), reverse=True):
@@ -215,7 +220,12 @@ def submit(address, *entrypoint):
     binary = Path(sys.executable).with_name("ray")
     arguments = [binary, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable]
     command = [*arguments, *map(str, entrypoint)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=ray_environment())
+    for _ in range(30):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=ray_environment())
+        if "No available agent" not in done.stderr:  # the head answers before its agent is up
+            break
+        time.sleep(1)
+    return done
 
 
 def test_submitted_as_a_job_the_table_is_the_same(config, tmp_path):

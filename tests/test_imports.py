@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ONLY_HERE = {"ray": {"sweep/driver.py", "sweep/tune_ray.py"}}
+ONLY_HERE = {"ray": {"sweep/driver_cluster.py", "sweep/driver_tasks.py", "sweep/tune_ray.py"}}
 LIGHT = ["sweep.config", "sweep.config_file", "sweep.config_check", "sweep.catalogue", "sweep.grid", "sweep.plan"]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from sweep.config import Resources
 from sweep.config_file import ConfigError, read_config
-from sweep.driver import resolve
+from sweep.driver_cluster import resolve
 from sweep.errors import UserError
 
 CONFIG = """

@@ -13,7 +13,7 @@ def row(key="k1", layer=1, **more):
     return {"curve_key": key, "layer": layer, "top1": 0.5, "seed": 0, "architecture": "vggm11", **more}
 
 
-def failure(key="k1", message="boom", when="2026-01-01"):
+def failure(key="k1", message="boom", when="2026-01-01", transient=False):
     return {
         "curve_key": key,
         "backbone": "b",
@@ -21,6 +21,7 @@ def failure(key="k1", message="boom", when="2026-01-01"):
         "stage": "probe",
         "exception": "ValueError",
         "message": message,
+        "transient": transient,
         "traceback": "",
         "seconds": 1.0,
         "host": "h",

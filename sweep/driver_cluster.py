@@ -1,0 +1,78 @@
+"""The Ray cluster of a run: connecting to it, and what it can give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sweep.config import Resources
+from sweep.errors import UserError
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
+_WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
+
+
+@contextmanager
+def cluster(resources: Resources) -> Iterator[Resources]:
+    """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
+    import ray
+
+    os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))  # Ray's own default is for ever
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    environment = {}
+    if not os.environ.get(JOB_VARIABLE):  # a job's workers find the code in its working directory
+        root = str(Path(__file__).resolve().parents[1])
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
+    address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
+    ray.init(
+        address,
+        logging_level="ERROR",
+        log_to_driver=False,
+        include_dashboard=False if address == "local" else None,
+        runtime_env=environment,
+    )
+    try:
+        yield resolve(resources, ray.nodes())
+    finally:
+        ray.shutdown()
+
+
+def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
+    """Replace ``auto`` by what the cluster has; refuse what no node can give, since it would wait for ever.
+
+    With ``wait_for_nodes`` the nodes of now say nothing: the request stands as it is, and so many tasks are in
+    flight that an autoscaler sees what to grow for.
+
+    Parameters
+    ----------
+    nodes : as ``ray.nodes()`` lists them.
+
+    Raises
+    ------
+    UserError
+        If no node has what a task asks for, and the config does not say that nodes are still to come.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = resources.gpus
+    if gpus == "auto":
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    if resources.wait_for_nodes:
+        in_flight = _WAITING_IN_FLIGHT if resources.max_in_flight == "auto" else resources.max_in_flight
+        return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+    for name, wanted in (("CPU", resources.cpus), ("GPU", gpus)):
+        most = max((node.get(name, 0) for node in alive), default=0)
+        if wanted > most:
+            raise UserError(
+                f"resources.{name.lower()}s = {wanted:g}: no node of this cluster has that many (the largest has "
+                f"{most:g}); the tasks would wait for ever. If such nodes are still to come (an autoscaler, a "
+                "queue), say resources.wait_for_nodes: true"
+            )
+    slots = sum(
+        int(min(node.get("CPU", 0) // resources.cpus, node.get("GPU", 0) / gpus if gpus else float("inf")))
+        for node in alive
+    )
+    in_flight = 2 * max(1, slots) if resources.max_in_flight == "auto" else resources.max_in_flight
+    return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
 from sweep.data.library import Library
+from sweep.errors import StorageError
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
@@ -88,9 +90,23 @@ def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
     """A backbone ready to embed: named weights, or those that :func:`train_missing` put into the store."""
     if backbone.recipe is None:
         return _named(backbone, shop)
-    stem, model = _stem(backbone, shop), _build(backbone, shop)
-    model.load_state_dict(safetensors.torch.load(shop.store.get(f"{stem}.safetensors")))
-    return _ready(backbone, shop, model, Facts(**json.loads(shop.store.get(f"{stem}.json"))["facts"]))
+    state, facts = _read_published(_stem(backbone, shop), shop.store)
+    model = _build(backbone, shop)
+    model.load_state_dict(state)
+    return _ready(backbone, shop, model, facts)
+
+
+def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], Facts]:
+    """Finished weights and what is known of them; damaged ones are no longer finished, and another attempt trains."""
+    try:
+        about = json.loads(store.get(f"{stem}.json"))
+        data = store.get(f"{stem}.safetensors")
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise ValueError("its bytes are not those that were written")
+        return safetensors.torch.load(data), Facts(**about["facts"])
+    except (ValueError, KeyError, TypeError) as error:
+        store.delete(f"{stem}.json")  # it says that the weights are complete
+        raise StorageError(None, f"{store.path(stem)}.safetensors is damaged ({error}); it is trained again") from error
 
 
 def _stem(backbone: Backbone, shop: Workshop) -> str:
@@ -184,15 +200,17 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
     )
     state = {name: value.contiguous() for name, value in trained.state.items()}
     stem = _stem(backbone, shop)
-    shop.store.put(f"{stem}.safetensors", safetensors.torch.save(state))
-    shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop).encode())
+    data = safetensors.torch.save(state)
+    shop.store.put(f"{stem}.safetensors", data)
+    shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop, data).encode())
 
 
-def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop) -> str:
+def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
     about = {
         "backbone": variables(backbone),
         "images": shop.keys.selection(backbone),
         "facts": asdict(facts),
+        "sha256": hashlib.sha256(data).hexdigest(),
         "history": trained.history,
     }
     return json.dumps(about, indent=1)

@@ -195,11 +195,11 @@ def _from_pydantic(error: ValidationError) -> Iterable[Problem]:
     merged: dict[KeyPath, Problem] = {}
     details = error.errors()
     for detail in details:
-        path = tuple(
-            k for k in detail["loc"] if isinstance(k, int) or (re.fullmatch(r"[\w.-]+", k) and k not in _UNION_TAGS)
-        )
-        kind, value = detail["type"], detail["input"]
-        if kind == "too_short" and any(len(d["loc"]) > len(path) and d["loc"][: len(path)] == path for d in details):
+        kind, value, location = detail["type"], detail["input"], detail["loc"]
+        path = tuple(key for key in location[:-1] if _is_key(key))
+        if location and (kind == "extra_forbidden" or _is_key(location[-1])):  # an unknown key may look like anything
+            path += (location[-1],)
+        if kind == "too_short" and any(_is_below(d["loc"], location) for d in details):
             continue
         if kind == "extra_forbidden":
             problem = Problem(path, value, "unknown key", tuple(_model_at(path[:-1]).model_fields))
@@ -211,6 +211,15 @@ def _from_pydantic(error: ValidationError) -> Iterable[Problem]:
             problem = Problem(path, value, f"{merged[path].message}, or {problem.message}")
         merged[path] = problem
     return merged.values()
+
+
+def _is_below(location: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    return len(location) > len(other) and location[: len(other)] == other
+
+
+def _is_key(part: int | str) -> bool:
+    """Whether a part of pydantic's location stands in the file; others name members of unions."""
+    return isinstance(part, int) or (re.fullmatch(r"[\w.-]+", part) is not None and part not in _UNION_TAGS)
 
 
 def _model_at(path: KeyPath) -> type[BaseModel]:

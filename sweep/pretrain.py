@@ -8,6 +8,7 @@ Shapes: N images, B batch, H and W pixels, C classes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 512
 _CHECKPOINT_SECONDS = 30.0
+_DIGEST_BYTES = 32  # of SHA-256
 
 
 class TrainingDivergedError(Exception):
@@ -245,15 +247,15 @@ class _Run:
             "history": self.history,
         }
         torch.save(state, buffer)
-        return buffer.getvalue()
+        return _sealed(buffer.getvalue())
 
     def restore(self, data: bytes | None, *, not_after: int) -> None:
         """Go on from a snapshot; one that is damaged, or past an epoch still wanted, is reported and ignored."""
         if data is None:
             return
         try:
-            state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+            state = torch.load(io.BytesIO(_unsealed(data)), map_location=self.device, weights_only=True)
+        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
             log.warning("checkpoint of %s is damaged (%s): training starts anew", self.key, error)
             return
         if state["key"] != self.key:
@@ -267,6 +269,18 @@ class _Run:
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
             self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
+
+
+def _sealed(content: bytes) -> bytes:
+    """Bytes behind their digest: neither torch nor a file system notices a changed bit in the weights."""
+    return hashlib.sha256(content).digest() + content
+
+
+def _unsealed(data: bytes) -> bytes:
+    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("its bytes are not those that were written")
+    return content
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

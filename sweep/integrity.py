@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweep.schema import SCHEMA, is_statistic
 from sweep.store import Store
-from sweep.table import FRAGMENTS
+from sweep.table import FRAGMENTS, parse
 
 QUARANTINE = "quarantine/"
 _NEEDED = ("curve_key", "layer", "dataset", "is_penultimate")  # no row is a probe without them
@@ -29,7 +29,7 @@ class Verified:
 def problem_of(data: bytes, curve_key: str) -> str | None:
     """Why these bytes are not the fragment of a curve; None if they are: parsed, of the schema, complete."""
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = parse(data)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
@@ -75,7 +75,7 @@ def verify(store: Store, *, each: Callable[[int, int], None] = lambda done, tota
 
 def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> str:
     moment = datetime.now(UTC)
-    stem = f"{QUARANTINE}{key}-{moment:%Y%m%dT%H%M%S}"
+    stem = f"{QUARANTINE}{key}-{hashlib.sha256(data).hexdigest()[:8]}"
     about = {"fragment": name, "reason": reason, "found_at": moment.isoformat(timespec="seconds")}
     store.put(f"{stem}.parquet", data)
     store.put(f"{stem}.json", json.dumps(about, indent=1).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.config import Role
+from sweep.errors import StorageError, UserError
 from sweep.schema import FAILURE_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
 from sweep.store import Store
 
@@ -61,8 +63,8 @@ def write_fragment(
     if unknown:
         raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    data = _serialise(table)
-    verified = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    data = serialised(table)
+    verified = parse(data)
     if verified.num_rows != len(rows) or set(verified["curve_key"].to_pylist()) != {curve_key}:
         raise ValueError(f"fragment {curve_key}: what was serialised is not what was given")
     store.put(f"{FRAGMENTS}{curve_key}.parquet", data)
@@ -74,7 +76,7 @@ def write_failure(store: Store, record: Mapping[str, Any]) -> None:
     """Record a failed attempt at a curve, beside the probes."""
     attempt = uuid.uuid4().hex[:8]
     table = pa.Table.from_pylist([dict(record) | {"attempt": attempt}], schema=FAILURE_SCHEMA)
-    store.put(f"{FAILURES}{record['curve_key']}/{attempt}.parquet", _serialise(table))
+    store.put(f"{FAILURES}{record['curve_key']}/{attempt}.parquet", serialised(table))
 
 
 def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -93,7 +95,7 @@ def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any
 def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
     try:
         rows = _conform(_read(store, name), FAILURE_SCHEMA).to_pylist()
-    except (pa.ArrowException, FileNotFoundError):  # damaged, or cleared by a success in the meantime
+    except (UserError, FileNotFoundError):  # damaged, or cleared by a success in the meantime
         return None
     return rows[0] if rows and rows[0]["failed_at"] is not None else None
 
@@ -107,7 +109,14 @@ def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
 
 
 def _read(store: Store, name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.get(name)))
+    """A fragment or record; UserError if what stands there is not what was written."""
+    data = store.get(name)
+    try:
+        return parse(data)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        advice = "run the sweep with --verify: it is set aside and done again"
+        raise UserError(f"{store.path(name)} is damaged: {reason}; {advice}") from error
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -118,7 +127,14 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _serialise(table: pa.Table) -> pa.Buffer:
+def parse(data: bytes | pa.Buffer) -> pa.Table:
+    """A Parquet file's bytes as a table; its pages must have their checksums. pa.ArrowException, OSError if not."""
+    # without threads: files are small, and a thread still at work when a process ends may abort it
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+
+
+def serialised(table: pa.Table) -> pa.Buffer:
+    """A table as the bytes of a Parquet file, with checksums of its pages."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=100_000, write_page_checksum=True)
     return sink.getvalue()
@@ -161,16 +177,18 @@ def export(
         table = read_fragments(store, curve_keys)
         fields = [_with_role(field, roles) for field in table.schema]
         schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
-        store.put(EXPORT, _serialise(table.cast(schema)))
+        store.put(EXPORT, serialised(table.cast(schema)))
     return store.path(EXPORT)
 
 
 def _is_current(store: Store, about: str) -> bool:
-    if not store.exists(EXPORT):
-        return False
     try:
         metadata = pq.read_schema(pa.BufferReader(store.get(EXPORT))).metadata or {}
-    except pa.ArrowInvalid:
+    except FileNotFoundError:
+        return False
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
         return False  # a damaged export is written again from the fragments
     return metadata.get(b"tunnel_sweep") == about.encode()
 
@@ -181,3 +199,9 @@ def _with_role(field: pa.Field, roles: Mapping[str, Role]) -> pa.Field:
         metadata["varied"] = "true" if field.name in roles else "false"
         metadata["role"] = roles.get(field.name, metadata["role"])
     return field.with_metadata(metadata)
+
+
+if __name__ == "__main__":  # python -m sweep.table export|verify
+    from sweep.fragments import main
+
+    sys.exit(main())

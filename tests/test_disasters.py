@@ -102,28 +102,34 @@ def test_a_node_dies_in_the_middle_of_a_curve(undisturbed, tmp_path, monkeypatch
     check_whole(out, expected)
 
 
-def test_a_full_disk_is_said_and_outlived(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs takes root")
-    try:
-        file = tmp_path / "tiny.yaml"
-        file.write_text(TWO_CURVES + f"cache_dir: {tmp_path / 'cache'}\nresources: {{retries: 0}}\n")
-        (disk / "ballast").write_bytes(b"x" * 900_000)
-        out = disk / "out"
-        done = run(file, out, code=1)
-        said = done.stdout + done.stderr
-        assert "No space left on device" in said
-        assert "Traceback" not in said
-        assert not list(out.rglob(".tmp-*"))
-        (disk / "ballast").unlink()
-        run(file, out)
-        run(file, tmp_path / "elsewhere")
-        assert rows(out) == rows(tmp_path / "elsewhere")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_and_a_read_only_disk_are_said_and_outlived(tmp_path, small_disk):
+    file, out = tmp_path / "tiny.yaml", small_disk / "out"
+    file.write_text(TWO_CURVES + f"cache_dir: {tmp_path / 'cache'}\nresources: {{retries: 0}}\n")
+    (small_disk / "ballast").write_bytes(b"x" * 900_000)
+    full = run(file, out, code=1)
+    assert "No space left on device" in full.stdout + full.stderr
+    assert "Traceback" not in full.stdout + full.stderr
+    assert not list(out.rglob(".tmp-*"))
+    (small_disk / "ballast").unlink()
+    run(file, out)
+    run(file, tmp_path / "elsewhere")
+    assert rows(out) == rows(tmp_path / "elsewhere")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "(0 computed now" in run(file, out).stdout  # nothing to write
+    refused = run(file, small_disk / "other", code=1)
+    assert "Read-only file system" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 if __name__ == "__main__":  # python -m tests.test_disasters CONFIG OUT KILLS: more of them than CI has time for

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep import integrity, table
+from sweep.errors import UserError
 from sweep.schema import SCHEMA
 from sweep.store import Store
 
@@ -22,7 +23,7 @@ def rows(key="k1", layers=3):
 
 
 def fragment(given_rows, schema=SCHEMA):
-    return table._serialise(pa.Table.from_pylist(given_rows, schema=schema)).to_pybytes()
+    return table.serialised(pa.Table.from_pylist(given_rows, schema=schema)).to_pybytes()
 
 
 WHOLE = fragment(rows())
@@ -65,6 +66,13 @@ def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason)
     assert store.get(place) == data
     assert json.loads(store.get(place.replace(".parquet", ".json")))["fragment"] == "fragments/k1.parquet"
     assert table.listing(store).done == {"k0"}
+
+
+def test_an_export_names_the_damaged_fragment(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("fragments/k1.parquet", WHOLE[:-20])
+    with pytest.raises(UserError, match=r"fragments/k1\.parquet is damaged.*--verify"):
+        table.export(store, ["k1"], name="t", roles={})
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -66,6 +66,13 @@ def test_a_note_of_a_dead_worker_is_not_running(store):
     assert look(store).states["k2"] == "missing"
 
 
+def test_a_clock_ahead_is_still_running(store):
+    note = json.loads(store.get("running/run2.json"))
+    store.put("running/run2.json", json.dumps(note | {"time": time.time() + 3600}).encode())
+    assert look(store).states["k2"] == "running"
+    assert "0 s ago" in status.describe(look(store))
+
+
 def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
     status.publish_plan(store, "other", {0: ["k5"]}, {"k5": CURVES["k5"]})
     assert [plan.name for plan in status.read_plans(store)] == ["mine", "other"]

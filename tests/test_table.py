@@ -73,7 +73,7 @@ def test_success_wins_over_failure(tmp_path):
 def test_grid_grown_by_a_variable_reads_in_pandas_and_duckdb(tmp_path):
     store = Store(str(tmp_path))
     old = SCHEMA.remove(SCHEMA.get_field_index("width"))  # as written before the column existed
-    store.put(f"{table.FRAGMENTS}k1.parquet", table._serialise(pa.Table.from_pylist([row("k1")], schema=old)))
+    store.put(f"{table.FRAGMENTS}k1.parquet", table.serialised(pa.Table.from_pylist([row("k1")], schema=old)))
     table.write_fragment(store, "k2", [row("k2", width=0.5)])
     path = table.export(store, ["k1", "k2"], name="t", roles={"width": "treatment"})
     frame = pd.read_parquet(path)

@@ -117,7 +117,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     started = time.monotonic()
     before = table.listing(sweep.store)
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
-    _publish_plan(sweep)
+    publish_plan(sweep)
     cells = missing_cells(sweep, before.done | given_up)
     if cells:
         with cluster(sweep.config.resources) as resources:
@@ -151,7 +151,7 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
     return frozenset(record["curve_key"] for record in records if not record["transient"])
 
 
-def _publish_plan(sweep: Sweep) -> None:
+def publish_plan(sweep: Sweep) -> None:
     """Leave in the store what is planned, for whoever asks how far it is without the config and the data."""
     blocks: dict[int, list[str]] = {}
     for cell in sweep.grid.cells:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bench import __main__ as command
-from bench import attribution, coverage, embed, gpu, growth, machine, operators, probes, report, solvers
+from bench import attribution, coverage, embed, gpu, growth, machine, operators, probes, report, solvers, storage
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -186,3 +186,16 @@ def test_coverage_counts_tables_whose_interval_holds_the_truth(monkeypatch):
     result = coverage.run(quick=True)
     assert result["coverage"] == pytest.approx({"a": 2 / 3, "b": 1 / 3, "c": 2 / 3, "d": 2 / 3})
     assert "| a | 0.3 | 67% |" in coverage.markdown(result)
+
+
+def test_storage_measures_a_real_rerun_and_listings():
+    result = {"rerun": storage.rerun(3), "listing": [storage.listing(20)], "scheduling": storage.scheduling(5)}
+    assert result["rerun"]["probes"] == 3 * 4 * 18
+    assert 0 < result["rerun"]["again"] < 60
+    assert result["listing"][0]["curves"] == 20
+    assert result["scheduling"]["bare"] > 0
+    text = storage.markdown(
+        result | {"scaling": {"backbones": 2, "one": 4.0, "two": 2.0, "side": 1.5, "efficiency": 0.75}}
+    )
+    assert "less than" in text
+    assert "216 probes" in text

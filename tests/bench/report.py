@@ -19,6 +19,7 @@ TITLES = {
     "growth": "How time and memory grow",
     "attribution": "Attribution",
     "coverage": "How often intervals hold the truth",
+    "storage": "Store, scheduling, workers",
 }
 
 

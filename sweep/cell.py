@@ -57,6 +57,9 @@ def run_cell(task: CellTask) -> CellResult:
     failed: list[str] = []
     with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
         for weights, curves in _by_weights(task, missing, _workshop(task, store, device, progress)):
+            if task.train_only:
+                failed += [task.keys.curve(curve) for curve in curves if weights is None]
+                continue
             for curve in curves:
                 progress.say("probing", len(done) + len(failed), len(missing), detail=curve.dataset)
                 succeeded = weights is not None and run_curve(task, curve, weights, store, device)
@@ -218,24 +221,30 @@ class Fitted:
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
     """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches."""
     seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
+    train, test = _resident([embedded.train, embedded.test], device)
     data = ProbeData(
-        train=[emb_ND.to(device) for emb_ND in embedded.train],
+        train=train,
         train_labels_N=torch.from_numpy(images.train_labels_N).to(device),
         heldout_N=torch.from_numpy(images.heldout_N).to(device),
-        test=[emb_ND.to(device) for emb_ND in embedded.test],
+        test=test,
         test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
         classes=images.classes,
         layer_names=[layer.name for layer in embedded.layers],
     )
     with measured(device) as cost:
         results = fit_probes(data, curve.probe, seed=seed)
-        described = statistics(
-            data.train, data.train_labels_N, classes=data.classes, threshold=task.keys.rank_threshold
-        )
-        registered = registered_statistics(
-            task.keys.statistics, data.train, data.train_labels_N, classes=data.classes, seed=seed
-        )
+        labels_N = data.train_labels_N.to(train[0].device)
+        described = statistics(train, labels_N, classes=data.classes, threshold=task.keys.rank_threshold)
+        registered = registered_statistics(task.keys.statistics, train, labels_N, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)
+
+
+def _resident(splits: list[list[torch.Tensor]], device: torch.device) -> list[list[torch.Tensor]]:
+    """Embeddings on the device, or where they are if its memory does not hold them all."""
+    try:
+        return [[emb_ND.to(device) for emb_ND in embeddings] for embeddings in splits]
+    except torch.OutOfMemoryError:
+        return splits
 
 
 def make_rows(

@@ -178,7 +178,8 @@ def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozense
         run_cells(
             cells,
             resources,
-            task_of=lambda cell: replace(common, cell=cell),
+            task_of=lambda cell, train_only: replace(common, cell=cell, train_only=train_only),
+            key_of=sweep.keys.curve,
             lost=lambda attempt: _record_lost(sweep, attempt),
             show=lambda _running: meter.show(waiting_for="nodes" if resources.wait_for_nodes else ""),
         )

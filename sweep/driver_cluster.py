@@ -70,9 +70,31 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
                 f"{most:g}); the tasks would wait for ever. If such nodes are still to come (an autoscaler, a "
                 "queue), say resources.wait_for_nodes: true"
             )
-    slots = sum(
-        int(min(node.get("CPU", 0) // resources.cpus, node.get("GPU", 0) / gpus if gpus else float("inf")))
-        for node in alive
-    )
-    in_flight = 2 * max(1, slots) if resources.max_in_flight == "auto" else resources.max_in_flight
+    places = _places(alive, resources.cpus, gpus)
+    if not places:
+        raise UserError(
+            f"resources.cpus = {resources.cpus:g}, resources.gpus = {gpus:g}: no node of this cluster has both at "
+            "once; the tasks would wait for ever"
+        )
+    in_flight = 2 * places if resources.max_in_flight == "auto" else resources.max_in_flight
     return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+
+
+def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many tasks of that size the nodes can run at once."""
+    return sum(
+        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes
+    )
+
+
+def places(resources: Resources) -> int:
+    """How many tasks the connected cluster can run at once, as it is now; at least 1.
+
+    Parameters
+    ----------
+    resources : with ``auto`` resolved.
+    """
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(1, min(_places(alive, resources.cpus, float(resources.gpus)), int(resources.max_in_flight)))

@@ -7,16 +7,18 @@ import itertools
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from sweep.config import Resources
+from sweep.driver_cluster import places
 from sweep.errors import InterruptedSweepError
-from sweep.grid import Cell
+from sweep.grid import Cell, Curve
 from sweep.task import CellResult, CellTask
 
 POLL_SECONDS = 1.0
+Stage = Literal["whole", "train", "curves"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0  # s, before a lost cell is tried again; doubled each time
 
 
@@ -88,22 +90,73 @@ def _remote(resources: Resources) -> Any:
     )(_run_task)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A task to start: a whole cell, the training of one, or some of its curves."""
+
+    cell: Cell
+    stage: Stage = "whole"
+    attempt: int = 1
+
+    def split(self, places: int, others: int) -> list[_Job]:
+        """The jobs to start instead: this one, or its parts where fewer backbones are left than the cluster has places.
+
+        Then a backbone is trained by one task, and its curves are embedded and probed by several.
+        """
+        if self.stage != "whole" or others >= places or places == 1 or len(self.cell.curves) == 1:
+            return [self]
+        return [replace(self, stage="train")] if self.cell.backbone.recipe else self.curves(self.cell.curves, places)
+
+    def curves(self, left: Sequence[Curve], places: int) -> list[_Job]:
+        """Some of the curves in as many jobs as there are places."""
+        chunks = [tuple(left[start::places]) for start in range(min(places, len(left)))]
+        return [_Job(replace(self.cell, curves=chunk), "curves") for chunk in chunks]
+
+
+class _Queue:
+    """Jobs in the order they may start: not before a moment, then as they came."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._ticket = itertools.count()
+        self._heap: list[tuple[float, int, _Job]] = []
+        self.put(*map(_Job, cells))
+
+    def put(self, *jobs: _Job, wait: float = 0.0) -> None:
+        """Add jobs that may start after so many seconds; without a wait, before those that came earlier and wait."""
+        moment = time.monotonic() + wait if wait else 0.0
+        for job in jobs:
+            heapq.heappush(self._heap, (moment, next(self._ticket), job))
+
+    def take(self) -> _Job | None:
+        """The next job that may start now."""
+        if self._heap and self._heap[0][0] <= time.monotonic():
+            return heapq.heappop(self._heap)[2]
+        return None
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
 def run_cells(
     cells: Sequence[Cell],
     resources: Resources,
     *,
-    task_of: Callable[[Cell], CellTask],
+    task_of: Callable[[Cell, bool], CellTask],
+    key_of: Callable[[Curve], str],
     lost: Callable[[Lost], None],
     show: Callable[[int], None],
 ) -> None:
-    """Keep a bounded number of cells in flight until all have ended.
+    """Keep a bounded number of tasks in flight until all cells have ended.
+
+    A task is a cell; the last ones, when there are fewer than the cluster has places, are split into their curves.
 
     Parameters
     ----------
     resources : with ``auto`` resolved.
-    task_of : what a worker needs to run a cell.
+    task_of : what a worker needs to run a cell, or only to train it.
+    key_of : key of a curve.
     lost : told of every attempt without a result.
-    show : told once in a while how many cells are in flight.
+    show : told once in a while how many tasks are in flight.
 
     Raises
     ------
@@ -112,26 +165,28 @@ def run_cells(
     """
     import ray
 
-    remote, signals, ticket = _remote(resources), Signals(), itertools.count()
-    queue = [(0.0, next(ticket), 1, cell) for cell in cells]  # not before, order, attempt
-    heapq.heapify(queue)
-    running: dict[Any, tuple[Cell, int, float]] = {}
+    remote, signals, queue = _remote(resources), Signals(), _Queue(cells)
+    running: dict[Any, tuple[_Job, float]] = {}
     while queue or running:
         signals.check()
-        while queue and len(running) < int(resources.max_in_flight) and queue[0][0] <= time.monotonic():
-            _, _, attempt, cell = heapq.heappop(queue)
-            running[remote.remote(task_of(cell))] = (cell, attempt, time.monotonic())
+        while len(running) < int(resources.max_in_flight) and (job := queue.take()):
+            job, *rest = job.split(places(resources), len(queue) + len(running))
+            running[remote.remote(task_of(job.cell, job.stage == "train"))] = (job, time.monotonic())
+            queue.put(*rest)
         if not running:
             time.sleep(POLL_SECONDS / 4)
             continue
         ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
         for reference in ended:
-            cell, attempt, since = running.pop(reference)
+            job, since = running.pop(reference)
             try:
-                ray.get(reference)
+                result = ray.get(reference)
+                if job.stage == "train":
+                    left = [curve for curve in job.cell.curves if key_of(curve) not in result.failed]
+                    queue.put(*job.curves(left, places(resources)))
             except ray.exceptions.RayError as error:
                 cause, transient = cause_of(error)
-                lost(Lost(cell, cause, transient, time.monotonic() - since))
-                if transient and attempt <= resources.retries:
-                    heapq.heappush(queue, (time.monotonic() + pause(attempt), next(ticket), attempt + 1, cell))
+                lost(Lost(job.cell, cause, transient, time.monotonic() - since))
+                if transient and job.attempt <= resources.retries:
+                    queue.put(replace(job, attempt=job.attempt + 1), wait=pause(job.attempt))
         show(len(running))

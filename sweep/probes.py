@@ -69,7 +69,8 @@ def fit_probes(data: ProbeData, recipe: Probe, *, seed: int, dtype: torch.dtype 
 
     Parameters
     ----------
-    data : embeddings and labels, on the device that shall do the work.
+    data : embeddings, and labels on the device that shall do the work; embeddings that are elsewhere are moved there
+        width by width. Fewer layers are fitted at once while memory is short, with the same results.
     recipe : optimiser settings.
     seed : of batch order and initial weights; the order is shared by all layers.
     dtype : of weights and arithmetic.
@@ -83,24 +84,39 @@ def fit_probes(data: ProbeData, recipe: Probe, *, seed: int, dtype: torch.dtype 
         _non_finite(train_ND, test_ND, name)
         for train_ND, test_ND, name in zip(data.train, data.test, data.layer_names, strict=True)
     ]
-    buckets: dict[int, list[int]] = {}
-    for layer, (emb_ND, problem) in enumerate(zip(data.train, problems, strict=True)):
-        if problem is None:
-            buckets.setdefault(emb_ND.shape[1], []).append(layer)
+    finite = [layer for layer, problem in enumerate(problems) if problem is None]
     results = [ProbeResult(problem) for problem in problems]
     if recipe.solver not in SOLVERS:
         from sweep.registered_probes import fit_registered  # it builds on this module
 
-        finite = [layer for layer, problem in enumerate(problems) if problem is None]
         for layer, result in zip(finite, fit_registered(data, recipe, finite, seed=seed), strict=True):
             results[layer] = result
         return results
-    if buckets:
-        selection = _Fit(data, recipe, buckets, ~data.heldout_N, seed=seed, dtype=dtype)
-        full = _Fit(data, recipe, buckets, torch.ones_like(data.heldout_N), seed=seed, dtype=dtype)
-        for layer, result in _run(selection, full, data, recipe, seed):
-            results[layer] = result
+    for layer, result in _fit_layers(data, recipe, finite, seed=seed, dtype=dtype):
+        results[layer] = result
     return results
+
+
+def _fit_layers(
+    data: ProbeData, recipe: Probe, layers: list[int], *, seed: int, dtype: torch.dtype
+) -> list[tuple[int, ProbeResult]]:
+    """Both fits of some layers at once; half of them at a time if the device's memory does not hold all."""
+    if not layers:
+        return []
+    try:
+        stacks = _stacks(data, layers)
+        selection = _Fit(data, recipe, stacks, ~data.heldout_N, seed=seed, dtype=dtype)
+        full = _Fit(data, recipe, stacks, torch.ones_like(data.heldout_N), seed=seed, dtype=dtype)
+        return _run(selection, full, data, recipe, seed)
+    except torch.OutOfMemoryError:
+        if len(layers) == 1:
+            raise
+    half = len(layers) // 2  # here the exception, and with it what filled the memory, is gone
+    return [
+        result
+        for part in (layers[:half], layers[half:])
+        for result in _fit_layers(data, recipe, part, seed=seed, dtype=dtype)
+    ]
 
 
 def _non_finite(train_ND: Tensor, test_ND: Tensor, name: str) -> str | None:
@@ -112,13 +128,33 @@ def _non_finite(train_ND: Tensor, test_ND: Tensor, name: str) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """Embeddings of the layers of one width, on the device of the labels; both fits read the same."""
+
+    layers: list[int]
+    train_LND: Tensor
+    test_LND: Tensor
+
+
+def _stacks(data: ProbeData, layers: list[int]) -> list[_Stack]:
+    by_width: dict[int, list[int]] = {}
+    for layer in layers:
+        by_width.setdefault(data.train[layer].shape[1], []).append(layer)
+    device = data.train_labels_N.device
+
+    def stacked(embeddings: Sequence[Tensor], group: list[int]) -> Tensor:
+        return torch.stack([embeddings[layer].to(device) for layer in group])
+
+    return [_Stack(group, stacked(data.train, group), stacked(data.test, group)) for group in by_width.values()]
+
+
 class _Bucket:
     """Probes of the layers of one width: parameters, and the embeddings they read."""
 
-    def __init__(self, data: ProbeData, layers: list[int], fit_N: Tensor, recipe: Probe, seed: int, dtype: torch.dtype):
-        self.layers = layers
-        self.train_LND = torch.stack([data.train[layer] for layer in layers])
-        self.test_LND = torch.stack([data.test[layer] for layer in layers])
+    def __init__(self, data: ProbeData, stack: _Stack, fit_N: Tensor, recipe: Probe, seed: int, dtype: torch.dtype):
+        self.layers = layers = stack.layers
+        self.train_LND, self.test_LND = stack.train_LND, stack.test_LND
         device, width = self.train_LND.device, self.train_LND.shape[2]
         weight_LDC = torch.empty(len(layers), width, data.classes, dtype=torch.float32)
         for row_DC, layer in zip(weight_LDC, layers, strict=True):
@@ -160,7 +196,7 @@ class _Fit:
         self,
         data: ProbeData,
         recipe: Probe,
-        buckets: dict[int, list[int]],
+        stacks: list[_Stack],
         fit_N: Tensor,
         *,
         seed: int,
@@ -168,7 +204,7 @@ class _Fit:
     ):
         self.images_N = fit_N.nonzero().squeeze(1)
         self.labels_N = data.train_labels_N
-        self.buckets = [_Bucket(data, layers, fit_N, recipe, seed, dtype) for layers in buckets.values()]
+        self.buckets = [_Bucket(data, stack, fit_N, recipe, seed, dtype) for stack in stacks]
         self.smoothing = recipe.label_smoothing
         self.batch_size = recipe.batch_size
         parameters = [p for bucket in self.buckets for p in (bucket.weight_LDC, bucket.bias_L1C)]

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sweep.config import Probe
-from sweep.probes import ProbeData, fit_probes
+from sweep.probes import ProbeData, _stacks, fit_probes
 from sweep.seeds import derive_seed
 
 WIDTHS = (5, 8, 8, 3)
@@ -158,3 +158,27 @@ def test_shuffled_labels_are_near_chance_and_signal_is_learned():
     assert all(abs(result.top1 - 0.25) < 0.1 for result in noise)
     assert all(result.top1 > 0.85 for result in signal)
     assert all(result.top5 == 1.0 for result in signal)
+
+
+def test_short_of_memory_fewer_layers_are_fitted_at_once_with_the_same_results(monkeypatch):
+    data, recipe = make_data(), Probe(epochs=3, batch_size=16)
+    whole = fit_probes(data, recipe, seed=3)
+    fitted = []
+
+    def stacks(data, layers):
+        if len(layers) > 2:
+            raise torch.OutOfMemoryError
+        fitted.append(len(layers))
+        return _stacks(data, layers)
+
+    monkeypatch.setattr("sweep.probes._stacks", stacks)
+    for ours, expected in zip(fit_probes(data, recipe, seed=3), whole, strict=True):
+        assert (ours.top1_E, ours.heldout_top1_E, ours.correct) == (
+            expected.top1_E,
+            expected.heldout_top1_E,
+            expected.correct,
+        )
+        # another number of layers in one product may be summed in another order
+        assert ours.test_loss == pytest.approx(expected.test_loss, rel=1e-6)
+    assert max(fitted) <= 2
+    assert sum(fitted) == len(whole)

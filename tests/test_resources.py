@@ -50,6 +50,11 @@ def test_what_no_node_has_is_refused_unless_nodes_are_still_to_come(wanted):
     assert resolved.cpus == wanted.cpus
 
 
+def test_cpus_and_gpu_must_be_on_one_node():
+    with pytest.raises(UserError, match="has both at once"):
+        resolve(Resources(cpus=8, gpus=1.0), [node(16), node(2, 1)])
+
+
 def test_an_empty_cluster_is_shown_enough_tasks_to_grow_for():
     waiting = Resources(gpus=1.0, wait_for_nodes=True)
     assert resolve(waiting, [HEAD]).max_in_flight >= 100

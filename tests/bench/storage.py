@@ -22,7 +22,7 @@ from sweep.config import Resources
 from sweep.config_file import read_config
 from sweep.driver_cluster import cluster
 from sweep.driver_tasks import run_cells
-from sweep.grid import Cell, Curve
+from sweep.grid import Curve
 
 from . import report
 
@@ -136,7 +136,14 @@ def scheduling(cells: int) -> dict[str, Any]:
             bare = ray.remote(max_retries=0)(lambda: None)
 
             def ours(count: int) -> None:
-                run_cells([Cell(*_parts(cell))] * count, resources, task_of=lambda _: task, lost=_fail, show=_nothing)
+                run_cells(
+                    [cell] * count,
+                    resources,
+                    task_of=lambda _cell, _train_only: task,
+                    key_of=sweep.keys.curve,
+                    lost=_fail,
+                    show=_nothing,
+                )
 
             found = {}
             for name, act in (("ours", ours), ("bare", lambda n: ray.get([bare.remote() for _ in range(n)]))):
@@ -145,10 +152,6 @@ def scheduling(cells: int) -> dict[str, Any]:
                 act(cells)
                 found[name] = (time.perf_counter() - started) / cells
     return {"cells": cells, **found}
-
-
-def _parts(cell: Cell) -> tuple[Any, ...]:
-    return cell.backbone, cell.curves, cell.blocks
 
 
 def _fail(lost: Any) -> None:

@@ -62,18 +62,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def answer(arguments: argparse.Namespace) -> int:
     """Run a sweep, or print what is asked of it; returns the exit code."""
-    if arguments.layers:
-        print(summary.layers(arguments.layers, arguments.resolution))
-        return 0
     asks_store = arguments.status or arguments.watch
     if asks_store and arguments.out and not arguments.config:
         return summary.status(arguments.out, None, watch=arguments.watch)
-    only_asks = asks_store or arguments.plan or arguments.weights
+    only_asks = asks_store or arguments.plan or arguments.weights or arguments.layers
     file = arguments.config or ROOT / "configs" / "demo.yaml"
     config = read_config(file, arguments.set, need_data=not only_asks)
     out = arguments.out or str(ROOT / "results" / config.name)
     if asks_store:
         return summary.status(out, config.name, watch=arguments.watch)
+    if arguments.layers:  # the config's plug-ins may have registered it
+        print(summary.layers(arguments.layers, arguments.resolution))
+        return 0
     if arguments.weights:
         print(summary.weights(config, arguments.weights))
         return 0

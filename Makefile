@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/python analysis/shap_report.py --results results/demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

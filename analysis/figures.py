@@ -58,17 +58,19 @@ def slope_bars(rows: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
 
     Parameters
     ----------
-    rows : label, from, to, slope, and low, high (None where there is no interval), in printed units.
+    rows : label, from, to, slope, sure, and low, high, low_with_datasets, high_with_datasets (None where there is no
+        interval), in printed units.
     """
     ordered = sorted(rows, key=lambda row: abs(row["slope"]))
     made, axes = figure(7.6, 0.9 + 0.46 * max(len(ordered), 2))
     for y, row in enumerate(ordered):
         known = row["low"] is not None
-        sure = known and (row["low"] > 0 or row["high"] < 0)
-        color = UNSURE if known and not sure else UP if row["slope"] > 0 else DOWN
+        color = UNSURE if known and not row["sure"] else UP if row["slope"] > 0 else DOWN
         axes.barh(y, row["slope"], color=color, height=0.62)
+        if row["low_with_datasets"] is not None:
+            axes.plot([row["low_with_datasets"], row["high_with_datasets"]], [y, y], color=INK, linewidth=0.7)
         if known:
-            axes.plot([row["low"], row["high"]], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
+            axes.plot([row["low"], row["high"]], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt")
     axes.set_yticks(
         range(len(ordered)), [f"{row['label']}\n{row['from']} → {row['to']}" for row in ordered], fontsize=8.5
     )

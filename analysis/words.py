@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis import confounding
 from analysis.design import level_text
+from analysis.phrases import certain
 from analysis.vocabulary import TARGETS, label
 
 
@@ -80,8 +81,9 @@ def slope_rows(target: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         chosen.append({**bundle, "label": f"{label(bundle['axis'])} (with {', '.join(others)})"})
     rows = []
     for slope in chosen:
-        bounds = {key: None if slope[key] is None else slope[key] * scale for key in ("low", "high")}
-        rows.append({**slope, "slope": slope["slope"] * scale, **bounds})
+        known = {key: slope.get(key) for key in ("low", "high", "low_with_datasets", "high_with_datasets")}
+        bounds = {key: None if value is None else value * scale for key, value in known.items()}
+        rows.append({**slope, "slope": slope["slope"] * scale, **bounds, "sure": certain(known)})
     return rows
 
 

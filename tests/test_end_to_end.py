@@ -198,9 +198,10 @@ def ray_environment():
 @contextmanager
 def head_node(tmp_path):
     """A local `ray start --head` of our own, on free ports; yields the address for jobs."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     binary = Path(sys.executable).with_name("ray")
-    arguments = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
+    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    arguments = ["--head", *ports, "--num-cpus=2", "--block"]
     with open(tmp_path / "ray.log", "w") as log:
         node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=ray_environment())
         try:

@@ -121,6 +121,7 @@ class _WebDataset:
         )
 
     def samples(self) -> Iterator[tuple[str, bytes]]:
+        """Pairs (class, encoded image), one pass through the shards."""
         key = self.reader.target_key or self.reader.split_info.alt_label
         for sample in self._stream():
             try:

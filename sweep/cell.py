@@ -21,13 +21,14 @@ from torch import nn
 
 from sweep import plugins, table
 from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
+from sweep.config import PENALTIES, Probe
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
 from sweep.errors import UserError
 from sweep.grid import Backbone, Curve, derived, variables
 from sweep.measure import Cost, device_name, measured
 from sweep.models import ProbedLayer, probed_layers
-from sweep.probes import ProbeData, ProbeResult, fit_probes
+from sweep.probes import ProbeData, ProbeResult, budget_bytes, fit_probes, replicate_seeds
 from sweep.progress import Progress
 from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
@@ -221,30 +222,22 @@ class Fitted:
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
     """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches."""
     seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
-    train, test = _resident([embedded.train, embedded.test], device)
     data = ProbeData(
-        train=train,
+        train=embedded.train,
         train_labels_N=torch.from_numpy(images.train_labels_N).to(device),
         heldout_N=torch.from_numpy(images.heldout_N).to(device),
-        test=test,
+        test=embedded.test,
         test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
         classes=images.classes,
         layer_names=[layer.name for layer in embedded.layers],
     )
     with measured(device) as cost:
-        results = fit_probes(data, curve.probe, seed=seed)
-        labels_N = data.train_labels_N.to(train[0].device)
-        described = statistics(train, labels_N, classes=data.classes, threshold=task.keys.rank_threshold)
-        registered = registered_statistics(task.keys.statistics, train, labels_N, classes=data.classes, seed=seed)
+        budget = budget_bytes(device, task.memory)
+        results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
+        about = (embedded.train, data.train_labels_N)
+        described = statistics(*about, classes=data.classes, threshold=task.keys.rank_threshold)
+        registered = registered_statistics(task.keys.statistics, *about, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)
-
-
-def _resident(splits: list[list[torch.Tensor]], device: torch.device) -> list[list[torch.Tensor]]:
-    """Embeddings on the device, or where they are if its memory does not hold them all."""
-    try:
-        return [[emb_ND.to(device) for emb_ND in embeddings] for embeddings in splits]
-    except torch.OutOfMemoryError:
-        return splits
 
 
 def make_rows(
@@ -256,7 +249,7 @@ def make_rows(
     fitted: Fitted,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Rows of the probe table, one per layer; see :mod:`sweep.schema` for every column."""
+    """Rows of the probe table, one per probe: by layer, recipe and seed; see :mod:`sweep.schema` for every column."""
     shared = {
         "curve_key": task.keys.curve(curve),
         "embedding_key": task.keys.embedding(curve),
@@ -264,26 +257,33 @@ def make_rows(
         **variables(curve.backbone),
         **derived(curve.backbone, weights.facts.trained_on),
         **_dataset_columns(curve, images),
-        **{f"probe_{key}": value for key, value in curve.probe.model_dump().items()},
-        "probe_seed": fitted.seed,
         **_backbone_and_cost(weights, embedded, fitted),
         **task.provenance,
         "device": device_name(device),
         "host": socket.gethostname(),
         "finished_at": datetime.now(UTC),
     }
-    return [
-        shared
-        | {
-            **_layer_columns(number, embedded.layers),
-            **(asdict(described) if described else {}),
-            **registered,
-            **_accuracies(result),
-        }
-        for number, (result, described, registered) in enumerate(
-            zip(fitted.results, fitted.statistics, fitted.registered, strict=True), start=1
+    seeds = replicate_seeds(fitted.seed, curve.probe_seeds)
+    rows = []
+    for result in fitted.results:
+        described = fitted.statistics[result.layer]
+        rows.append(
+            shared
+            | _layer_columns(result.layer + 1, embedded.layers)
+            | (asdict(described) if described else {})
+            | fitted.registered[result.layer]
+            | _probe_columns(curve.probes[result.recipe])
+            | {"probe_seed": seeds[result.seed_index], "probe_seed_index": result.seed_index, "chosen": result.chosen}
+            | _accuracies(result)
         )
-    ]
+    return rows
+
+
+def _probe_columns(probe: Probe) -> dict[str, Any]:
+    """Recipe of one probe; what its solver does not know is null."""
+    columns = {f"probe_{key}": value for key, value in probe.model_dump().items()}
+    unknown = ("probe_lr", "probe_epochs", "probe_batch_size") if probe.solver in PENALTIES else ()
+    return columns | dict.fromkeys(unknown)
 
 
 def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:

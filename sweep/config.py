@@ -19,7 +19,12 @@ Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
 Native = Literal["native"]
-SOLVERS: tuple[str, ...] = ("adamw",)  # of probes
+SOLVERS: tuple[str, ...] = ("adamw", "lbfgs", "ridge")  # of probes
+# Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
+PENALTIES: Mapping[str, tuple[float, ...]] = {
+    "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
+}
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 
@@ -53,7 +58,7 @@ class Recipe(Model):
 
 
 class Probe(Model):
-    """How a linear probe is fitted ([H24] A.4, protocol §6)."""
+    """How one linear probe is fitted ([H24] A.4, protocol §6)."""
 
     solver: str = "adamw"  # one of SOLVERS, or a registered probe
     epochs: PositiveInt = 30
@@ -64,9 +69,17 @@ class Probe(Model):
     standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
 
 
-class ProbeSection(Probe):
-    """The ``probe`` part of a config: how a probe is fitted, and at which epochs of ID training besides the end."""
+class ProbeSection(Model):
+    """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
+    solver: str = "adamw"
+    epochs: PositiveInt = 30
+    lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
+    weight_decay: Some[NonNegative] | None = None  # likewise; the penalty of lbfgs and ridge. Default 0, or PENALTIES
+    batch_size: PositiveInt = 128
+    label_smoothing: Smoothing = 0.1
+    standardize: Literal["none", "feature"] = "none"
+    seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 
@@ -159,6 +172,7 @@ class Resources(Model):
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
     loader_workers: NonNegativeInt = 0  # processes that augment training images
+    memory: Fraction = 0.7  # of what is free on the device: what probes in flight may take
 
 
 class Range(Model):

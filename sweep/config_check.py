@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sweep import catalogue, plugins
 from sweep.config import (
     GRID_VARIABLES,
+    PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
     SOLVERS,
@@ -50,7 +51,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
                 *_counts(config, block, number),
             ]
             problems += _recipes(config, block, number)
-        problems += _epochs(config)
+        problems += [*_epochs(config), *_probe_sweeps(config)]
     if not problems and need_data:
         problems += [*check_data_files(config), *_weights_files(config)]
     return problems
@@ -111,6 +112,21 @@ def _solvers(config: Config) -> Iterator[Problem]:
             yield Problem(path, solver, "no such probe solver", valid)
 
 
+def _probe_sweeps(config: Config) -> Iterator[Problem]:
+    """Lists of the probe section that its solver has no use for."""
+    from sweep.grid import block_values, probes_of
+
+    for values in (values for block in config.grid for values in block_values(block)):
+        probes, seeds = probes_of(config, values)
+        solver, rates = probes[0].solver, tuple(dict.fromkeys(probe.lr for probe in probes))
+        if solver in PENALTIES and len(rates) > 1:
+            yield Problem(("probe", "lr"), list(rates), f"solver {solver} has no learning rate: list weight_decay")
+            return
+        if solver in PENALTIES and seeds > 1:
+            yield Problem(("probe", "seeds"), seeds, f"solver {solver} draws nothing at random", ("1",))
+            return
+
+
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
     for key in keys:
         if key not in valid:
@@ -143,7 +159,9 @@ def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any
         model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:
         for detail in error.errors():
-            yield Problem((*path, *detail["loc"]), detail["input"], detail["msg"])
+            key, *place = detail["loc"]
+            place = place if isinstance(values[key], list | tuple) else []  # a single value stands for a list of one
+            yield Problem((*path, key, *place), detail["input"], detail["msg"])
 
 
 def _resources(config: Config) -> Iterator[Problem]:

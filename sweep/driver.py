@@ -199,6 +199,7 @@ def task_of(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
         threads=config.resources.threads,
         loader_workers=config.resources.loader_workers,
         gpu=gpu,
+        memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
         weights=named_weights(config),
         provenance=provenance(),

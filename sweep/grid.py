@@ -17,7 +17,7 @@ from sweep import catalogue
 from sweep.config import (
     DESIGN_KEYS,
     EPOCH,
-    PROBE_KEYS,
+    PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
     Block,
@@ -78,16 +78,30 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Curve:
-    """One backbone probed on one dataset, all its layers."""
+    """One backbone probed on one dataset: all its layers, each with every recipe and as many seeds as asked.
+
+    The recipes differ in learning rate and weight decay only.
+    """
 
     backbone: Backbone
     dataset: str
-    probe: Probe
+    probes: tuple[Probe, ...]
+    probe_seeds: int = 1
 
     @property
     def is_id(self) -> bool:
         """Whether the probe dataset is the one the backbone was trained on."""
         return self.dataset == self.backbone.id_dataset
+
+    @property
+    def probe(self) -> Probe:
+        """The first recipe, for what all share."""
+        return self.probes[0]
+
+    @property
+    def probes_per_layer(self) -> int:
+        """Rows of the table for each layer."""
+        return len(self.probes) * self.probe_seeds
 
 
 @dataclass(frozen=True)
@@ -133,11 +147,11 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             curves, blocks = found.setdefault(backbone, ({}, []))
             merged += bool(blocks)
             blocks.append(number)
-            probe = _probe(config, values)
+            probes, probe_seeds = probes_of(config, values)
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
-                    curves[Curve(stage, dataset, probe)] = None
+                    curves[Curve(stage, dataset, probes, probe_seeds)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
 
@@ -199,12 +213,20 @@ def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
     return Recipe.model_validate(settings)
 
 
-def _probe(config: Config, values: Mapping[str, Any]) -> Probe:
+def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
+    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
     settings: dict[str, Any] = config.probe.model_dump()
     for rule in config.rules:
         if _matches(rule.when, values):
             settings.update(rule.probe)
-    return Probe.model_validate({key: value for key, value in settings.items() if key in PROBE_KEYS})
+    section = ProbeSection.model_validate(settings)
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"})
+    penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
+    probes = (
+        Probe(**shared, lr=lr, weight_decay=weight_decay)
+        for lr, weight_decay in itertools.product(section.lr, penalties)
+    )
+    return tuple(dict.fromkeys(probes)), section.seeds
 
 
 def asked_epochs(config: Config, values: Mapping[str, Any]) -> tuple[tuple[str | int, ...], tuple[int, ...]]:
@@ -303,13 +325,20 @@ class Keyring:
         return content_key(
             "curve",
             embedding=self.embedding(curve),
-            probe=curve.probe.model_dump(),
+            probe=_probe_identity(curve),
             seed=curve.backbone.seed,
             split_seed=self.split_seed,
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
+
+
+def _probe_identity(curve: Curve) -> Any:
+    """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
+    if curve.probes_per_layer == 1:
+        return curve.probe.model_dump()
+    return {"recipes": [probe.model_dump() for probe in curve.probes], "seeds": curve.probe_seeds}
 
 
 def uses_holdout(recipe: Recipe) -> bool:

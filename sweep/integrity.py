@@ -43,9 +43,12 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
         return f"no column {', '.join(lacking)}"
     if set(table["curve_key"].to_pylist()) != {curve_key}:
         return f"rows of {(table.num_rows and 'another curve') or 'no curve'}"
-    if table["layer"].to_pylist() != list(range(1, table.num_rows + 1)):
-        return f"layers {table['layer'].to_pylist()} instead of 1 to {table.num_rows}"
-    if table["is_penultimate"].to_pylist() != [False] * (table.num_rows - 1) + [True]:
+    found = table["layer"].to_pylist()
+    each = found.count(found[0])  # probes of a layer
+    last = len(found) // each
+    if found != [layer for layer in range(1, last + 1) for _ in range(each)]:
+        return f"layers {found} instead of 1 to {last}" + (f", {each} of each" if each > 1 else "")
+    if table["is_penultimate"].to_pylist() != [layer == last for layer in found]:
         return "the last row is not the penultimate layer: rows are missing"
     return None
 

@@ -10,13 +10,14 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep import catalogue
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, PENALTIES, RECIPE_KEYS, Config, Role
 from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
 from sweep.inventory import sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
+_LBFGS_PASSES = 25  # over the images until it has converged; typical
 _DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
 
@@ -82,9 +83,18 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
     backbone, (classes, train, test) = curve.backbone, curve_sizes(config, curve)
     widths = layer_widths(backbone)
     forward = catalogue.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
-    per_epoch = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))  # two fits; forward and weight gradient
-    storage = len(widths) * (_ROW_BYTES + test / 8)
-    return CurveCost(len(widths), forward * (train + test) + curve.probe.epochs * per_epoch, storage)
+    probes = len(widths) * curve.probes_per_layer
+    flops = forward * (train + test) + curve.probes_per_layer * probe_flops(curve, widths, Sizes(classes, train, test))
+    return CurveCost(probes, flops, probes * (_ROW_BYTES + test / 8))
+
+
+def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
+    """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
+    classes, train, test = sizes
+    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES}.get(curve.probe.solver, 1)
+    per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
+    covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in PENALTIES else 0.0
+    return passes * per_pass + covariances / curve.probes_per_layer
 
 
 def training_flops(config: Config, backbone: Backbone) -> float:
@@ -97,7 +107,7 @@ def training_flops(config: Config, backbone: Backbone) -> float:
 
 def id_images(config: Config, backbone: Backbone) -> int:
     """Images a backbone is trained on."""
-    train = curve_sizes(config, Curve(backbone, backbone.id_dataset, config.probe)).train
+    train = curve_sizes(config, Curve(backbone, backbone.id_dataset, ())).train
     held = backbone.recipe is not None and backbone.recipe.train_on == "fit"
     return round(train * (1 - config.holdout)) if held else train
 
@@ -256,7 +266,7 @@ def _along_lines(grid: Grid) -> list[str]:
         return []
     stages = {curve.backbone for curve in curves}
     runs = {stage.after(None) for stage in stages}
-    probes = sum(len(layer_widths(curve.backbone)) for curve in curves)
+    probes = sum(len(layer_widths(curve.backbone)) * curve.probes_per_layer for curve in curves)
     return [
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"

@@ -44,7 +44,7 @@ def registered_statistics(
         if not torch.isfinite(emb_ND).all():
             rows.append(dict.fromkeys(names))
             continue
-        x_ND = emb_ND.float()
+        x_ND = emb_ND.to(labels_N.device).float()
         rows.append({name: _value(name, layer, x_ND, labels_N, classes, seed) for name in names})
     return rows
 

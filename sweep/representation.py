@@ -50,8 +50,8 @@ def statistics(
 
     Parameters
     ----------
-    train : one (N, D) tensor per layer, any float type.
-    labels_N : int64 class ids in [0, classes).
+    train : one (N, D) tensor per layer, any float type, on any device.
+    labels_N : int64 class ids in [0, classes), on the device that does the work.
     threshold : of the numerical rank, see :func:`numerical_rank`.
 
     Returns
@@ -59,14 +59,12 @@ def statistics(
     one entry per layer: None if its embeddings are not all finite. CKA is None if the other layer is not finite
     or either is constant (debiased also below four images), NC1 if the class means are equal.
     """
-    finite = [bool(torch.isfinite(emb_ND).all()) for emb_ND in train]
-    means = [_mean(emb_ND) if ok else None for emb_ND, ok in zip(train, finite, strict=True)]
-    references = [(0, means[0]), (len(train) - 1, means[-1])]
-    first, last = [_Centred(train[at], mean_D) if mean_D is not None else None for at, mean_D in references]
-    moments = [
-        _accumulate(_Centred(emb_ND, mean_D), [first, last], labels_N, classes) if mean_D is not None else None
-        for emb_ND, mean_D in zip(train, means, strict=True)
-    ]
+    last = len(train) - 1
+    ends = {at: _centred(train[at], labels_N.device) for at in (0, last)}
+    moments = []
+    for at, emb_ND in enumerate(train):
+        own = ends[at] if at in ends else _centred(emb_ND, labels_N.device)
+        moments.append(None if own is None else _accumulate(own, [ends[0], ends[last]], labels_N, classes))
     return [_summary(own, moments[0], moments[-1], threshold) if own is not None else None for own in moments]
 
 
@@ -79,6 +77,13 @@ class _Centred:
 
     def chunk(self, start: int) -> Tensor:
         return self.emb_ND[start : start + _CHUNK].float() - self.mean_D.float()
+
+
+def _centred(emb_ND: Tensor, device: torch.device) -> _Centred | None:
+    """An embedding on the device, around its mean; None if it is not finite."""
+    emb_ND = emb_ND.to(device)
+    low, high = torch.aminmax(emb_ND)  # both are NaN if any number is
+    return _Centred(emb_ND, _mean(emb_ND)) if torch.isfinite(low) and torch.isfinite(high) else None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class CellTask:
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
     weights : what the config says of its own weights, by name, with whole paths.
+    memory : share of the device's free memory that probes in flight may take.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
@@ -39,6 +40,7 @@ class CellTask:
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False
+    memory: float = 0.7
     keep_embeddings: bool = False
     train_only: bool = False
     weights: Mapping[str, WeightsEntry] = field(default_factory=dict)

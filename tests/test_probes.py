@@ -1,13 +1,20 @@
 """The probe engine against the obvious loop: one nn.Linear, one torch.optim.AdamW, one probe at a time."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from sweep.config import Probe
-from sweep.probes import ProbeData, _stacks, fit_probes
+from sweep.errors import UserError
+from sweep.probes import ProbeData, fit_probes, memory, replicate_seeds
+from sweep.probes.adamw import fit_adamw
+from sweep.probes.scores import Tally
 from sweep.seeds import derive_seed
 
 WIDTHS = (5, 8, 8, 3)
@@ -165,20 +172,151 @@ def test_short_of_memory_fewer_layers_are_fitted_at_once_with_the_same_results(m
     whole = fit_probes(data, recipe, seed=3)
     fitted = []
 
-    def stacks(data, layers):
+    def fit(data, plan, layers):
         if len(layers) > 2:
             raise torch.OutOfMemoryError
         fitted.append(len(layers))
-        return _stacks(data, layers)
+        return fit_adamw(data, plan, layers)
 
-    monkeypatch.setattr("sweep.probes._stacks", stacks)
-    for ours, expected in zip(fit_probes(data, recipe, seed=3), whole, strict=True):
-        assert (ours.top1_E, ours.heldout_top1_E, ours.correct) == (
-            expected.top1_E,
-            expected.heldout_top1_E,
-            expected.correct,
-        )
-        # another number of layers in one product may be summed in another order
-        assert ours.test_loss == pytest.approx(expected.test_loss, rel=1e-6)
+    monkeypatch.setattr("sweep.probes.fit.fit_adamw", fit)
+    assert fit_probes(data, recipe, seed=3) == whole
     assert max(fitted) <= 2
     assert sum(fitted) == len(whole)
+
+
+def test_a_layer_too_large_alone_is_streamed_with_the_same_results(monkeypatch):
+    data, recipe = make_data(), Probe(epochs=3, batch_size=16, standardize="feature")
+    whole = fit_probes(data, recipe, seed=3)
+
+    def fit(data, plan, layers):
+        if plan.resident:
+            raise torch.OutOfMemoryError
+        return fit_adamw(data, plan, layers)
+
+    monkeypatch.setattr("sweep.probes.fit.fit_adamw", fit)
+    for chunk_bytes in (1, 4096):  # one batch at a time; some
+        monkeypatch.setattr("sweep.probes.adamw._STREAM_BYTES", chunk_bytes)
+        assert fit_probes(data, recipe, seed=3) == whole
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cache_bytes", [1, 5_000, 1 << 30])
+def test_equal_to_the_bit_however_layers_are_grouped_and_whatever_the_threads(cache_bytes, threads, monkeypatch):
+    data = make_data(widths=(5, 24, 24, 24, 3), classes=7, n=90)
+    recipes = [Probe(epochs=3, batch_size=16, lr=lr) for lr in (1e-3, 1e-1)]
+    expected = fit_probes(data, recipes, seed=3, seeds=2)
+    before = torch.get_num_threads()
+    monkeypatch.setattr("sweep.probes.memory.CACHE_BYTES", cache_bytes)
+    torch.set_num_threads(threads)
+    try:
+        assert fit_probes(data, recipes, seed=3, seeds=2) == expected
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_waves_hold_what_the_budget_allows():
+    assert list(memory.waves([0, 1, 2, 3], [4, 4, 4, 9], None)) == [[0, 1, 2, 3]]
+    assert list(memory.waves([0, 1, 2, 3], [4, 4, 4, 9], 8)) == [[0, 1], [2], [3]]
+    assert list(memory.waves([], [], 8)) == []
+    data = make_data()
+    assert memory.fit_bytes(data, 1, probes=3) == 8 * 8 * 80 + 2 * 3 * 16 * 8 * 4
+    assert 0 < memory.budget_bytes(torch.device("cpu"), 0.5) < memory.budget_bytes(torch.device("cpu"), 1.0)
+
+
+@given(
+    layers=st.integers(1, 40),
+    width=st.sampled_from([3, 192, 2048]),
+    classes=st.integers(2, 300),
+    probes=st.integers(1, 9),
+)
+def test_groups_partition_the_layers_evenly(layers, width, classes, probes):
+    recipes = [Probe(lr=10.0**-k) for k in range(probes)]
+    groups = list(memory.cached_groups(range(layers), recipes, width=width, classes=classes))
+    assert [layer for group in groups for layer in group] == list(range(layers))
+    sizes = [len(group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_fitting_needs_no_loader_and_no_python_per_image(monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("a DataLoader over embeddings")
+
+    monkeypatch.setattr("torch.utils.data.DataLoader.__init__", forbidden)
+
+    def python_calls(n):
+        calls = 0
+
+        def count(_frame, event, _argument):
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            # the same number of batches, twice as many images
+            fit_probes(make_data(n=n, n_test=n, widths=(8, 8)), Probe(epochs=2, batch_size=n // 4), seed=1)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    torch.set_num_threads(1)
+    python_calls(100)
+    assert python_calls(800) == python_calls(400)
+
+
+def test_several_rates_and_seeds_are_rows_and_equal_those_fitted_alone():
+    data = make_data(signal=0.5)
+    recipes = [Probe(epochs=4, batch_size=16, lr=lr, weight_decay=decay) for lr in (1e-3, 3e-2) for decay in (0, 0.1)]
+    together = fit_probes(data, recipes, seed=5, seeds=2)
+    assert [(r.layer, r.recipe, r.seed_index) for r in together] == [
+        (layer, recipe, replicate) for layer in range(4) for recipe in range(4) for replicate in range(2)
+    ]
+    for number, recipe in enumerate(recipes):
+        for replicate, seed in enumerate(replicate_seeds(5, 2)):
+            alone = fit_probes(data, recipe, seed=seed)
+            ours = [r for r in together if r.recipe == number and r.seed_index == replicate]
+            for one, other in zip(ours, alone, strict=True):
+                assert (one.top1_E, one.test_loss, one.correct) == (other.top1_E, other.test_loss, other.correct)
+
+
+def test_the_chosen_recipe_is_the_best_on_held_out_data_alone():
+    data = make_data(signal=0.4, n=200)
+    recipes = [Probe(epochs=3, batch_size=16, lr=lr) for lr in (1e-5, 1e-2, 10.0)]
+    results = fit_probes(data, recipes, seed=5, seeds=2)
+    for layer in range(4):
+        own = [r for r in results if r.layer == layer]
+        (chosen,) = [r for r in own if r.chosen]
+        means = [np.mean([r.heldout_top1 for r in own if r.recipe == number]) for number in range(3)]
+        assert means[chosen.recipe] == max(means)
+        assert chosen.seed_index == 0
+    blind = ProbeData(**(vars(data) | {"test": [torch.zeros_like(x) for x in data.test]}))
+    assert [r.chosen for r in fit_probes(blind, recipes, seed=5, seeds=2)] == [r.chosen for r in results]
+
+
+def test_a_recipe_that_diverges_is_not_chosen_and_spares_the_others():
+    data = make_data()
+    data.test[2] *= 1e307
+    fine, wild = Probe(epochs=2, batch_size=16), Probe(epochs=2, batch_size=16, lr=1e3)
+    results = fit_probes(data, [wild, fine], seed=1, dtype=torch.float64)
+    alone = fit_probes(data, fine, seed=1, dtype=torch.float64)
+    assert "diverged" in results[4].problem
+    assert [r.test_loss for r in results if r.recipe == 1] == [r.test_loss for r in alone]
+
+
+def test_recipes_of_a_curve_differ_in_rate_and_decay_only():
+    with pytest.raises(UserError, match="lr and weight_decay only"):
+        fit_probes(make_data(), [Probe(epochs=2), Probe(epochs=3)], seed=1)
+
+
+def test_equal_logits_count_as_argmax_counts_them():
+    labels_N = torch.arange(12) % 6
+    tally = Tally(2, 6, labels_N)
+    logits_LCN = torch.zeros(2, 6, 12)
+    logits_LCN[1] = torch.randint(0, 3, (6, 12), generator=torch.Generator().manual_seed(1)).float()
+    for part in (slice(0, 5), slice(5, 12)):
+        tally.add(part, logits_LCN[:, :, part])
+    scores = tally.scores()
+    assert torch.equal(scores.correct_LN, logits_LCN.argmax(1) == labels_N)
+    assert scores.top5_L[0] == pytest.approx(5 / 6)  # a dead layer is not right in five of its classes for nothing
+    expected = F.cross_entropy(logits_LCN[1].T, labels_N).item()
+    assert scores.loss_L[1].item() == pytest.approx(expected, rel=1e-6)

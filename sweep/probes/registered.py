@@ -16,7 +16,7 @@ from sweep import plugins
 from sweep.config import SOLVERS, Probe
 from sweep.errors import UserError
 from sweep.plugins import Plugin
-from sweep.probes import ProbeData, ProbeResult
+from sweep.probes.data import ProbeData, ProbeResult
 from sweep.seeds import derive_seed
 
 Scorer = Callable[[Tensor], Tensor]  # (M, D) → (M, C)
@@ -51,7 +51,8 @@ def fit_registered(data: ProbeData, recipe: Probe, layers: Sequence[int], *, see
 def _fit(
     plugin: Plugin, data: ProbeData, recipe: Probe, layers: Sequence[int], fit_N: Tensor, seed: int
 ) -> list[Scorer]:
-    labels_N, train = data.train_labels_N[fit_N], [data.train[layer][fit_N].float() for layer in layers]
+    labels_N = data.train_labels_N[fit_N]
+    train = [data.train[layer].to(labels_N.device)[fit_N].float() for layer in layers]
     scales = [_standardisation(emb_ND, recipe) for emb_ND in train]
     with torch.random.fork_rng(devices=[labels_N.device] if labels_N.is_cuda else []):
         torch.manual_seed(derive_seed("registered probe", seed))
@@ -86,7 +87,7 @@ class _Outcome:
 
 
 def _outcome(plugin: Plugin, scorer: Scorer, emb_MD: Tensor, labels_M: Tensor, classes: int) -> _Outcome:
-    scores_MC = scorer(emb_MD)
+    scores_MC = scorer(emb_MD.to(labels_M.device))
     if not isinstance(scores_MC, Tensor) or scores_MC.shape != (len(emb_MD), classes):
         given = tuple(scores_MC.shape) if isinstance(scores_MC, Tensor) else type(scores_MC).__name__
         raise UserError(f"{plugin.label} of {plugin.module} gives scores {given}, not ({len(emb_MD)}, {classes})")
@@ -100,7 +101,7 @@ def _outcome(plugin: Plugin, scorer: Scorer, emb_MD: Tensor, labels_M: Tensor, c
 
 def _result(plugin: Plugin, data: ProbeData, layer: int, chooser: Scorer, probe: Scorer) -> ProbeResult:
     held_N, labels_N = data.heldout_N, data.train_labels_N
-    heldout = _outcome(plugin, chooser, data.train[layer][held_N], labels_N[held_N], data.classes)
+    heldout = _outcome(plugin, chooser, data.train[layer].to(held_N.device)[held_N], labels_N[held_N], data.classes)
     train = _outcome(plugin, probe, data.train[layer], labels_N, data.classes)
     test = _outcome(plugin, probe, data.test[layer], data.test_labels_N, data.classes)
     if not np.isfinite([heldout.loss, train.loss, test.loss]).all():

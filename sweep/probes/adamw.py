@@ -1,0 +1,260 @@
+"""Probes by AdamW, the protocol's solver ([H24] A.4): every layer, as selection fit and as full fit, many at once.
+
+A probe is multinomial logistic regression on an embedding. Probes of layers of equal width share one batched matmul
+per step; the gradient of softmax cross-entropy with label smoothing has a closed form, so there is no autograd; one
+fused AdamW step updates all probes of a learning rate. There is no DataLoader: a batch is an index into embeddings.
+
+On CPU few probes are trained at a time, each group on one thread, so that weights and moments stay in the core's
+cache from step to step; results do not depend on the number of threads. On a GPU all probes of a fit are trained at
+once and the step is a CUDA graph.
+
+Shapes: N images, D width, C classes, L layers of one width, B batch, M images of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sweep.config import Probe
+from sweep.probes import memory
+from sweep.probes.bucket import AdamW, Bucket
+from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.graph import Graphed
+from sweep.probes.scores import History, Scores, summarise
+from sweep.probes.source import Source
+from sweep.seeds import derive_seed
+
+_STREAM_BYTES = 64 << 20  # embeddings held at once when they are streamed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How some layers are fitted: which recipes, with which seed, in which arithmetic.
+
+    Attributes
+    ----------
+    recipes : equal but for learning rate and weight decay.
+    seeds : of initial weights and batch order, one per replicate; the order is shared by all layers and recipes.
+    dtype : of weights and arithmetic.
+    resident : whether the embeddings are on the device; else they are streamed to it.
+    """
+
+    recipes: Sequence[Probe]
+    seeds: Sequence[int]
+    dtype: torch.dtype
+    resident: bool = True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Fits of some layers with one seed: on CPU one fit of layers of one width, on a GPU both fits of all.
+
+    Attributes
+    ----------
+    groups : layers, each group of one width.
+    fits : some of "selection" and "full".
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    seed_index: int
+    fits: tuple[str, ...]
+
+
+Outcome = dict[tuple[str, int, tuple[int, ...]], list["_Scored"]]  # by fit, seed and group: one entry per recipe
+
+
+def fit_adamw(data: ProbeData, plan: Plan, layers: Sequence[int]) -> list[ProbeResult]:
+    """Both fits of some layers, for every recipe and seed.
+
+    Returns
+    -------
+    results in no particular order; each says which probe it is. One that diverges is a result with a reason.
+    """
+    by_width: dict[int, list[int]] = {}
+    for layer in layers:
+        by_width.setdefault(data.width(layer), []).append(layer)
+    found: Outcome = {}
+    for outcome in _each(lambda task: _fit(data, plan, task), _tasks(data, plan, list(by_width.values()))):
+        found |= outcome
+    results = []
+    for (fit, seed_index, group), of_recipes in found.items():
+        if fit == "selection":
+            continue
+        names = [data.layer_names[layer] for layer in group]
+        chosen = found["selection", seed_index, group]
+        for number, (selection, full) in enumerate(zip(chosen, of_recipes, strict=True)):
+            summaries = summarise(History(selection.epochs, full.epochs), full.train, names)
+            results += [
+                replace(summary, layer=layer, recipe=number, seed_index=seed_index)
+                for layer, summary in zip(group, summaries, strict=True)
+            ]
+    return results
+
+
+def _tasks(data: ProbeData, plan: Plan, groups: list[list[int]]) -> list[_Task]:
+    """What is computed on its own; on CPU the longest first."""
+    seeds = range(len(plan.seeds))
+    if data.device.type != "cpu":
+        whole = tuple(tuple(group) for group in groups)
+        return [_Task(whole, seed_index, ("selection", "full")) for seed_index in seeds]
+    tasks = [
+        _Task((part,), seed_index, (fit,))
+        for group in groups
+        for part in memory.cached_groups(group, plan.recipes, width=data.width(group[0]), classes=data.classes)
+        for seed_index in seeds
+        for fit in ("full", "selection")
+    ]
+    return sorted(tasks, key=lambda task: -len(task.groups[0]) * data.width(task.groups[0][0]))
+
+
+def _each(run: Callable[[_Task], Outcome], tasks: Sequence[_Task]) -> list[Outcome]:
+    """Run tasks one to a thread, as many as torch may use; torch's operators then stay on their thread."""
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads == 1:
+        return [run(task) for task in tasks]
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(run, tasks))
+    finally:
+        torch.set_num_threads(before)  # what threads to come start with
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Scores after each epoch: of the selection fit on the held-out part, of the full fit on the test set.
+
+    ``train`` are those of the full fit after the last epoch on all training images.
+    """
+
+    epochs: list[Scores]
+    train: Scores
+
+
+@torch.inference_mode()
+def _fit(data: ProbeData, plan: Plan, task: _Task) -> Outcome:
+    """Train and score."""
+    seed, found = plan.seeds[task.seed_index], {}
+    train, test = (
+        [
+            Source([part[layer] for layer in group], data.device, plan.dtype, resident=plan.resident)
+            for group in task.groups
+        ]
+        for part in (data.train, data.test)
+    )
+    held_N, every_N = data.heldout_N.nonzero().squeeze(1), torch.ones_like(data.heldout_N)
+    with _tensor_float32(data.device):
+        for name in task.fits:
+            full = name == "full"
+            fit = _Fit(data, plan, task.groups, train, every_N if full else ~data.heldout_N, seed)
+            scored: list[list[list[Scores]]] = [[[] for _ in plan.recipes] for _ in task.groups]
+            for epoch in range(plan.recipes[0].epochs):
+                fit.train_epoch(derive_seed("order", seed, name, epoch))
+                for bucket, tested, of_recipes in zip(fit.buckets, test, scored, strict=True):
+                    if full:
+                        scores = bucket.scores(tested, data.test_labels_N)
+                    else:
+                        scores = bucket.scores(bucket.source, data.train_labels_N, held_N)
+                    for history, after in zip(of_recipes, scores, strict=True):
+                        history.append(after)
+            for group, bucket, of_recipes in zip(task.groups, fit.buckets, scored, strict=True):
+                last = (
+                    bucket.scores(bucket.source, data.train_labels_N) if full else [epochs[-1] for epochs in of_recipes]
+                )
+                found[name, task.seed_index, group] = [
+                    _Scored(epochs, trained) for epochs, trained in zip(of_recipes, last, strict=True)
+                ]
+    return found
+
+
+@contextmanager
+def _tensor_float32(device: torch.device) -> Iterator[None]:
+    """Matmuls of float32 by tensor cores, which keep ten bits of the mantissa: all that a float16 embedding has."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision(before)
+
+
+class _Fit:
+    """One of the two fits: its training images, its probes in buckets, their optimisers."""
+
+    def __init__(
+        self,
+        data: ProbeData,
+        plan: Plan,
+        groups: Sequence[Sequence[int]],
+        sources: Sequence[Source],
+        fit_N: Tensor,
+        seed: int,
+    ) -> None:
+        self._images_N, self._labels_N = fit_N.nonzero().squeeze(1), data.train_labels_N
+        self._batch_size = plan.recipes[0].batch_size
+        self.buckets = [
+            Bucket(
+                source,
+                [data.layer_names[layer] for layer in group],
+                plan.recipes,
+                fit_N,
+                classes=data.classes,
+                seed=seed,
+                dtype=plan.dtype,
+            )
+            for group, source in zip(groups, sources, strict=True)
+        ]
+        self._optimizers = [AdamW(recipe, self.buckets, number) for number, recipe in enumerate(plan.recipes)]
+        self._chunk = None if plan.resident else self._streamed_images()
+        self._graphed: Graphed | None = None
+
+    def _streamed_images(self) -> int:
+        """Images of a chunk, whole batches."""
+        batch_bytes = self._batch_size * sum(bucket.source.row_bytes for bucket in self.buckets)
+        return self._batch_size * max(1, _STREAM_BYTES // batch_bytes)
+
+    def train_epoch(self, order_seed: int) -> None:
+        """One pass over the images of this fit in a seeded order, the last batch as small as it comes."""
+        generator = torch.Generator().manual_seed(order_seed)
+        order_N = torch.randperm(len(self._images_N), generator=generator).to(self._images_N.device)
+        images_N = self._images_N[order_N]
+        labels_N = self._labels_N[images_N]
+        if self._chunk is None:
+            self._steps([bucket.source for bucket in self.buckets], images_N, labels_N)
+            return
+        for images_M, labels_M in zip(images_N.split(self._chunk), labels_N.split(self._chunk), strict=True):
+            loaded = [bucket.source.loaded(images_M) for bucket in self.buckets]
+            self._steps(loaded, torch.arange(len(images_M), device=images_M.device), labels_M)
+
+    def _steps(self, sources: Sequence[Source], images_M: Tensor, labels_M: Tensor) -> None:
+        """Steps over some images of the sources, in this order."""
+        for images_B, labels_B in zip(images_M.split(self._batch_size), labels_M.split(self._batch_size), strict=True):
+            if images_B.is_cuda and self._chunk is None and len(images_B) == self._batch_size:
+                self._graph()(images_B, labels_B)
+            else:
+                self._step(sources, images_B, labels_B)
+
+    def _step(self, sources: Sequence[Source], images_B: Tensor, labels_B: Tensor) -> None:
+        for bucket, source in zip(self.buckets, sources, strict=True):
+            bucket.gradients(source, images_B, labels_B)
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+    def _graph(self) -> Graphed:
+        if self._graphed is None:
+            sources = [bucket.source for bucket in self.buckets]
+            self._graphed = Graphed(
+                lambda images_B, labels_B: self._step(sources, images_B, labels_B),
+                state=[tensor for optimizer in self._optimizers for tensor in optimizer.state],
+                batch=self._batch_size,
+                device=self._images_N.device,
+            )
+        return self._graphed

@@ -1,0 +1,185 @@
+"""Probes of layers of one width: their parameters, the matmuls each way, their gradients in closed form.
+
+On a GPU all layers share a batched matmul. On CPU each has its own, whose rounding then does not depend on how many
+layers are trained together; everything else is one operator for all.
+
+Shapes: N images, D width, C classes, L layers of one width, B batch. Logits are (L, C, B): on CPU a softmax over few
+classes is many times faster along the images, and no operand of the weight gradient is transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sweep.config import Probe
+from sweep.probes.scores import Scores, Tally
+from sweep.probes.source import Rows, Source
+from sweep.seeds import derive_seed
+
+_INIT_STD = 0.01  # [H24] A.4: weights start N(0, 0.01), bias 0
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults
+_SCORE_BYTES = {"cpu": 1 << 20, "cuda": 16 << 20}  # inputs and logits of one layer held at once while scoring
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Buffers of a step for batches of one size."""
+
+    rows: Rows
+    x_LDB: Tensor
+    logits_LCB: Tensor
+    peak_L1B: Tensor
+    total_L1B: Tensor
+    less_L1B: Tensor
+
+
+class Bucket:
+    """Parameters of every recipe for some layers, their gradients, and the embeddings they read.
+
+    Parameters
+    ----------
+    source : training embeddings of the layers.
+    names : of the layers; with ``seed`` they decide the initial weights.
+    fit_N : True for the images of this fit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        names: Sequence[str],
+        recipes: Sequence[Probe],
+        fit_N: Tensor,
+        *,
+        classes: int,
+        seed: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.source, self._smoothing = source, recipes[0].label_smoothing
+        initial_LCD = torch.empty(source.layers, classes, source.width)
+        for row_CD, name in zip(initial_LCD, names, strict=True):
+            generator = torch.Generator().manual_seed(derive_seed("init", seed, name))
+            row_CD.copy_(torch.empty(source.width, classes).normal_(0, _INIT_STD, generator=generator).T)
+        initial_LCD = initial_LCD.to(fit_N.device, dtype)
+        self.weights_LCD = [initial_LCD.clone() for _ in recipes]
+        self.biases_LC1 = [initial_LCD.new_zeros(source.layers, classes, 1) for _ in recipes]
+        self.weight_grads_LCD = [torch.empty_like(weight_LCD) for weight_LCD in self.weights_LCD]
+        self.bias_grads_LC1 = [torch.empty_like(bias_LC1) for bias_LC1 in self.biases_LC1]
+        self._spread = initial_LCD.new_tensor(-self._smoothing / classes)
+        self._scale = source.standardisation(fit_N) if recipes[0].standardize == "feature" else None
+        self._batches: dict[int, _Batch] = {}
+
+    def _inputs(self, x_LBD: Tensor) -> Tensor:
+        """Embeddings as the probes see them, changed in place."""
+        if self._scale is not None:
+            mean_L1D, scale_L1D = self._scale
+            x_LBD.sub_(mean_L1D).mul_(scale_L1D)
+        return x_LBD
+
+    def _batch(self, size: int) -> _Batch:
+        if size not in self._batches:
+            layers, classes, _ = self.weights_LCD[0].shape
+            rows = self.source.buffers(size)
+            logits_LCB = self.weights_LCD[0].new_empty(layers, classes, size)
+            less_L1B = logits_LCB.new_full((layers, 1, size), self._smoothing - 1)
+            peak_L1B, total_L1B = torch.empty_like(less_L1B), torch.empty_like(less_L1B)
+            self._batches[size] = _Batch(rows, rows.x_LBD.transpose(1, 2), logits_LCB, peak_L1B, total_L1B, less_L1B)
+        return self._batches[size]
+
+    def gradients(self, source: Source, images_B: Tensor, labels_B: Tensor) -> None:
+        """Of the mean smoothed cross-entropy: softmax minus smoothed one-hot, averaged over the batch."""
+        size, layers = len(images_B), source.layers
+        batch = self._batch(size)
+        x_LBD, grad_LCB = self._inputs(source.gather(images_B, batch.rows)), batch.logits_LCB
+        truth_L1B = labels_B.expand(layers, 1, size)
+        for weight_LCD, bias_LC1, weight_grad_LCD, bias_grad_LC1 in zip(
+            self.weights_LCD, self.biases_LC1, self.weight_grads_LCD, self.bias_grads_LC1, strict=True
+        ):
+            _affine(bias_LC1, weight_LCD, batch.x_LDB, grad_LCB)
+            # softmax less smoothing, in place and in as few passes as there are: half the time of torch.softmax
+            torch.amax(grad_LCB, 1, keepdim=True, out=batch.peak_L1B)
+            grad_LCB.sub_(batch.peak_L1B).exp_()
+            torch.sum(grad_LCB, 1, keepdim=True, out=batch.total_L1B)
+            torch.addcmul(self._spread, grad_LCB, batch.total_L1B.reciprocal_(), out=grad_LCB)
+            grad_LCB.scatter_add_(1, truth_L1B, batch.less_L1B)
+            torch.mean(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
+            _products(grad_LCB, x_LBD, 1 / size, weight_grad_LCD)
+
+    def scores(self, source: Source, labels_N: Tensor, images_N: Tensor | None = None) -> list[Scores]:
+        """Scores of every recipe's probes on some images of a source, all by default."""
+        labels_N = labels_N if images_N is None else labels_N[images_N]
+        layers, classes, width = self.weights_LCD[0].shape
+        chunk = max(128, _SCORE_BYTES[labels_N.device.type] // (4 * (width + 4 * classes)))
+        tallies = [Tally(layers, classes, labels_N) for _ in self.weights_LCD]
+        for start in range(0, len(labels_N), chunk):
+            part = slice(start, min(start + chunk, len(labels_N)))
+            x_LBD = self._inputs(source.part(part if images_N is None else images_N[part]))
+            for tally, weight_LCD, bias_LC1 in zip(tallies, self.weights_LCD, self.biases_LC1, strict=True):
+                logits_LCB = x_LBD.new_empty(layers, classes, x_LBD.shape[1])
+                tally.add(part, _affine(bias_LC1, weight_LCD, x_LBD.transpose(1, 2), logits_LCB))
+        return [tally.scores() for tally in tallies]
+
+
+def _affine(bias_LC1: Tensor, weight_LCD: Tensor, x_LDB: Tensor, out_LCB: Tensor) -> Tensor:
+    """Logits of each layer."""
+    if out_LCB.is_cuda:
+        return torch.baddbmm(bias_LC1, weight_LCD, x_LDB, out=out_LCB)
+    for bias_C1, weight_CD, x_DB, out_CB in zip(bias_LC1, weight_LCD, x_LDB, out_LCB, strict=True):
+        torch.addmm(bias_C1, weight_CD, x_DB, out=out_CB)
+    return out_LCB
+
+
+def _products(grad_LCB: Tensor, x_LBD: Tensor, factor: float, out_LCD: Tensor) -> None:
+    """Factor times gradient times input of each layer."""
+    if out_LCD.is_cuda:
+        torch.baddbmm(out_LCD, grad_LCB, x_LBD, beta=0, alpha=factor, out=out_LCD)
+        return
+    for grad_CB, x_BD, out_CD in zip(grad_LCB, x_LBD, out_LCD, strict=True):
+        torch.addmm(out_CD, grad_CB, x_BD, beta=0, alpha=factor, out=out_CD)
+
+
+class AdamW:
+    """torch's fused AdamW for the probes of one recipe, without the wrapping of ``torch.optim``.
+
+    Parameters
+    ----------
+    number : of the recipe in every bucket.
+    """
+
+    def __init__(self, recipe: Probe, buckets: Sequence[Bucket], number: int) -> None:
+        self._lr, self._weight_decay = recipe.lr, recipe.weight_decay
+        stacks = [(b.weights_LCD[number], b.weight_grads_LCD[number]) for b in buckets]
+        stacks += [(b.biases_LC1[number], b.bias_grads_LC1[number]) for b in buckets]
+        # layer by layer: which numbers end up in a vector's tail must not depend on the layers beside them
+        self._parameters = [parameter for parameters, _ in stacks for parameter in parameters]
+        self._gradients = [gradient for _, gradients in stacks for gradient in gradients]
+        self._means, self._squares = ([torch.zeros_like(p) for p in self._parameters] for _ in range(2))
+        self._count = torch.zeros((), device=self._parameters[0].device)
+        self._counts = [self._count] * len(self._parameters)
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All that a step changes, but gradients."""
+        return [*self._parameters, *self._means, *self._squares, self._count]
+
+    def step(self) -> None:
+        """Update every parameter from its gradient."""
+        self._count += 1
+        torch._fused_adamw_(
+            self._parameters,
+            self._gradients,
+            self._means,
+            self._squares,
+            [],
+            self._counts,
+            lr=self._lr,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            weight_decay=self._weight_decay,
+            eps=_EPS,
+            amsgrad=False,
+            maximize=False,
+        )

@@ -1,0 +1,75 @@
+"""What probes are fitted on, and what is known of a fitted one.
+
+Shapes: N images, D width, E epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Embeddings of one dataset, all layers.
+
+    Attributes
+    ----------
+    train, test : one (N, D) tensor per layer, any float type, on any device.
+    train_labels_N, test_labels_N : int64 class ids in [0, classes), on the device that does the work.
+    heldout_N : bool; True for the training images that only choose epoch and hyper-parameters.
+    """
+
+    train: Sequence[Tensor]
+    train_labels_N: Tensor
+    heldout_N: Tensor
+    test: Sequence[Tensor]
+    test_labels_N: Tensor
+    classes: int
+    layer_names: Sequence[str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        return self.train_labels_N.device
+
+    def width(self, layer: int) -> int:
+        """Numbers in an embedding of a layer."""
+        return self.train[layer].shape[1]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One fitted probe; ``problem`` says why there are no numbers, and is None when there are.
+
+    Attributes
+    ----------
+    layer : its index, from 0.
+    recipe : index among the recipes that were asked for.
+    seed_index : which of the asked seeds, from 0.
+    chosen : whether held-out data chose its recipe among those of its layer; of several seeds the first is flagged,
+        so that asking for more seeds changes no chosen number.
+    """
+
+    problem: str | None
+    layer: int = 0
+    recipe: int = 0
+    seed_index: int = 0
+    chosen: bool = True
+    epoch_chosen: int = 0
+    epoch_best: int = 0
+    top1: float = float("nan")
+    top1_last: float = float("nan")
+    top1_best: float = float("nan")
+    top5: float = float("nan")
+    heldout_top1: float = float("nan")
+    train_top1: float = float("nan")
+    test_loss: float = float("nan")
+    heldout_loss: float = float("nan")
+    train_loss: float = float("nan")
+    top1_E: tuple[float, ...] = ()
+    heldout_top1_E: tuple[float, ...] = ()
+    correct: bytes = b""

@@ -1,0 +1,103 @@
+"""Where batches come from: embeddings of layers of equal width, as they are stored, read by index.
+
+Shapes: N images, D width, L layers of one width, B batch, M images of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_CHUNK = 8192  # rows converted to float64 at a time
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Buffers for batches of one size: indices into the stack, embeddings as stored and as used."""
+
+    index_LB: Tensor
+    stored_LBD: Tensor
+    x_LBD: Tensor
+
+
+class Source:
+    """Embeddings of some layers of one width, stacked, so that one operator gathers a batch of all layers.
+
+    Parameters
+    ----------
+    embeddings : (N, D) of each layer.
+    device : where the rows are wanted.
+    dtype : of the rows.
+    resident : whether the device is to hold all of them; else only :meth:`loaded` ones can be read by index.
+    """
+
+    def __init__(
+        self, embeddings: Sequence[Tensor], device: torch.device, dtype: torch.dtype, *, resident: bool = True
+    ) -> None:
+        self._emb_ND, self._device, self._dtype, self._resident = list(embeddings), device, dtype, resident
+        self.layers, (self.images, self.width) = len(embeddings), embeddings[0].shape
+        if not resident:
+            return
+        if self.layers == 1:
+            self._emb_ND = [embeddings[0].to(device)]
+            self._flat_RD = self._emb_ND[0].contiguous()
+        else:
+            stack_LND = torch.empty(self.layers, self.images, self.width, dtype=embeddings[0].dtype, device=device)
+            for row_ND, emb_ND in zip(stack_LND, embeddings, strict=True):
+                row_ND.copy_(emb_ND, non_blocking=True)
+            self._emb_ND = list(stack_LND)
+            self._flat_RD = stack_LND.flatten(0, 1)
+        self._starts_L1 = torch.arange(self.layers, device=device).unsqueeze(1) * self.images
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image, all layers."""
+        return self.layers * self.width * self._emb_ND[0].element_size()
+
+    def buffers(self, batch: int) -> Rows:
+        """For :meth:`gather`."""
+        shape = (self.layers, batch)
+        return Rows(
+            torch.empty(shape, dtype=torch.long, device=self._device),
+            torch.empty(*shape, self.width, dtype=self._emb_ND[0].dtype, device=self._device),
+            torch.empty(*shape, self.width, dtype=self._dtype, device=self._device),
+        )
+
+    def gather(self, images_B: Tensor, rows: Rows) -> Tensor:
+        """(L, B, D) embeddings of these images, in ``rows``."""
+        torch.add(self._starts_L1, images_B, out=rows.index_LB)
+        torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_LBD.view(-1, self.width))
+        return rows.x_LBD.copy_(rows.stored_LBD)
+
+    def part(self, images: slice | Tensor) -> Tensor:
+        """(L, B, D) embeddings of some images, for scoring: resident or not."""
+        rows = [
+            emb_ND[images] if isinstance(images, slice) else emb_ND.index_select(0, images.to(emb_ND.device))
+            for emb_ND in self._emb_ND
+        ]
+        x_LBD = torch.empty(self.layers, *rows[0].shape, dtype=self._dtype, device=self._device)
+        for out_BD, row_BD in zip(x_LBD, rows, strict=True):
+            out_BD.copy_(row_BD)
+        return x_LBD
+
+    def loaded(self, images_M: Tensor) -> Source:
+        """A source of these images alone, in this order, on the device."""
+        part = [emb_ND.index_select(0, images_M.to(emb_ND.device)) for emb_ND in self._emb_ND]
+        return Source(part, self._device, self._dtype)
+
+    def standardisation(self, fit_N: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, 1, D) mean and 1/std of each feature over the images of a fit; a constant feature becomes zero."""
+        images_N = fit_N.nonzero().squeeze(1)
+        means, scales = [], []
+        for emb_ND in self._emb_ND:
+            chunks = images_N.to(emb_ND.device).split(_CHUNK)
+            mean_D = torch.stack([emb_ND[part].double().sum(0) for part in chunks]).sum(0) / len(images_N)
+            squares_D = torch.stack([(emb_ND[part].double() - mean_D).square().sum(0) for part in chunks]).sum(0)
+            std_D = (squares_D / len(images_N)).sqrt()
+            means.append(mean_D)
+            scales.append(torch.where(std_D > 0, 1 / std_D, torch.zeros_like(std_D)))
+        mean_L1D, scale_L1D = (torch.stack(rows).unsqueeze(1).to(self._device, self._dtype) for rows in (means, scales))
+        return mean_L1D, scale_L1D

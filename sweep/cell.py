@@ -21,7 +21,7 @@ from torch import nn
 
 from sweep import plugins, table
 from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
-from sweep.config import PENALTIES, Probe
+from sweep.config import PENALTIES, Autocast, Probe
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
 from sweep.errors import UserError
@@ -138,7 +138,7 @@ def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, devi
         publish_split(store, curve, images)
         stage = "embed"
         kept = Path(task.cache_dir) / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
-        embedded = embed_curve(curve, weights, images, device, kept=kept)
+        embedded = embed_curve(curve, weights, images, device, kept=kept, autocast=task.keys.autocast)
         stage = "probe"
         fitted = probe_curve(task, curve, images, embedded, device)
         stage = "write"
@@ -185,23 +185,30 @@ def publish_split(store: Store, curve: Curve, images: Images) -> None:
 
 
 def embed_curve(
-    curve: Curve, weights: Weights, images: Images, device: torch.device, *, kept: Path | None = None
+    curve: Curve,
+    weights: Weights,
+    images: Images,
+    device: torch.device,
+    *,
+    kept: Path | None = None,
+    autocast: Autocast | None = None,
 ) -> Embedded:
     """Embeddings of every layer for the curve's training and test images.
 
     Parameters
     ----------
     kept : file (without ending) of the embedding cache; read if it is there, written if not. None: no cache.
+    autocast : see :func:`sweep.embed.embed`.
     """
     backbone = curve.backbone
     model: nn.Module = weights.model.eval().to(device)
     layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
 
+    def computed(pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
+        return embed(model, layers, pixels_NHWC, mean=weights.mean, std=weights.std, device=device, autocast=autocast)
+
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
-        file = kept and kept.with_suffix(f".{part}.safetensors")
-        return cached(
-            file, lambda: embed(model, layers, pixels_NHWC, mean=weights.mean, std=weights.std, device=device)
-        )
+        return cached(kept and kept.with_suffix(f".{part}.safetensors"), lambda: computed(pixels_NHWC))
 
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)

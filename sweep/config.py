@@ -27,6 +27,7 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
 }
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
+Autocast = Literal["float16", "bfloat16"]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -224,6 +225,7 @@ class Config(Model):
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
+    autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
     resources: Resources = Resources()
 

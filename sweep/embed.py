@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sweep.config import Autocast
 from sweep.models import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
@@ -42,7 +43,7 @@ def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[s
 @contextmanager
 def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        outputs[layer.name] = pool(output, layer.kind, prefix_tokens=layer.prefix_tokens)
+        outputs[layer.name] = pool(output.float(), layer.kind, prefix_tokens=layer.prefix_tokens)
 
     handle = module.register_forward_hook(keep)
     try:
@@ -68,6 +69,7 @@ def embed(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
+    autocast: Autocast | None = None,
 ) -> list[Tensor]:
     """Pooled embeddings of every probed layer.
 
@@ -77,6 +79,7 @@ def embed(
     layers : which layers, see :func:`sweep.models.probed_layers`.
     images_NHWC : uint8 images, already resized and cropped; may be memory-mapped.
     mean, std : of the three channels, in [0, 1], what the weights were trained with.
+    autocast : type of the matmuls and convolutions; None is float32.
 
     Returns
     -------
@@ -92,7 +95,10 @@ def embed(
     # copies between pinned memory and the device wait for nothing: the next batch is read while this one runs
     embeddings = [torch.empty(n, layer.width, dtype=torch.float16, pin_memory=on_gpu) for layer in layers]
     size, start = batch_size(images_NHWC.shape[1], device), 0
-    with captured(model, layers) as outputs:
+    if on_gpu:
+        model.to(memory_format=torch.channels_last)  # as the images are; on CPU oneDNN lays out weights as it likes
+    mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
+    with captured(model, layers) as outputs, mixed:
         while start < n:
             part = slice(start, start + size)
             try:

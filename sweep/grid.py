@@ -20,6 +20,7 @@ from sweep.config import (
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
+    Autocast,
     Block,
     Config,
     Probe,
@@ -260,6 +261,7 @@ class Keyring:
     weights_files : name of a local checkpoint → hash of the file.
     code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
     statistics : registered statistics that every curve gets.
+    autocast : type that extraction computes in, where it is not float32.
     """
 
     data: Mapping[str, str]
@@ -269,6 +271,7 @@ class Keyring:
     weights_files: Mapping[str, str]
     code: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
+    autocast: Autocast | None = None
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -318,6 +321,7 @@ class Keyring:
             images=images,
             resolution=curve.backbone.resolution,
             layers=curve.backbone.layers_pattern,
+            **({"autocast": self.autocast} if self.autocast else {}),
         )
 
     def curve(self, curve: Curve) -> str:

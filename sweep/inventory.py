@@ -183,6 +183,7 @@ def keyring(config: Config) -> Keyring:
         weights_files={name: _weights_identity(entry) for name, entry in named_weights(config).items()},
         code=plugin_code(config),
         statistics=config.statistics,
+        autocast=config.autocast,
     )
 
 

@@ -115,3 +115,16 @@ def test_normalized_images_are_channels_last():
     with torch.inference_mode():
         model(images_NCHW)
     assert formats == [True] * 4
+
+
+def test_autocast_computes_in_fewer_bits_and_nearly_the_same():
+    model, layers = backbone("vggm11")
+    images_NHWC = pictures(4)
+    exact, mixed = (
+        embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU, autocast=dtype)
+        for dtype in (None, "bfloat16")
+    )
+    for one_ND, other_ND in zip(exact, mixed, strict=True):
+        assert other_ND.dtype == torch.float16
+        assert not torch.equal(one_ND, other_ND)
+        assert (one_ND - other_ND).float().norm() < 0.05 * one_ND.float().norm()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import Config
+from sweep.config import PENALTIES, Config
 from sweep.config_file import read_config
 from sweep.grid import Keyring, Sizes, content_key, derived, expand, variables
 from sweep.inventory import sizes
@@ -178,3 +178,34 @@ def test_plan_warns_of_confounded_variables():
 def test_roles():
     config = make(roles={"architecture": "nuisance"})
     assert varied_roles(config, grid_of(config)) == {"architecture": "nuisance", "seed": "replicate"}
+
+
+def test_lists_of_the_probe_section_are_crossed_inside_a_curve():
+    alone = grid_of(make()).cells[0].curves[0]
+    curve = grid_of(make(probe={"lr": [1e-3, 1e-2], "weight_decay": [0, 0.1], "seeds": 3})).cells[0].curves[0]
+    assert [(probe.lr, probe.weight_decay) for probe in curve.probes] == [
+        (a, b) for a in (1e-3, 1e-2) for b in (0, 0.1)
+    ]
+    assert curve.probes_per_layer == 12
+    assert alone.probes_per_layer == 1
+    ring = keys()
+    assert ring.curve(curve) != ring.curve(alone)
+    assert ring.embedding(curve) == ring.embedding(alone)
+    assert ring.curve(grid_of(make(probe={"lr": [1e-3]})).cells[0].curves[0]) == ring.curve(alone)
+
+
+def test_autocast_is_part_of_the_embedding_and_its_absence_of_no_key():
+    curve = grid_of(make()).cells[0].curves[0]
+    assert keys(autocast="bfloat16").embedding(curve) != keys().embedding(curve)
+    assert keys(autocast="bfloat16").weights(curve.backbone) == keys().weights(curve.backbone)
+    assert keys().embedding(curve) == "02a614cd7d109e8a60e4"
+    assert keys().curve(curve) == "e684fc42a333821fd649"  # as in version 0.1.0
+
+
+def test_solvers_without_a_rate_have_penalties_of_their_own():
+    for solver, penalties in PENALTIES.items():
+        curve = grid_of(make(probe={"solver": solver})).cells[0].curves[0]
+        assert tuple(probe.weight_decay for probe in curve.probes) == penalties
+    assert [
+        p.weight_decay for p in grid_of(make(probe={"solver": "ridge", "weight_decay": 2})).cells[0].curves[0].probes
+    ] == [2]

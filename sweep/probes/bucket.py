@@ -25,16 +25,38 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults
 _SCORE_BYTES = {"cpu": 1 << 20, "cuda": 16 << 20}  # inputs and logits of one layer held at once while scoring
 
 
+class _Matmul:
+    """``out = keep · added + factor · left @ right`` of every layer, the same tensors each time it is called."""
+
+    def __init__(
+        self, out: Tensor, added: Tensor, left: Tensor, right: Tensor, *, keep: float = 1, factor: float = 1
+    ) -> None:
+        self._stacks, self._keep, self._factor = (added, left, right, out), keep, factor
+        # on CPU one after the other, from views made once: batched, the rounding of one depends on their number
+        self._layers = [] if out.is_cuda else list(zip(added, left, right, out, strict=True))
+
+    def __call__(self) -> Tensor:
+        """Compute, and give ``out``."""
+        keep, factor = self._keep, self._factor
+        if not self._layers:
+            added, left, right, out = self._stacks
+            torch.baddbmm(added, left, right, beta=keep, alpha=factor, out=out)
+        for added, left, right, out in self._layers:
+            torch.addmm(added, left, right, beta=keep, alpha=factor, out=out)
+        return self._stacks[-1]
+
+
 @dataclass(frozen=True)
 class _Batch:
     """Buffers of a step for batches of one size."""
 
     rows: Rows
-    x_LDB: Tensor
     logits_LCB: Tensor
     peak_L1B: Tensor
     total_L1B: Tensor
     less_L1B: Tensor
+    forward: list[_Matmul]
+    backward: list[_Matmul]
 
 
 class Bucket:
@@ -86,19 +108,27 @@ class Bucket:
             logits_LCB = self.weights_LCD[0].new_empty(layers, classes, size)
             less_L1B = logits_LCB.new_full((layers, 1, size), self._smoothing - 1)
             peak_L1B, total_L1B = torch.empty_like(less_L1B), torch.empty_like(less_L1B)
-            self._batches[size] = _Batch(rows, rows.x_LBD.transpose(1, 2), logits_LCB, peak_L1B, total_L1B, less_L1B)
+            x_LDB = rows.x_LBD.transpose(1, 2)
+            forward = [
+                _Matmul(logits_LCB, bias_LC1, weight_LCD, x_LDB)
+                for weight_LCD, bias_LC1 in zip(self.weights_LCD, self.biases_LC1, strict=True)
+            ]
+            backward = [
+                _Matmul(grad_LCD, grad_LCD, logits_LCB, rows.x_LBD, keep=0, factor=1 / size)
+                for grad_LCD in self.weight_grads_LCD
+            ]
+            self._batches[size] = _Batch(rows, logits_LCB, peak_L1B, total_L1B, less_L1B, forward, backward)
         return self._batches[size]
 
     def gradients(self, source: Source, images_B: Tensor, labels_B: Tensor) -> None:
         """Of the mean smoothed cross-entropy: softmax minus smoothed one-hot, averaged over the batch."""
         size, layers = len(images_B), source.layers
         batch = self._batch(size)
-        x_LBD, grad_LCB = self._inputs(source.gather(images_B, batch.rows)), batch.logits_LCB
+        self._inputs(source.gather(images_B, batch.rows))
+        grad_LCB = batch.logits_LCB
         truth_L1B = labels_B.expand(layers, 1, size)
-        for weight_LCD, bias_LC1, weight_grad_LCD, bias_grad_LC1 in zip(
-            self.weights_LCD, self.biases_LC1, self.weight_grads_LCD, self.bias_grads_LC1, strict=True
-        ):
-            _affine(bias_LC1, weight_LCD, batch.x_LDB, grad_LCB)
+        for forward, backward, bias_grad_LC1 in zip(batch.forward, batch.backward, self.bias_grads_LC1, strict=True):
+            forward()
             # softmax less smoothing, in place and in as few passes as there are: half the time of torch.softmax
             torch.amax(grad_LCB, 1, keepdim=True, out=batch.peak_L1B)
             grad_LCB.sub_(batch.peak_L1B).exp_()
@@ -106,7 +136,7 @@ class Bucket:
             torch.addcmul(self._spread, grad_LCB, batch.total_L1B.reciprocal_(), out=grad_LCB)
             grad_LCB.scatter_add_(1, truth_L1B, batch.less_L1B)
             torch.mean(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
-            _products(grad_LCB, x_LBD, 1 / size, weight_grad_LCD)
+            backward()
 
     def scores(self, source: Source, labels_N: Tensor, images_N: Tensor | None = None) -> list[Scores]:
         """Scores of every recipe's probes on some images of a source, all by default."""
@@ -119,26 +149,8 @@ class Bucket:
             x_LBD = self._inputs(source.part(part if images_N is None else images_N[part]))
             for tally, weight_LCD, bias_LC1 in zip(tallies, self.weights_LCD, self.biases_LC1, strict=True):
                 logits_LCB = x_LBD.new_empty(layers, classes, x_LBD.shape[1])
-                tally.add(part, _affine(bias_LC1, weight_LCD, x_LBD.transpose(1, 2), logits_LCB))
+                tally.add(part, _Matmul(logits_LCB, bias_LC1, weight_LCD, x_LBD.transpose(1, 2))())
         return [tally.scores() for tally in tallies]
-
-
-def _affine(bias_LC1: Tensor, weight_LCD: Tensor, x_LDB: Tensor, out_LCB: Tensor) -> Tensor:
-    """Logits of each layer."""
-    if out_LCB.is_cuda:
-        return torch.baddbmm(bias_LC1, weight_LCD, x_LDB, out=out_LCB)
-    for bias_C1, weight_CD, x_DB, out_CB in zip(bias_LC1, weight_LCD, x_LDB, out_LCB, strict=True):
-        torch.addmm(bias_C1, weight_CD, x_DB, out=out_CB)
-    return out_LCB
-
-
-def _products(grad_LCB: Tensor, x_LBD: Tensor, factor: float, out_LCD: Tensor) -> None:
-    """Factor times gradient times input of each layer."""
-    if out_LCD.is_cuda:
-        torch.baddbmm(out_LCD, grad_LCB, x_LBD, beta=0, alpha=factor, out=out_LCD)
-        return
-    for grad_CB, x_BD, out_CD in zip(grad_LCB, x_LBD, out_LCD, strict=True):
-        torch.addmm(out_CD, grad_CB, x_BD, beta=0, alpha=factor, out=out_CD)
 
 
 class AdamW:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _SAMPLE_SECONDS = 0.01
 _LONG_SECONDS = 10.0  # a run this long is not repeated: its noise is small beside it
 _BUSY = 0.1  # share of the processor that others may use before figures are called provisional
+THREADS = torch.get_num_threads()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,6 +43,17 @@ def describe(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": git_commit(),
     }
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads for torch inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

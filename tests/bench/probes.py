@@ -1,7 +1,8 @@
 """Fitting probes: the engine against one probe at a time, from a DataLoader and by slicing.
 
 Every engine gets the same embeddings, initial weights, batch order, epochs and batch size. The loops fit one layer
-of each width; their time for the others of that width is taken to be the same.
+of each width; their time for the others of that width is taken to be the same. All have one thread, as each worker
+of a sweep has by default (``resources.threads``); the engine is timed on all of torch's threads besides.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from sweep.probes import ProbeData, ProbeResult, fit_probes
 
 from . import machine, solvers
+from .floor import floor_seconds
 from .loops import Batches, Looped, fit_one, loaded, sliced
 from .report import table
 from .shapes import Case, chosen_layers, data_flops, synthetic, widths_of
@@ -63,9 +65,10 @@ def run(*, quick: bool, cases: Sequence[Case] | None = None) -> dict[str, Any]:
     targets : what the issue asks for, and what was reached; None where no case tells.
     """
     cases = list(cases) if cases is not None else QUICK if quick else study_cases()
-    peak = machine.matmul_peak(CPU)
-    measured = [measure(case, peak=peak) for case in cases]
-    solved = solvers.run(quick=quick)
+    with machine.threads(1):
+        peak = machine.matmul_peak(CPU)
+        measured = [measure(case, peak=peak) for case in cases]
+        solved = solvers.run(quick=quick)
     return {
         "peak_gflops": peak / 1e9,
         "cases": measured,
@@ -79,11 +82,13 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
 
     Returns
     -------
-    seconds : of the engine, both fits of all layers.
+    seconds : of the engine, both fits of all layers; ``seconds_all_threads`` the same on ``threads`` threads.
     loop_seconds, sliced_seconds : of the loops, all layers; ``measured_layers`` of them measured.
     ratio_loop, ratio_sliced : theirs over the engine's.
     ratio_at_peak : ratio_loop of an engine that did nothing but its matmuls at the peak: the most that can be had.
     gflops, peak_fraction : arithmetic of the probes over the engine's time, and over the matmul peak.
+    floor_fraction : share of the peak if a step did nothing but its two matmuls at this machine's speed for their
+        shapes, a fused AdamW and one gather (:mod:`tests.bench.floor`): the most that such steps allow.
     max_abs_diff_points, mean_abs_diff_points : test top-1 of the engine and loop (a), at the chosen and the last
         epoch, percentage points.
     data_bytes, peak_bytes : of the embeddings, and of what the engine needed beyond them.
@@ -92,6 +97,9 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
     fit_probes(chosen_layers(data, [0]), replace(case, epochs=1).recipe, seed=SEED)  # threads and allocator
     with machine.peak_memory(CPU) as memory:
         seconds, ours = machine.timed(lambda: fit_probes(data, case.recipe, seed=SEED), device=CPU)
+    with machine.threads(machine.THREADS):
+        all_threads, _ = machine.timed(lambda: fit_probes(data, case.recipe, seed=SEED), device=CPU, repeats=1)
+    floor = floor_seconds(case, n_held=int(data.heldout_N.sum()))
     layers = {width: case.widths.index(width) for width in case.widths}
     loop_seconds, looped = _loop(data, case, layers, loaded)
     sliced_seconds, _ = _loop(data, case, layers, sliced)
@@ -106,6 +114,8 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
         "epochs": case.epochs,
         "measured_layers": len(layers),
         "seconds": seconds,
+        "seconds_all_threads": all_threads,
+        "threads": machine.THREADS,
         "loop_seconds": loop_seconds,
         "sliced_seconds": sliced_seconds,
         "ratio_loop": loop_seconds / seconds,
@@ -113,6 +123,7 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
         "ratio_at_peak": loop_seconds * peak / flops,
         "gflops": flops / seconds / 1e9,
         "peak_fraction": flops / seconds / peak,
+        "floor_fraction": flops / floor / peak,
         "max_abs_diff_points": max(differences),
         "mean_abs_diff_points": sum(differences) / len(differences),
         "data_bytes": sum(emb_ND.nbytes for emb_ND in (*data.train, *data.test)),
@@ -186,7 +197,10 @@ def markdown(result: dict[str, Any]) -> str:
         "`torch.optim.AdamW`. They were run on one layer of each width and scaled to all; epochs are the protocol's "
         "30 for 5,000 images and 2 for 50,000 (an epoch costs the same whichever it is). “Ceiling” is the ratio to (a) "
         f"of an engine that did its matmuls at the machine's peak, {result['peak_gflops']:.0f} GFLOP/s, and nothing "
-        "else: where it is low, arithmetic is most of what (a) does, and no engine can be much faster.",
+        "else: where it is low, arithmetic is most of what (a) does, and no engine can be much faster. “Floor” is the "
+        "share of the peak that steps of this batch size allow here: their two matmuls at the speed of the library for "
+        "these shapes, a fused AdamW, one gather, and nothing else. All on one thread, as each worker of a sweep has; "
+        f"“× {machine.THREADS}” is how much faster the engine is on {machine.THREADS} threads.",
         "",
         table(
             ["target", "asked", "worst case", ""],
@@ -202,7 +216,21 @@ def markdown(result: dict[str, Any]) -> str:
         ),
         "",
         table(
-            ["case", "layers", "s", "÷ (a)", "÷ (b)", "ceiling", "GFLOP/s", "of peak", "Δ max", "Δ mean", "memory"],
+            [
+                "case",
+                "layers",
+                "s",
+                "÷ (a)",
+                "÷ (b)",
+                "ceiling",
+                "GFLOP/s",
+                "of peak",
+                "floor",
+                f"× {machine.THREADS}",
+                "Δ max",
+                "Δ mean",
+                "memory",
+            ],
             [_row(case) for case in result["cases"]],
         ),
         "",
@@ -224,6 +252,8 @@ def _row(case: dict[str, Any]) -> list[str]:
         f"{case['ratio_at_peak']:.1f}",
         f"{case['gflops']:.0f}",
         f"{case['peak_fraction']:.0%}",
+        f"{case['floor_fraction']:.0%}",
+        f"{case['seconds'] / case['seconds_all_threads']:.2f}",
         f"{case['max_abs_diff_points']:.2f}",
         f"{case['mean_abs_diff_points']:.2f}",
         f"{memory:.1f} ×" if math.isfinite(memory) else "–",

@@ -1,7 +1,4 @@
-"""(c) The lbfgs solver against scikit-learn's logistic regression, one layer at a time, to the same loss.
-
-Measured when the engine has the solver, left out when it has not.
-"""
+"""(c) The lbfgs solver against scikit-learn's logistic regression, one layer at a time, to the same loss."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from sweep.config import SOLVERS, Probe
+from sweep.config import Probe
 from sweep.probes import ProbeData, fit_probes
 
 from . import machine
@@ -35,17 +32,10 @@ STUDY = [
 QUICK = [Case("quick-lbfgs-w192-c10", (192,) * 4, 10, 1_000, 500, 1)]
 
 
-def available() -> bool:
-    """Whether this version's probes know the solver."""
-    return SOLVER in SOLVERS
-
-
 def run(*, quick: bool, cases: Sequence[Case] | None = None) -> dict[str, Any]:
-    """Measure all cases, none if the engine lacks the solver."""
-    if not available():
-        return {"available": False, "cases": []}
+    """Measure all cases."""
     cases = cases if cases is not None else QUICK if quick else STUDY
-    return {"available": True, "cases": [measure(case) for case in cases]}
+    return {"cases": [measure(case) for case in cases]}
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -96,9 +86,7 @@ def _regression(n: int) -> LogisticRegression:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """A table, or why there is none."""
-    if not result["available"]:
-        return "(c) scikit-learn: not measured, this version has no `lbfgs` solver."
+    """A table."""
     rows = [
         [
             case["name"],

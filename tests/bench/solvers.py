@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_limits
 
 from sweep.config import Probe
 from sweep.probes import ProbeData, fit_probes
@@ -44,7 +45,8 @@ def measure(case: Case) -> dict[str, Any]:
     recipe = Probe.model_validate({"solver": SOLVER, "weight_decay": _STRENGTH, "label_smoothing": 0.0})
     with machine.peak_memory(CPU) as memory:
         seconds, (first, *_) = machine.timed(lambda: fit_probes(data, recipe, seed=_SEED), device=CPU)
-    one, fitted = machine.timed(lambda: scikit(data, 0), device=CPU, repeats=1)
+    with threadpool_limits(torch.get_num_threads()):
+        one, fitted = machine.timed(lambda: scikit(data, 0), device=CPU, repeats=1)
     if first.problem is not None or abs(first.train_loss - fitted.loss) > _SAME_LOSS * fitted.loss:
         raise RuntimeError(
             f"{case.name}: training loss {first.train_loss:.5f} ({first.problem}) and scikit-learn's "

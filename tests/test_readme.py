@@ -25,7 +25,7 @@ def snippet(language: str) -> str:
 
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    write_sweep(tmp_path / "results" / "demo", probe_table(grid(id_classes=[10, 40], seed=[0, 1])))
+    write_sweep(tmp_path / "results" / "demo", probe_table(grid(id_classes=[10, 40], seed=[0, 1])).assign(chosen=True))
     monkeypatch.chdir(tmp_path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from synthetic_tables import grid, probe_table, write_sweep
@@ -25,7 +26,8 @@ def snippet(language: str) -> str:
 
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    write_sweep(tmp_path / "results" / "demo", probe_table(grid(id_classes=[10, 40], seed=[0, 1])).assign(chosen=True))
+    probes = probe_table(grid(id_classes=[10, 40], seed=[0, 1]))
+    write_sweep(tmp_path / "results" / "demo", probes.append_column("chosen", pa.array([True] * len(probes))))
     monkeypatch.chdir(tmp_path)
 
 

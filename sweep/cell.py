@@ -21,7 +21,7 @@ from torch import nn
 
 from sweep import plugins, table
 from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
-from sweep.config import PENALTIES, Autocast, Probe
+from sweep.config import PENALTIES, Probe
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
 from sweep.errors import UserError
@@ -137,8 +137,7 @@ def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, devi
         images = probe_images(library_of(task), curve)
         publish_split(store, curve, images)
         stage = "embed"
-        kept = Path(task.cache_dir) / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
-        embedded = embed_curve(curve, weights, images, device, kept=kept, autocast=task.keys.autocast)
+        embedded = embed_curve(task, curve, weights, images, device)
         stage = "probe"
         fitted = probe_curve(task, curve, images, embedded, device)
         stage = "write"
@@ -184,31 +183,33 @@ def publish_split(store: Store, curve: Curve, images: Images) -> None:
         store.put(name, json.dumps(split, indent=0).encode())
 
 
-def embed_curve(
-    curve: Curve,
-    weights: Weights,
-    images: Images,
-    device: torch.device,
-    *,
-    kept: Path | None = None,
-    autocast: Autocast | None = None,
-) -> Embedded:
+def embed_curve(task: CellTask, curve: Curve, weights: Weights, images: Images, device: torch.device) -> Embedded:
     """Embeddings of every layer for the curve's training and test images.
 
-    Parameters
-    ----------
-    kept : file (without ending) of the embedding cache; read if it is there, written if not. None: no cache.
-    autocast : see :func:`sweep.embed.embed`.
+    They are read from the cache of embeddings or put there if the task keeps them. What the host's memory is not to
+    hold is mapped from files in the cache directory.
     """
-    backbone = curve.backbone
+    backbone, scratch = curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
     layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
-
-    def computed(pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
-        return embed(model, layers, pixels_NHWC, mean=weights.mean, std=weights.std, device=device, autocast=autocast)
+    everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
+    spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
+    kept = scratch / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
 
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
-        return cached(kept and kept.with_suffix(f".{part}.safetensors"), lambda: computed(pixels_NHWC))
+        return cached(
+            kept and kept.with_suffix(f".{part}.safetensors"),
+            lambda: embed(
+                model,
+                layers,
+                pixels_NHWC,
+                mean=weights.mean,
+                std=weights.std,
+                device=device,
+                autocast=task.keys.autocast,
+                spill=spill,
+            ),
+        )
 
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)

@@ -173,7 +173,7 @@ class Resources(Model):
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
     loader_workers: NonNegativeInt = 0  # processes that augment training images
-    memory: Fraction = 0.7  # of what is free on the device: what probes in flight may take
+    memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
 
 
 class Range(Model):

@@ -6,6 +6,7 @@ Shapes: N images, B batch, H and W pixels, D embedding width (one per layer).
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ def embed(
     std: Sequence[float],
     device: torch.device,
     autocast: Autocast | None = None,
+    spill: Path | None = None,
 ) -> list[Tensor]:
     """Pooled embeddings of every probed layer.
 
@@ -80,6 +82,8 @@ def embed(
     images_NHWC : uint8 images, already resized and cropped; may be memory-mapped.
     mean, std : of the three channels, in [0, 1], what the weights were trained with.
     autocast : type of the matmuls and convolutions; None is float32.
+    spill : directory for embeddings that the host's memory is not to hold; they are mapped from files there, which
+        are gone with the tensors. None: in memory.
 
     Returns
     -------
@@ -92,8 +96,7 @@ def embed(
         If not even one image fits; until then the batch is halved.
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
-    # copies between pinned memory and the device wait for nothing: the next batch is read while this one runs
-    embeddings = [torch.empty(n, layer.width, dtype=torch.float16, pin_memory=on_gpu) for layer in layers]
+    embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
     size, start = batch_size(images_NHWC.shape[1], device), 0
     if on_gpu:
         model.to(memory_format=torch.channels_last)  # as the images are; on CPU oneDNN lays out weights as it likes
@@ -115,6 +118,18 @@ def embed(
     if on_gpu:
         torch.cuda.synchronize(device)
     return embeddings
+
+
+def _room(n: int, width: int, *, pinned: bool, spill: Path | None) -> Tensor:
+    """An empty float16 (N, D) matrix.
+
+    Copies between pinned memory and the device wait for nothing: the next batch is read while this one runs.
+    """
+    if spill is None:
+        return torch.empty(n, width, dtype=torch.float16, pin_memory=pinned)
+    spill.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=spill, prefix="embeddings-") as file:  # unlinked, the mapping keeps it
+        return torch.from_file(file.name, shared=True, size=n * width, dtype=torch.float16).view(n, width)
 
 
 def _on_device(images_BHWC: np.ndarray, device: torch.device) -> Tensor:

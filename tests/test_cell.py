@@ -6,6 +6,7 @@ import pytest
 from sweep import driver, integrity, plan, table
 from sweep.cell import run_cell
 from sweep.config_file import read_config
+from sweep.embed import embed
 from sweep.schema import RUN_COLUMNS
 
 TINY = """
@@ -21,11 +22,13 @@ LAYERS = 10
 def rows_of(tmp_path):
     """Rows of the only curve of a config whose probe section is given, and what planning counted."""
 
-    def run(probe, *, rerun=False):
+    def run(probe, *, again=False):
         file = tmp_path / "tiny.yaml"
         file.write_text(TINY + f"probe: {probe}\ncache_dir: {tmp_path / 'cache'}\n")
         sweep = driver.prepare(read_config(file), str(tmp_path / "out"))
         (cell,) = sweep.grid.cells
+        for key in sweep.curves if again else ():
+            sweep.store.delete(f"fragments/{key}.parquet")
         run_cell(driver.task_of(sweep, cell, gpu=False))
         assert integrity.verify(sweep.store).quarantined == {}
         table.export(sweep.store, list(sweep.curves), name="tiny", roles={})
@@ -62,3 +65,12 @@ def test_a_path_of_penalties_fills_the_same_columns(rows_of, solver):
         assert 0 <= row["top1"] <= row["top5"] <= 1
         assert row["top1"] == row["top1_last"] == row["top1_best"]
         assert (row["epoch_chosen"], len(row["top1_epochs"])) == (1, 1)
+
+
+def test_embeddings_beyond_the_hosts_memory_change_nothing(rows_of, monkeypatch, tmp_path):
+    whole = rows_of("{epochs: 2, batch_size: 16}")
+    spilled = []
+    monkeypatch.setattr("sweep.cell.budget_bytes", lambda device, fraction: 1000)
+    monkeypatch.setattr("sweep.cell.embed", lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k))
+    assert rows_of("{epochs: 2, batch_size: 16}", again=True) == whole
+    assert spilled == [tmp_path / "cache" / "spill"] * 2

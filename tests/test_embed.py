@@ -128,3 +128,12 @@ def test_autocast_computes_in_fewer_bits_and_nearly_the_same():
         assert other_ND.dtype == torch.float16
         assert not torch.equal(one_ND, other_ND)
         assert (one_ND - other_ND).float().norm() < 0.05 * one_ND.float().norm()
+
+
+def test_embeddings_in_files_are_those_in_memory_and_leave_nothing_behind(tmp_path):
+    model, layers = backbone("vggm11")
+    settings = {"mean": MEAN, "std": STD, "device": CPU}
+    spilled = embed(model, layers, pictures(5), **settings, spill=tmp_path / "spill")
+    for one_ND, other_ND in zip(embed(model, layers, pictures(5), **settings), spilled, strict=True):
+        assert torch.equal(one_ND, other_ND)
+    assert list((tmp_path / "spill").iterdir()) == []

@@ -172,11 +172,11 @@ def test_short_of_memory_fewer_layers_are_fitted_at_once_with_the_same_results(m
     whole = fit_probes(data, recipe, seed=3)
     fitted = []
 
-    def fit(data, plan, layers):
+    def fit(data, request, layers):
         if len(layers) > 2:
             raise torch.OutOfMemoryError
         fitted.append(len(layers))
-        return fit_adamw(data, plan, layers)
+        return fit_adamw(data, request, layers)
 
     monkeypatch.setattr("sweep.probes.fit.fit_adamw", fit)
     assert fit_probes(data, recipe, seed=3) == whole
@@ -188,10 +188,10 @@ def test_a_layer_too_large_alone_is_streamed_with_the_same_results(monkeypatch):
     data, recipe = make_data(), Probe(epochs=3, batch_size=16, standardize="feature")
     whole = fit_probes(data, recipe, seed=3)
 
-    def fit(data, plan, layers):
-        if plan.resident:
+    def fit(data, request, layers):
+        if request.resident:
             raise torch.OutOfMemoryError
-        return fit_adamw(data, plan, layers)
+        return fit_adamw(data, request, layers)
 
     monkeypatch.setattr("sweep.probes.fit.fit_adamw", fit)
     for chunk_bytes in (1, 4096):  # one batch at a time; some

@@ -34,7 +34,7 @@ _STREAM_BYTES = 64 << 20  # embeddings held at once when they are streamed
 
 
 @dataclass(frozen=True)
-class Plan:
+class Request:
     """How some layers are fitted: which recipes, with which seed, in which arithmetic.
 
     Attributes
@@ -69,7 +69,7 @@ class _Task:
 Outcome = dict[tuple[str, int, tuple[int, ...]], list["_Scored"]]  # by fit, seed and group: one entry per recipe
 
 
-def fit_adamw(data: ProbeData, plan: Plan, layers: Sequence[int]) -> list[ProbeResult]:
+def fit_adamw(data: ProbeData, request: Request, layers: Sequence[int]) -> list[ProbeResult]:
     """Both fits of some layers, for every recipe and seed.
 
     Returns
@@ -80,7 +80,7 @@ def fit_adamw(data: ProbeData, plan: Plan, layers: Sequence[int]) -> list[ProbeR
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
     found: Outcome = {}
-    for outcome in _each(lambda task: _fit(data, plan, task), _tasks(data, plan, list(by_width.values()))):
+    for outcome in _each(lambda task: _fit(data, request, task), _tasks(data, request, list(by_width.values()))):
         found |= outcome
     results = []
     for (fit, seed_index, group), of_recipes in found.items():
@@ -97,16 +97,16 @@ def fit_adamw(data: ProbeData, plan: Plan, layers: Sequence[int]) -> list[ProbeR
     return results
 
 
-def _tasks(data: ProbeData, plan: Plan, groups: list[list[int]]) -> list[_Task]:
+def _tasks(data: ProbeData, request: Request, groups: list[list[int]]) -> list[_Task]:
     """What is computed on its own; on CPU the longest first."""
-    seeds = range(len(plan.seeds))
+    seeds = range(len(request.seeds))
     if data.device.type != "cpu":
         whole = tuple(tuple(group) for group in groups)
         return [_Task(whole, seed_index, ("selection", "full")) for seed_index in seeds]
     tasks = [
         _Task((part,), seed_index, (fit,))
         for group in groups
-        for part in memory.cached_groups(group, plan.recipes, width=data.width(group[0]), classes=data.classes)
+        for part in memory.cached_groups(group, request.recipes, width=data.width(group[0]), classes=data.classes)
         for seed_index in seeds
         for fit in ("full", "selection")
     ]
@@ -138,12 +138,12 @@ class _Scored:
 
 
 @torch.inference_mode()
-def _fit(data: ProbeData, plan: Plan, task: _Task) -> Outcome:
+def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
     """Train and score."""
-    seed, found = plan.seeds[task.seed_index], {}
+    seed, found = request.seeds[task.seed_index], {}
     train, test = (
         [
-            Source([part[layer] for layer in group], data.device, plan.dtype, resident=plan.resident)
+            Source([part[layer] for layer in group], data.device, request.dtype, resident=request.resident)
             for group in task.groups
         ]
         for part in (data.train, data.test)
@@ -152,9 +152,9 @@ def _fit(data: ProbeData, plan: Plan, task: _Task) -> Outcome:
     with _tensor_float32(data.device):
         for name in task.fits:
             full = name == "full"
-            fit = _Fit(data, plan, task.groups, train, every_N if full else ~data.heldout_N, seed)
-            scored: list[list[list[Scores]]] = [[[] for _ in plan.recipes] for _ in task.groups]
-            for epoch in range(plan.recipes[0].epochs):
+            fit = _Fit(data, request, task.groups, train, every_N if full else ~data.heldout_N, seed)
+            scored: list[list[list[Scores]]] = [[[] for _ in request.recipes] for _ in task.groups]
+            for epoch in range(request.recipes[0].epochs):
                 fit.train_epoch(derive_seed("order", seed, name, epoch))
                 for bucket, tested, of_recipes in zip(fit.buckets, test, scored, strict=True):
                     if full:
@@ -192,28 +192,28 @@ class _Fit:
     def __init__(
         self,
         data: ProbeData,
-        plan: Plan,
+        request: Request,
         groups: Sequence[Sequence[int]],
         sources: Sequence[Source],
         fit_N: Tensor,
         seed: int,
     ) -> None:
         self._images_N, self._labels_N = fit_N.nonzero().squeeze(1), data.train_labels_N
-        self._batch_size = plan.recipes[0].batch_size
+        self._batch_size = request.recipes[0].batch_size
         self.buckets = [
             Bucket(
                 source,
                 [data.layer_names[layer] for layer in group],
-                plan.recipes,
+                request.recipes,
                 fit_N,
                 classes=data.classes,
                 seed=seed,
-                dtype=plan.dtype,
+                dtype=request.dtype,
             )
             for group, source in zip(groups, sources, strict=True)
         ]
-        self._optimizers = [AdamW(recipe, self.buckets, number) for number, recipe in enumerate(plan.recipes)]
-        self._chunk = None if plan.resident else self._streamed_images()
+        self._optimizers = [AdamW(recipe, self.buckets, number) for number, recipe in enumerate(request.recipes)]
+        self._chunk = None if request.resident else self._streamed_images()
         self._graphed: Graphed | None = None
 
     def _streamed_images(self) -> int:

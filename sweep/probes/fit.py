@@ -11,7 +11,7 @@ from torch import Tensor
 from sweep.config import Probe
 from sweep.errors import UserError
 from sweep.probes import memory
-from sweep.probes.adamw import Plan, fit_adamw
+from sweep.probes.adamw import Request, fit_adamw
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.lbfgs import fit_lbfgs
 from sweep.probes.registered import fit_registered
@@ -68,7 +68,7 @@ def fit_probes(
             results += [ProbeResult(problem, layer, *which) for which in asked]
     replicates = replicate_seeds(seed, seeds)
     if solver == "adamw":
-        results += _in_waves(data, Plan(recipes, replicates, dtype), finite, budget)
+        results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
     elif solver in _EXACT:
         results += [result for layer in finite for result in _EXACT[solver](data, recipes, layer)]
     else:
@@ -105,31 +105,31 @@ def _non_finite(train_ND: Tensor, test_ND: Tensor, name: str) -> str | None:
     return None
 
 
-def _in_waves(data: ProbeData, plan: Plan, layers: Sequence[int], budget: int | None) -> list[ProbeResult]:
+def _in_waves(data: ProbeData, request: Request, layers: Sequence[int], budget: int | None) -> list[ProbeResult]:
     """As many layers at a time as the budget holds; a layer that does not fit alone is streamed."""
     if data.device.type == "cpu":  # where the embeddings already are
         budget = None
-    probes = len(plan.recipes) * len(plan.seeds)
+    probes = len(request.recipes) * len(request.seeds)
     costs = [memory.fit_bytes(data, layer, probes=probes) for layer in layers]
     results = []
     for wave in memory.waves(layers, costs, budget):
         alone = len(wave) == 1 and budget is not None and costs[layers.index(wave[0])] > budget
-        results += _short_of_memory(data, replace(plan, resident=not alone), wave)
+        results += _short_of_memory(data, replace(request, resident=not alone), wave)
     return results
 
 
-def _short_of_memory(data: ProbeData, plan: Plan, layers: list[int]) -> list[ProbeResult]:
+def _short_of_memory(data: ProbeData, request: Request, layers: list[int]) -> list[ProbeResult]:
     """Fit; if the device's memory runs out, half of the layers at a time, and a single one streamed."""
     try:
-        return fit_adamw(data, plan, layers)
+        return fit_adamw(data, request, layers)
     except torch.OutOfMemoryError:
-        if len(layers) == 1 and not plan.resident:
+        if len(layers) == 1 and not request.resident:
             raise
     # here the exception, and with it what filled the memory, is gone
     if len(layers) == 1:
-        return fit_adamw(data, replace(plan, resident=False), layers)
+        return fit_adamw(data, replace(request, resident=False), layers)
     half = len(layers) // 2
-    return [result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, plan, part)]
+    return [result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, request, part)]
 
 
 def _flagged(results: list[ProbeResult]) -> list[ProbeResult]:

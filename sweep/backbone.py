@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -22,6 +23,7 @@ from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
 from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, ImageSource, Labelled, OnEpoch, Trained, pretrain
+from sweep.ranks import ALONE, Ranks
 from sweep.seeds import derive_seed
 from sweep.store import Store
 from sweep.task import checkpoint_name
@@ -68,6 +70,7 @@ class Workshop:
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
+    ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -78,7 +81,20 @@ def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
     """
     lacking = [b for b in backbones if b.recipe is not None and not has_weights(b, shop)]
     if lacking:
-        _train(lacking[0].after(None), shop, {backbone.epoch for backbone in lacking})
+        backbone, epochs = lacking[0].after(None), {backbone.epoch for backbone in lacking}
+        if backbone.processes != shop.ranks.size:
+            what = f"the weights of {backbone.label}, which {backbone.processes} processes train together"
+            raise StorageError(None, f"{what}, are not in the store (any more)")
+        shop.ranks.tell(epochs)
+        _train(backbone, shop, epochs)
+
+
+def help_training(backbone: Backbone, shop: Workshop) -> None:
+    """Take part, as another process than the first, in what :func:`train_missing` does there; it publishes alone."""
+    epochs: set[int | None] | None = shop.ranks.hear()
+    if epochs:
+        passed = frozenset(epoch for epoch in epochs if epoch is not None)
+        train(backbone, shop, along=Along(passed), last_epoch=None if None in epochs else max(passed))
 
 
 def has_weights(backbone: Backbone, shop: Workshop) -> bool:
@@ -156,12 +172,13 @@ def train(
     """
     assert backbone.recipe is not None
     key = shop.keys.weights(backbone)
-    checkpoint = checkpoint_name(key)
-    source, heldout, test = _training_data(backbone, shop)
+    with shop.ranks.all_or_none(shop.device):
+        source, heldout, test = _training_data(backbone, shop)
+        model = _build(backbone, shop)
     mean, std = normalization(backbone.architecture, backbone.pretraining)
-    with measured(shop.device) as cost:
+    with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
-            _build(backbone, shop),
+            model,
             source,
             heldout=heldout,
             test=test,
@@ -170,15 +187,19 @@ def train(
             mean=mean,
             std=std,
             device=shop.device,
-            checkpoints=Checkpoints(
-                load=lambda: _read_if_there(shop.store, checkpoint),
-                save=lambda data: shop.store.put(checkpoint, data),
-            ),
+            checkpoints=_checkpoints(checkpoint_name(key), shop),
             on_epoch=shop.on_epoch,
             along=along,
             last_epoch=last_epoch,
+            ranks=shop.ranks,
         )
     return trained, cost
+
+
+def _checkpoints(name: str, shop: Workshop) -> Checkpoints:
+    if not shop.ranks.leads:
+        return Checkpoints(load=lambda: None, save=lambda _data: None, every_seconds=math.inf)
+    return Checkpoints(load=lambda: _read_if_there(shop.store, name), save=lambda data: shop.store.put(name, data))
 
 
 def _read_if_there(store: Store, name: str) -> bytes | None:

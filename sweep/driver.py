@@ -16,7 +16,7 @@ from typing import Any
 
 from sweep import status, table
 from sweep.config import Config, Resources
-from sweep.driver_cluster import JOB_VARIABLE, cluster
+from sweep.driver_cluster import JOB_VARIABLE, cluster, refuse_too_many, room
 from sweep.driver_tasks import Lost, run_cells
 from sweep.errors import StorageError, UserError
 from sweep.grid import Cell, Curve, Grid, Keyring, expand
@@ -166,6 +166,7 @@ def publish_plan(sweep: Sweep) -> None:
 
 def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozenset[str]) -> None:
     """Run cells on the cluster, with a progress line."""
+    refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
     work = {
         sweep.keys.curve(curve): (operations, len(layer_widths(curve.backbone)))
         for cell in cells

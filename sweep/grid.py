@@ -61,6 +61,11 @@ class Backbone:
     epoch: int | None = None
 
     @property
+    def processes(self) -> int:
+        """How many processes train it together; 1 for downloaded weights."""
+        return self.recipe.data_parallel if self.recipe else 1
+
+    @property
     def label(self) -> str:
         """Short name for people, not unique over recipes."""
         parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
@@ -278,7 +283,7 @@ class Keyring:
             augmentation=backbone.augmentation,
             images=self.selection(backbone),
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
-            recipe=backbone.recipe.model_dump(),
+            recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
@@ -310,6 +315,11 @@ class Keyring:
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
+
+
+def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as its key has it; one process is no part of it, so that keys older than the choice stay."""
+    return recipe.model_dump(exclude={"data_parallel"} if recipe.data_parallel == 1 else set())
 
 
 def uses_holdout(recipe: Recipe) -> bool:

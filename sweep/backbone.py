@@ -22,7 +22,17 @@ from sweep.errors import StorageError
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
-from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, ImageSource, Labelled, OnEpoch, Trained, pretrain
+from sweep.pretrain import (
+    NOTHING_ALONG,
+    Along,
+    Checkpoints,
+    ImageSource,
+    Labelled,
+    OnEpoch,
+    Trained,
+    TrainingDivergedError,
+    pretrain,
+)
 from sweep.ranks import ALONE, Ranks
 from sweep.seeds import derive_seed
 from sweep.store import Store
@@ -157,10 +167,15 @@ def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
-    trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    checkpoint = checkpoint_name(shop.keys.weights(backbone))
+    try:
+        trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    except TrainingDivergedError:
+        shop.store.delete(checkpoint)  # another attempt would meet the same, with it or without
+        raise
     if None in epochs:
         _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
-    shop.store.delete(checkpoint_name(shop.keys.weights(backbone)))
+    shop.store.delete(checkpoint)
 
 
 def train(

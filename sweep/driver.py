@@ -118,6 +118,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     before = table.listing(sweep.store)
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
     publish_plan(sweep)
+    _tidy(sweep, before)
     cells = missing_cells(sweep, before.done | given_up)
     if cells:
         with cluster(sweep.config.resources) as resources:
@@ -143,6 +144,17 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         seconds=time.monotonic() - started,
         table=path,
     )
+
+
+def _tidy(sweep: Sweep, found: table.Listing) -> None:
+    """Remove what nobody will ask for: files of killed writers, failure records of done curves and of no plan's."""
+    for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
+        sweep.store.tidy(folder)
+    try:
+        planned = {key for plan in status.read_plans(sweep.store) for key in plan.curves} if found.failed else set()
+    except UserError:  # a damaged plan of another config: who knows what it asks for
+        planned = set(found.failed)
+    table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
 
 
 def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:

@@ -9,6 +9,7 @@ Credentials come from the environment (see the documentation of the store), neve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -23,6 +24,7 @@ from pyarrow import fs
 from sweep.errors import StorageError, UserError
 
 _TEMPORARY = ".tmp-"
+_ABANDONED_SECONDS = 86_400.0  # a writer that is alive is done long before, and no clock is so wrong
 _DELAYS = (0.5, 2.0, 8.0)  # s, before each further attempt at a remote operation
 T = TypeVar("T")
 
@@ -109,6 +111,17 @@ class Store:
         found = [info.path for info in infos if info.type == fs.FileType.File]
         start = len(self._root) + 1
         return sorted(p[start:] for p in found if not os.path.basename(p).startswith(_TEMPORARY))
+
+    def tidy(self, folder: str) -> None:
+        """Remove temporary files that killed writers left in a local folder at least a day ago."""
+        if not self.is_local:
+            return
+        with contextlib.suppress(OSError):  # no such folder, a read-only disk: nothing depends on it
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                found = [entry for entry in entries if entry.name.startswith(_TEMPORARY)]
+            for entry in found:
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                    os.unlink(entry.path)
 
     def _patiently(self, action: str, name: str, operation: Callable[[], T]) -> T:
         """Run an operation; a remote one again after a pause, a local one once: a full disk does not pass by itself."""

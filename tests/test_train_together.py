@@ -1,18 +1,10 @@
-"""Several processes train one backbone through Ray Train: places, failures, and a sweep with a killed process."""
-
-import json
-import os
-import signal
-import subprocess
-import time
+"""Several processes train one backbone through Ray Train: their places in the cluster, and what befalls them."""
 
 import pytest
 import ray
-from test_data_parallel import TINY
 from test_driver_tasks import cell
-from test_end_to_end import command
 
-from sweep import driver_tasks, table
+from sweep import driver_tasks
 from sweep.config import Recipe, Resources
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
@@ -20,7 +12,6 @@ from sweep.driver_train import _outcome
 from sweep.errors import StorageError, UserError
 from sweep.pretrain import TrainingDivergedError
 from sweep.ranks import RankLostError
-from sweep.store import Store
 from sweep.task import CellResult
 from sweep.together import RecordedError
 
@@ -80,36 +71,3 @@ def test_what_befell_the_processes_is_told_by_the_one_that_knows():
         with pytest.raises(expected) as caught:
             _outcome(failures, TrainingDivergedError("of Ray Train"))
         assert type(caught.value) is expected
-
-
-def waited_for(happened, driver, seconds=120):
-    until = time.monotonic() + seconds
-    while not (found := happened()):
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return found
-
-
-@pytest.mark.slow
-def test_a_sweep_outlives_a_process_that_is_killed(tmp_path):
-    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
-    text = TINY.replace("at_epochs: [1]", "at_epochs: []").replace("epochs: 3, warm", "epochs: 25, warm")
-    file.write_text(text + f"cache_dir: {tmp_path / 'cache'}\n")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command(file, out), env=environment, **pipes) as driver:
-        note = waited_for(lambda: next((out / "running").glob("*.json"), None), driver)
-        os.kill(json.loads(note.read_text())["pid"], signal.SIGKILL)
-        waited_for(lambda: len(list(out.glob("failures/*/*.parquet"))) == 2, driver)
-        store = Store(str(out))
-        records = table.read_failures(store, table.listing(store).failed)
-        printed, errors = driver.communicate(timeout=240)
-    assert driver.returncode == 0, errors
-    assert "2 of 2 curves are in the table (2 computed now" in printed
-    assert [(record["stage"], record["transient"]) for record in records] == [("worker", True)] * 2
-    assert not store.names("failures/") + store.names("checkpoints/") + store.names("running/")
-    rows = table.read_fragments(store, sorted(table.listing(store).done)).to_pylist()
-    assert {(row["data_parallel"], row["problem"]) for row in rows} == {(2, None)}
-    (about,) = (name for name in store.names("weights/") if name.endswith(".json"))
-    assert [entry["epoch"] for entry in json.loads(store.get(about))["history"]] == list(range(1, 26))

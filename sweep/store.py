@@ -26,6 +26,11 @@ from sweep.errors import StorageError, UserError
 _TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 86_400.0  # a writer that is alive is done long before, and no clock is so wrong
 _DELAYS = (0.5, 2.0, 8.0)  # s, before each further attempt at a remote operation
+_PARAMETERS = {  # of pyarrow's file systems, where the URI does not say otherwise
+    "s3": "allow_delayed_open=true",  # one put, not a multipart upload, for each file
+    "gs": "retry_limit_seconds=10",  # Google's library would try for a quarter of an hour
+}
+_OF_ONE_FILE = ("read", "delete")  # what may find that the file is not there; else it is the bucket
 T = TypeVar("T")
 
 
@@ -128,15 +133,15 @@ class Store:
         for delay in () if self.is_local else _DELAYS:
             try:
                 return operation()
-            except FileNotFoundError:
-                raise
-            except OSError:
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and action in _OF_ONE_FILE:
+                    raise
                 time.sleep(delay)
         try:
             return operation()
-        except FileNotFoundError:
-            raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and action in _OF_ONE_FILE:
+                raise
             raise StorageError(error.errno, f"cannot {action} {self.path(name)}: {error.strerror or error}") from error
 
 
@@ -150,8 +155,9 @@ def _refuse_credentials(uri: str) -> None:
 
 
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    one_put = uri + ("&" if "?" in uri else "?") + "allow_delayed_open=true"  # not a multipart upload for each file
-    for candidate in (one_put, uri) if uri.startswith("s3://") else (uri,):
+    ours = _PARAMETERS.get(urlsplit(uri).scheme)
+    asked = [f"{uri}{'&' if '?' in uri else '?'}{ours}"] if ours and ours.partition("=")[0] not in uri else []
+    for candidate in (*asked, uri):
         try:
             return fs.FileSystem.from_uri(candidate)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

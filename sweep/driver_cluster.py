@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from sweep.config import Resources
 from sweep.errors import UserError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
+_KNOCK_SECONDS = 10.0
 _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
 
 
@@ -28,6 +30,7 @@ def cluster(resources: Resources) -> Iterator[Resources]:
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
     address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
     try:
+        _knock(address)
         ray.init(
             address,
             logging_level="ERROR",
@@ -41,6 +44,13 @@ def cluster(resources: Resources) -> Iterator[Resources]:
         yield resolve(resources, ray.nodes())
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in address:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _no_ray(address: str, error: Exception) -> str:

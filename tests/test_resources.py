@@ -80,7 +80,8 @@ def test_waiting_needs_a_number_of_gpus(tmp_path):
     ("address", "expected"),
     [
         ("local", "Ray did not start on this machine: it timed out; nothing is lost"),
-        ("10.0.0.1:6379", "no Ray cluster at RAY_ADDRESS=10.0.0.1:6379: it timed out; is it up"),
+        ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out; is it up"),
+        ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
     ],
 )
 def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):

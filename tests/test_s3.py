@@ -73,7 +73,7 @@ def test_no_bucket_and_no_network_are_said(served, monkeypatch):
     with pytest.raises(StorageError, match="cannot write s3://nowhere/sweep/x"):
         elsewhere.put("x", b"1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match="cannot read s3://bucket/sweep/x: .*NETWORK_CONNECTION"):
+    with pytest.raises(StorageError, match=r"cannot read s3://bucket/sweep/x: .*NETWORK_CONNECTION"):
         Store("s3://bucket/sweep").get("x")
 
 

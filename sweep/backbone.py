@@ -18,7 +18,7 @@ from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
 from sweep.data.library import Library
-from sweep.errors import StorageError
+from sweep.errors import StorageError, UserError
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
@@ -189,6 +189,9 @@ def train(
     key = shop.keys.weights(backbone)
     with shop.ranks.all_or_none(shop.device):
         source, heldout, test = _training_data(backbone, shop)
+        if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
+            found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
+            raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
     mean, std = normalization(backbone.architecture, backbone.pretraining)
     with measured(shop.device) as cost, shop.ranks.watched():

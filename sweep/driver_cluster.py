@@ -50,7 +50,7 @@ def _knock(address: str) -> None:
     """Fail at once where nobody listens: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in address:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _no_ray(address: str, error: Exception) -> str:

@@ -204,7 +204,8 @@ def free_port():
 def ray_environment():
     """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # Ray Train leaves an actor that a node would wait for
+    return environment | at_once | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 @pytest.fixture(scope="module")

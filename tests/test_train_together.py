@@ -2,16 +2,21 @@
 
 import pytest
 import ray
+import torch
 from test_driver_tasks import cell
+from test_end_to_end import TWO_CURVES
 
-from sweep import driver_tasks
+from sweep import driver, driver_tasks
+from sweep.backbone import train
+from sweep.cell import workshop
 from sweep.config import Recipe, Resources
+from sweep.config_file import read_config
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
 from sweep.driver_train import _outcome
 from sweep.errors import StorageError, UserError
 from sweep.pretrain import TrainingDivergedError
-from sweep.ranks import RankLostError
+from sweep.ranks import RankLostError, Ranks
 from sweep.task import CellResult
 from sweep.together import RecordedError
 
@@ -56,6 +61,16 @@ def test_curves_that_are_lost_have_their_weights_looked_at_first():
     assert (lost.stage, lost.attempt) == ("curves", 2)
     assert (lost.again().stage, lost.again().attempt) == ("train", 3)
     assert _Job(cell("a"), "curves").again().stage == "curves"
+
+
+def test_too_few_images_for_so_many_processes_are_said(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TWO_CURVES + f"cache_dir: {tmp_path / 'cache'}\n")
+    sweep = driver.prepare(read_config(tmp_path / "tiny.yaml"), str(tmp_path / "out"))
+    task = driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    ranks = Ranks(0, 99)
+    ranks.total = lambda value: value  # nobody else is there
+    with pytest.raises(UserError, match=r"33 training images .* too few for recipe.data_parallel = 99"):
+        train(task.cell.backbone, workshop(task, sweep.store, torch.device("cpu"), ranks))
 
 
 def test_what_befell_the_processes_is_told_by_the_one_that_knows():

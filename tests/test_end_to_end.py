@@ -153,48 +153,6 @@ def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):
     assert not verify(Store(str(out))).quarantined  # what is listed is whole
 
 
-def folder(root, *, broken):
-    """An ImageFolder of two classes, ten training and ten test images each, some of them truncated."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for label in ("dark", "light"):
-            directory = root / split / label
-            directory.mkdir(parents=True)
-            for number in range(10):
-                pixels = rng.integers(0, 100, (40, 50, 3), dtype=np.uint8) + (label == "light") * 120
-                file = directory / f"{number}.png"
-                Image.fromarray(pixels).save(file)
-                if split == "train" and label == "dark" and number < broken:
-                    file.write_bytes(file.read_bytes()[:200])
-
-
-def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, tmp_path):
-    folder(tmp_path / "mine", broken=5)
-    text = TWO_CURVES.replace("[glyphs]", "[mine, glyphs]").replace("datasets:\n", "datasets:\n  mine: {path: mine}\n")
-    out, file = tmp_path / "out", config(text)
-    done = run(file, out, code=1)
-    assert "2 of 3 curves are in the table" in done.stdout
-    assert "on mine, stage data" in done.stdout
-    records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
-    assert [record["dataset"] for record in records] == ["mine"]
-    assert "train/dark/0.png" in records[0]["message"]
-    again = run(file, out, code=1)
-    assert "1 would fail again as they are (1 failed in an earlier run" in again.stdout
-    assert len(list(out.glob("failures/*/*.parquet"))) == 1
-    run(file, out, "--retry-failed", code=1)
-    assert len(list(out.glob("failures/*/*.parquet"))) == 2
-    for file_ in (tmp_path / "mine").rglob("*.png"):
-        file_.unlink()
-    for directory in sorted((tmp_path / "mine").rglob("*"), reverse=True):
-        directory.rmdir()
-    (tmp_path / "mine").rmdir()
-    folder(tmp_path / "mine", broken=0)
-    done = run(file, out)
-    assert "3 of 3 curves are in the table (1 computed now" in done.stdout
-    about = json.loads(pq.read_schema(out / "probes.parquet").metadata[b"tunnel_sweep"])
-    assert about["failed_curves"] == []  # mended data is other data: the old record belongs to no planned curve
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -229,6 +187,48 @@ def head(tmp_path_factory):
         finally:
             node.terminate()
             node.wait(timeout=60)
+
+
+def folder(root, *, broken):
+    """An ImageFolder of two classes, ten training and ten test images each, some of them truncated."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("dark", "light"):
+            directory = root / split / label
+            directory.mkdir(parents=True)
+            for number in range(10):
+                pixels = rng.integers(0, 100, (40, 50, 3), dtype=np.uint8) + (label == "light") * 120
+                file = directory / f"{number}.png"
+                Image.fromarray(pixels).save(file)
+                if split == "train" and label == "dark" and number < broken:
+                    file.write_bytes(file.read_bytes()[:200])
+
+
+def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, head, tmp_path):
+    folder(tmp_path / "mine", broken=5)
+    text = TWO_CURVES.replace("[glyphs]", "[mine, glyphs]").replace("datasets:\n", "datasets:\n  mine: {path: mine}\n")
+    out, file, there = tmp_path / "out", config(text), ray_environment() | {"RAY_ADDRESS": head[0]}
+    done = run(file, out, code=1, env=there)
+    assert "2 of 3 curves are in the table" in done.stdout
+    assert "on mine, stage data" in done.stdout
+    records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
+    assert [record["dataset"] for record in records] == ["mine"]
+    assert "train/dark/0.png" in records[0]["message"]
+    again = run(file, out, code=1, env=there)
+    assert "1 would fail again as they are (1 failed in an earlier run" in again.stdout
+    assert len(list(out.glob("failures/*/*.parquet"))) == 1
+    run(file, out, "--retry-failed", code=1, env=there)
+    assert len(list(out.glob("failures/*/*.parquet"))) == 2
+    for file_ in (tmp_path / "mine").rglob("*.png"):
+        file_.unlink()
+    for directory in sorted((tmp_path / "mine").rglob("*"), reverse=True):
+        directory.rmdir()
+    (tmp_path / "mine").rmdir()
+    folder(tmp_path / "mine", broken=0)
+    done = run(file, out, env=there)
+    assert "3 of 3 curves are in the table (1 computed now" in done.stdout
+    about = json.loads(pq.read_schema(out / "probes.parquet").metadata[b"tunnel_sweep"])
+    assert about["failed_curves"] == []  # mended data is other data: the old record belongs to no planned curve
 
 
 def jobs(address, path, method="GET"):

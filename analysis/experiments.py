@@ -19,7 +19,7 @@ from analysis.vocabulary import TARGETS, Target
 GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
-    "checkpoint_on",
+    "checkpoint_on", "data_parallel",
 )  # fmt: skip
 RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -17,11 +18,22 @@ from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
 from sweep.data.library import Library
-from sweep.errors import StorageError
+from sweep.errors import StorageError, UserError
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
 from sweep.models import build_backbone, normalization
-from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, ImageSource, Labelled, OnEpoch, Trained, pretrain
+from sweep.pretrain import (
+    NOTHING_ALONG,
+    Along,
+    Checkpoints,
+    ImageSource,
+    Labelled,
+    OnEpoch,
+    Trained,
+    TrainingDivergedError,
+    pretrain,
+)
+from sweep.ranks import ALONE, Ranks
 from sweep.seeds import derive_seed
 from sweep.store import Store
 from sweep.task import checkpoint_name
@@ -68,6 +80,7 @@ class Workshop:
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
+    ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -78,7 +91,20 @@ def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
     """
     lacking = [b for b in backbones if b.recipe is not None and not has_weights(b, shop)]
     if lacking:
-        _train(lacking[0].after(None), shop, {backbone.epoch for backbone in lacking})
+        backbone, epochs = lacking[0].after(None), {backbone.epoch for backbone in lacking}
+        if backbone.processes != shop.ranks.size:
+            what = f"the weights of {backbone.label}, which {backbone.processes} processes train together"
+            raise StorageError(None, f"{what}, are not in the store (any more)")
+        shop.ranks.tell(epochs)
+        _train(backbone, shop, epochs)
+
+
+def help_training(backbone: Backbone, shop: Workshop) -> None:
+    """Take part, as another process than the first, in what :func:`train_missing` does there; it publishes alone."""
+    epochs: set[int | None] | None = shop.ranks.hear()
+    if epochs:
+        passed = frozenset(epoch for epoch in epochs if epoch is not None)
+        train(backbone, shop, along=Along(passed), last_epoch=None if None in epochs else max(passed))
 
 
 def has_weights(backbone: Backbone, shop: Workshop) -> bool:
@@ -141,10 +167,15 @@ def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
-    trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    checkpoint = checkpoint_name(shop.keys.weights(backbone))
+    try:
+        trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    except TrainingDivergedError:
+        shop.store.delete(checkpoint)  # another attempt would meet the same, with it or without
+        raise
     if None in epochs:
         _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
-    shop.store.delete(checkpoint_name(shop.keys.weights(backbone)))
+    shop.store.delete(checkpoint)
 
 
 def train(
@@ -156,12 +187,16 @@ def train(
     """
     assert backbone.recipe is not None
     key = shop.keys.weights(backbone)
-    checkpoint = checkpoint_name(key)
-    source, heldout, test = _training_data(backbone, shop)
+    with shop.ranks.all_or_none(shop.device):
+        source, heldout, test = _training_data(backbone, shop)
+        if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
+            found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
+            raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
+        model = _build(backbone, shop)
     mean, std = normalization(backbone.architecture, backbone.pretraining)
-    with measured(shop.device) as cost:
+    with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
-            _build(backbone, shop),
+            model,
             source,
             heldout=heldout,
             test=test,
@@ -170,15 +205,19 @@ def train(
             mean=mean,
             std=std,
             device=shop.device,
-            checkpoints=Checkpoints(
-                load=lambda: _read_if_there(shop.store, checkpoint),
-                save=lambda data: shop.store.put(checkpoint, data),
-            ),
+            checkpoints=_checkpoints(checkpoint_name(key), shop),
             on_epoch=shop.on_epoch,
             along=along,
             last_epoch=last_epoch,
+            ranks=shop.ranks,
         )
     return trained, cost
+
+
+def _checkpoints(name: str, shop: Workshop) -> Checkpoints:
+    if not shop.ranks.leads:
+        return Checkpoints(load=lambda: None, save=lambda _data: None, every_seconds=math.inf)
+    return Checkpoints(load=lambda: _read_if_there(shop.store, name), save=lambda data: shop.store.put(name, data))
 
 
 def _read_if_there(store: Store, name: str) -> bytes | None:

@@ -10,7 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from sweep.errors import UserError
 from sweep.grid import Backbone, Curve, derived, variables
 from sweep.measure import Cost, device_name, measured
 from sweep.models import ProbedLayer, probed_layers
+from sweep.pretrain import OnEpoch
 from sweep.probes import ProbeData, ProbeResult, budget_bytes, fit_probes, replicate_seeds
 from sweep.progress import Progress
+from sweep.ranks import ALONE, Ranks
 from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
 from sweep.seeds import derive_seed
@@ -39,8 +41,12 @@ from sweep.task import CellResult, CellTask, failure_record
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
 
 
-def run_cell(task: CellTask) -> CellResult:
+def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     """Bring one backbone's missing curves into the table.
+
+    Parameters
+    ----------
+    ranks : this process, the first of those that train the backbone together, see :mod:`sweep.together`.
 
     Raises
     ------
@@ -57,7 +63,8 @@ def run_cell(task: CellTask) -> CellResult:
     done: list[str] = []
     failed: list[str] = []
     with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
-        for weights, curves in _by_weights(task, missing, _workshop(task, store, device, progress)):
+        shop = replace(workshop(task, store, device, ranks), on_epoch=_told(progress))
+        for weights, curves in _by_weights(task, missing, shop):
             if task.train_only:
                 failed += [task.keys.curve(curve) for curve in curves if weights is None]
                 continue
@@ -113,7 +120,12 @@ def _by_weights(
             yield weights, curves
 
 
-def _workshop(task: CellTask, store: Store, device: torch.device, progress: Progress) -> Workshop:
+def _told(progress: Progress) -> OnEpoch:
+    return lambda history, total: progress.say("training", len(history), total)
+
+
+def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -> Workshop:
+    """What a task's weights need."""
     return Workshop(
         store=store,
         library=library_of(task),
@@ -121,7 +133,7 @@ def _workshop(task: CellTask, store: Store, device: torch.device, progress: Prog
         named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
-        on_epoch=lambda history, total: progress.say("training", len(history), total),
+        ranks=ranks,
     )
 
 

@@ -56,6 +56,7 @@ class Recipe(Model):
     warmup_epochs: NonNegativeInt = 5
     train_on: Literal["fit", "all"] = "fit"  # "fit": without the held-out part; "all": every training image
     checkpoint_on: Literal["heldout", "test", "last"] = "heldout"  # which epoch's weights are kept
+    data_parallel: PositiveInt = 1  # processes, each on a GPU if there are any, that share every batch
 
 
 class Probe(Model):
@@ -118,6 +119,7 @@ class Block(Model):
     warmup_epochs: Some[NonNegativeInt] | None = None
     train_on: Some[Literal["fit", "all"]] | None = None
     checkpoint_on: Some[Literal["heldout", "test", "last"]] | None = None
+    data_parallel: Some[PositiveInt] | None = None
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
 
 

@@ -277,7 +277,7 @@ def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
     """Recipes as they come out of defaults, rules and grid: warm-up must end before training does."""
     from sweep.grid import block_values, recipe_of
 
-    reported = set()
+    reported: set[object] = set()
     for values in block_values(block):
         if values["pretraining"] != SCRATCH:
             continue
@@ -287,6 +287,25 @@ def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
             reported.add(pair)
             where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
             yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
+        if problem := _processes(config, block, number, recipe):
+            if problem.path not in reported:
+                yield problem
+            reported.add(problem.path)
+
+
+def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Problem | None:
+    """Processes that train together: equal parts of a batch, two images at least, and a whole GPU or none for each."""
+    processes, batch, gpus = recipe.data_parallel, recipe.batch_size, config.resources.gpus
+    if processes == 1:
+        return None
+    if batch % processes or batch < 2 * processes:
+        where: KeyPath = ("grid", number, "data_parallel") if block.data_parallel else ("recipe", "data_parallel")
+        valid = tuple(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)
+        return Problem(where, processes, f"must divide batch_size, {batch}, into parts of 2 or more images", valid)
+    if gpus != "auto" and gpus not in (0, 1):
+        message = f"each of the {processes} processes of recipe.data_parallel needs a GPU of its own"
+        return Problem(("resources", "gpus"), gpus, message, ("auto", "0", "1"))
+    return None
 
 
 def _epochs(config: Config) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sweep import status, table
 from sweep.config import Config, Resources
-from sweep.driver_cluster import JOB_VARIABLE, cluster
+from sweep.driver_cluster import JOB_VARIABLE, cluster, refuse_too_many, room
 from sweep.driver_tasks import Lost, run_cells
 from sweep.errors import StorageError, UserError
 from sweep.grid import Cell, Curve, Grid, Keyring, expand
@@ -118,6 +118,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     before = table.listing(sweep.store)
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
     publish_plan(sweep)
+    _tidy(sweep, before)
     cells = missing_cells(sweep, before.done | given_up)
     if cells:
         with cluster(sweep.config.resources) as resources:
@@ -145,6 +146,17 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     )
 
 
+def _tidy(sweep: Sweep, found: table.Listing) -> None:
+    """Remove what nobody will ask for: files of killed writers, failure records of done curves and of no plan's."""
+    for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
+        sweep.store.tidy(folder)
+    try:
+        planned = {key for plan in status.read_plans(sweep.store) for key in plan.curves} if found.failed else set()
+    except UserError:  # a damaged plan of another config: who knows what it asks for
+        planned = set(found.failed)
+    table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
+
+
 def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
     """Planned curves whose last attempt failed for a reason that another attempt would meet again."""
     records = table.read_failures(sweep.store, [key for key in sweep.curves if key in found.failed])
@@ -166,6 +178,7 @@ def publish_plan(sweep: Sweep) -> None:
 
 def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozenset[str]) -> None:
     """Run cells on the cluster, with a progress line."""
+    refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
     work = {
         sweep.keys.curve(curve): (operations, len(layer_widths(curve.backbone)))
         for cell in cells

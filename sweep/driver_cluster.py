@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from sweep.config import Resources
 from sweep.errors import UserError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
+_KNOCK_SECONDS = 10.0
 _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
 
 
@@ -27,17 +29,35 @@ def cluster(resources: Resources) -> Iterator[Resources]:
         root = str(Path(__file__).resolve().parents[1])
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
     address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
-    ray.init(
-        address,
-        logging_level="ERROR",
-        log_to_driver=False,
-        include_dashboard=False if address == "local" else None,
-        runtime_env=environment,
-    )
+    try:
+        _knock(address)
+        ray.init(
+            address,
+            logging_level="ERROR",
+            log_to_driver=False,
+            include_dashboard=False if address == "local" else None,
+            runtime_env=environment,
+        )
+    except Exception as error:  # Ray raises a plain Exception where its processes did not come up in time
+        raise UserError(_no_ray(address, error)) from error
     try:
         yield resolve(resources, ray.nodes())
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def _no_ray(address: str, error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address == "local":
+        return f"Ray did not start on this machine: {first}; nothing is lost: run again, on a machine less busy"
+    return f"no Ray cluster at RAY_ADDRESS={address}: {first}; is it up, and its token in this environment?"
 
 
 def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
@@ -87,8 +107,8 @@ def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> i
     )
 
 
-def places(resources: Resources) -> int:
-    """How many tasks the connected cluster can run at once, as it is now; at least 1.
+def room(resources: Resources) -> int:
+    """How many tasks the connected cluster has room for, as it is now.
 
     Parameters
     ----------
@@ -97,4 +117,27 @@ def places(resources: Resources) -> int:
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return max(1, min(_places(alive, resources.cpus, float(resources.gpus)), int(resources.max_in_flight)))
+    return _places(alive, resources.cpus, float(resources.gpus))
+
+
+def places(resources: Resources) -> int:
+    """How many tasks can run at once: those there is room for, at most ``max_in_flight``; at least 1."""
+    return max(1, min(room(resources), int(resources.max_in_flight)))
+
+
+def refuse_too_many(processes: int, resources: Resources, found: int) -> None:
+    """Refuse a training run of more processes than the cluster has room for: it would wait for ever.
+
+    Parameters
+    ----------
+    processes : the most that train one backbone together.
+    resources : with ``auto`` resolved.
+    found : what :func:`room` says.
+    """
+    if processes > found and processes > 1 and not resources.wait_for_nodes:
+        each = f"{resources.cpus:g} CPUs" + (" and a GPU" if resources.gpus else "")
+        raise UserError(
+            f"recipe.data_parallel = {processes}: this cluster has room for {found} such processes ({each} each); "
+            "they would wait for ever. If such nodes are still to come (an autoscaler, a queue), say "
+            "resources.wait_for_nodes: true"
+        )

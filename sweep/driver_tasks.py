@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, Literal
 
 from sweep.config import Resources
-from sweep.driver_cluster import places
+from sweep.driver_cluster import places, room
+from sweep.driver_train import start
 from sweep.errors import InterruptedSweepError
 from sweep.grid import Cell, Curve
 from sweep.task import CellResult, CellTask
@@ -98,11 +99,19 @@ class _Job:
     stage: Stage = "whole"
     attempt: int = 1
 
+    @property
+    def processes(self) -> int:
+        """How many processes it takes, each in a place of the cluster."""
+        return 1 if self.stage == "curves" else self.cell.backbone.processes
+
     def split(self, places: int, others: int) -> list[_Job]:
         """The jobs to start instead: this one, or its parts where fewer backbones are left than the cluster has places.
 
-        Then a backbone is trained by one task, and its curves are embedded and probed by several.
+        Then a backbone is trained by one task, and its curves are embedded and probed by several; always so where
+        several processes train together.
         """
+        if self.processes > 1:
+            return [replace(self, stage="train")]
         if self.stage != "whole" or others >= places or places == 1 or len(self.cell.curves) == 1:
             return [self]
         return [replace(self, stage="train")] if self.cell.backbone.recipe else self.curves(self.cell.curves, places)
@@ -110,7 +119,12 @@ class _Job:
     def curves(self, left: Sequence[Curve], places: int) -> list[_Job]:
         """Some of the curves in as many jobs as there are places."""
         chunks = [tuple(left[start::places]) for start in range(min(places, len(left)))]
-        return [_Job(replace(self.cell, curves=chunk), "curves") for chunk in chunks]
+        return [_Job(replace(self.cell, curves=chunk), "curves", self.attempt) for chunk in chunks]
+
+    def again(self) -> _Job:
+        """The next attempt; weights that several processes trained are theirs to make again if they are damaged."""
+        together = self.cell.backbone.processes > 1
+        return replace(self, stage="train" if together else self.stage, attempt=self.attempt + 1)
 
 
 class _Queue:
@@ -127,14 +141,26 @@ class _Queue:
         for job in jobs:
             heapq.heappush(self._heap, (moment, next(self._ticket), job))
 
-    def take(self) -> _Job | None:
-        """The next job that may start now."""
-        if self._heap and self._heap[0][0] <= time.monotonic():
+    def take(self, fits: Callable[[_Job], bool] = lambda _job: True) -> _Job | None:
+        """The next job if it may start now; none overtakes one that does not fit yet."""
+        if self._heap and self._heap[0][0] <= time.monotonic() and fits(self._heap[0][2]):
             return heapq.heappop(self._heap)[2]
         return None
 
     def __len__(self) -> int:
         return len(self._heap)
+
+
+def _fits(job: _Job, running: Sequence[_Job], resources: Resources) -> bool:
+    """Whether Ray may have a job now: a bounded number of tasks waits there.
+
+    Not so while processes train together: they start once there is a place for each, and would never start if the
+    tasks that wait took every place that becomes free.
+    """
+    together = [other for other in (job, *running) if other.processes > 1]
+    if resources.wait_for_nodes or not together:
+        return len(running) < int(resources.max_in_flight)
+    return not running or sum(other.processes for other in (job, *running)) <= room(resources)
 
 
 def run_cells(
@@ -149,6 +175,7 @@ def run_cells(
     """Keep a bounded number of tasks in flight until all cells have ended.
 
     A task is a cell; the last ones, when there are fewer than the cluster has places, are split into their curves.
+    Those that several processes train come first, and each takes as many places.
 
     Parameters
     ----------
@@ -165,13 +192,20 @@ def run_cells(
     """
     import ray
 
-    remote, signals, queue = _remote(resources), Signals(), _Queue(cells)
+    remote, signals = _remote(resources), Signals()
+    queue = _Queue(sorted(cells, key=lambda cell: cell.backbone.processes == 1))
     running: dict[Any, tuple[_Job, float]] = {}
+
+    def fits(job: _Job) -> bool:
+        return _fits(job, [other for other, _ in running.values()], resources)
+
     while queue or running:
         signals.check()
-        while len(running) < int(resources.max_in_flight) and (job := queue.take()):
+        while job := queue.take(fits):
             job, *rest = job.split(places(resources), len(queue) + len(running))
-            running[remote.remote(task_of(job.cell, job.stage == "train"))] = (job, time.monotonic())
+            task = task_of(job.cell, job.stage == "train")
+            reference = start(task, resources) if job.processes > 1 else remote.remote(task)
+            running[reference] = (job, time.monotonic())
             queue.put(*rest)
         if not running:
             time.sleep(POLL_SECONDS / 4)
@@ -188,5 +222,5 @@ def run_cells(
                 cause, transient = cause_of(error)
                 lost(Lost(job.cell, cause, transient, time.monotonic() - since))
                 if transient and job.attempt <= resources.retries:
-                    queue.put(replace(job, attempt=job.attempt + 1), wait=pause(job.attempt))
+                    queue.put(job.again(), wait=pause(job.attempt))
         show(len(running))

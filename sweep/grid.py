@@ -62,6 +62,11 @@ class Backbone:
     epoch: int | None = None
 
     @property
+    def processes(self) -> int:
+        """How many processes train it together; 1 for downloaded weights."""
+        return self.recipe.data_parallel if self.recipe else 1
+
+    @property
     def label(self) -> str:
         """Short name for people, not unique over recipes."""
         parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
@@ -303,7 +308,7 @@ class Keyring:
             augmentation=backbone.augmentation,
             images=self.selection(backbone),
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
-            recipe=backbone.recipe.model_dump(),
+            recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
@@ -343,6 +348,11 @@ def _probe_identity(curve: Curve) -> Any:
     if curve.probes_per_layer == 1:
         return curve.probe.model_dump()
     return {"recipes": [probe.model_dump() for probe in curve.probes], "seeds": curve.probe_seeds}
+
+
+def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as its key has it; one process is no part of it, so that keys older than the choice stay."""
+    return recipe.model_dump(exclude={"data_parallel"} if recipe.data_parallel == 1 else set())
 
 
 def uses_holdout(recipe: Recipe) -> bool:

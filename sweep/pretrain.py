@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from sweep.config import Recipe
 from sweep.embed import normalize
+from sweep.ranks import ALONE, Ranks
 from sweep.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def pretrain(
     on_epoch: OnEpoch = lambda _history, _total: None,
     along: Along = NOTHING_ALONG,
     last_epoch: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train, keep the epoch that ``recipe.checkpoint_on`` names, resume from a checkpoint if there is one.
 
@@ -129,16 +131,20 @@ def pretrain(
     ----------
     along : epochs to keep besides. A checkpoint that is already past one of them is not resumed.
     last_epoch : stop after so many epochs of the recipe and return the weights there, where only ``along`` is wanted.
+    ranks : this process among those that train together. All call this with the same arguments, and all but the first
+        with ``checkpoints``, ``on_epoch`` and ``along`` that do nothing.
 
     Raises
     ------
     TrainingDivergedError
         If the loss is not finite.
+    RankLostError
+        If another process is gone.
     """
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N))
-    run.restore(checkpoints.load(), not_after=min(along.epochs, default=recipe.epochs))
+    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks)
+    run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
     saved_at = started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
     if run.epoch in along.epochs:
@@ -174,7 +180,9 @@ class _Run:
         std: Sequence[float],
         device: torch.device,
         images: int,
+        ranks: Ranks,
     ):
+        self.ranks, self.shared = ranks, ranks.share(model)
         self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
         self.mean, self.std, self.device, self.images = mean, std, device, images
         self.epoch = 0
@@ -182,32 +190,33 @@ class _Run:
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
 
-    def forward(self, images_BHWC: Tensor) -> Tensor:
+    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
         """Logits, in bfloat16 where the device is a GPU."""
         images = normalize(images_BHWC.to(self.device, non_blocking=True), self.mean, self.std)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self.model(images)
+            return (model or self.model)(images)
 
     def train_epoch(self, epoch: int, train: ImageSource) -> None:
         """One pass over the training images; raises TrainingDivergedError on a loss that is not finite."""
         self.model.train()
-        torch.manual_seed(derive_seed(self.key, "model noise", epoch))  # drop path, dropout
+        torch.manual_seed(derive_seed(self.key, "model noise", epoch, *self.ranks.noise))  # drop path, dropout
         n = len(train.labels_N)
         batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
-        images_of = train.epoch(batches, seed=derive_seed(self.key, "augment", epoch))
+        parts = [self.ranks.part(batch) for batch in batches]
+        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
         total = torch.zeros((), device=self.device)
-        for number, (indices_B, images) in enumerate(zip(batches, images_of, strict=True)):
+        for number, (indices_B, images) in enumerate(zip(parts, images_of, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             target_B = torch.from_numpy(train.labels_N[indices_B]).to(self.device)
-            logits_BC = self.forward(images)
+            logits_BC = self.forward(images, model=self.shared)
             loss = F.cross_entropy(logits_BC.float(), target_B, label_smoothing=self.recipe.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss * self.ranks.weight(len(indices_B), len(batches[number]))).backward()
             self.optimizer.step()
             total += loss.detach() * len(indices_B)
-        mean_loss = float(total) / n
+        mean_loss = float(self.ranks.total(total)) / n
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(
                 f"training loss is {mean_loss} in epoch {epoch + 1}: try a smaller lr than {self.recipe.lr}"
@@ -291,10 +300,11 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
 def top1(run: _Run, data: Labelled) -> float:
     """Share of images that the backbone's own classifier gets right; NaN for no images."""
     run.model.eval()
-    right = 0
-    for start in range(0, len(data.labels_N), _EVALUATION_BATCH):
+    ranks, right = run.ranks, 0
+    for start in range(ranks.rank * _EVALUATION_BATCH, len(data.labels_N), ranks.size * _EVALUATION_BATCH):
         part = slice(start, start + _EVALUATION_BATCH)
         images = torch.from_numpy(np.array(data.images_NHWC[part]))
         guess_B = run.forward(images).argmax(1).cpu().numpy()
         right += int((guess_B == data.labels_N[part]).sum())
-    return right / len(data.labels_N) if len(data.labels_N) else float("nan")
+    everywhere = int(ranks.total(torch.tensor(right, device=run.device)))
+    return everywhere / len(data.labels_N) if len(data.labels_N) else float("nan")

@@ -13,6 +13,7 @@ Exit codes: 0 all curves are in the table, 1 some failed, 2 a mistake in the cal
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
     arguments = parse(argv)
     try:
-        return answer(arguments)
+        code = answer(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has had enough: --plan | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return 141
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

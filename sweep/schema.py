@@ -47,6 +47,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _text,
             "what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch",
         ),
+        ("data_parallel", _int, "processes that shared every batch of ID training"),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
     "Derived from the backbone": [

@@ -9,6 +9,7 @@ Credentials come from the environment (see the documentation of the store), neve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -23,7 +24,13 @@ from pyarrow import fs
 from sweep.errors import StorageError, UserError
 
 _TEMPORARY = ".tmp-"
+_ABANDONED_SECONDS = 86_400.0  # a writer that is alive is done long before, and no clock is so wrong
 _DELAYS = (0.5, 2.0, 8.0)  # s, before each further attempt at a remote operation
+_PARAMETERS = {  # of pyarrow's file systems, where the URI does not say otherwise
+    "s3": "allow_delayed_open=true",  # one put, not a multipart upload, for each file
+    "gs": "retry_limit_seconds=10",  # Google's library would try for a quarter of an hour
+}
+_OF_ONE_FILE = ("read", "delete")  # what may find that the file is not there; else it is the bucket
 T = TypeVar("T")
 
 
@@ -110,20 +117,31 @@ class Store:
         start = len(self._root) + 1
         return sorted(p[start:] for p in found if not os.path.basename(p).startswith(_TEMPORARY))
 
+    def tidy(self, folder: str) -> None:
+        """Remove temporary files that killed writers left in a local folder at least a day ago."""
+        if not self.is_local:
+            return
+        with contextlib.suppress(OSError):  # no such folder, a read-only disk: nothing depends on it
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                found = [entry for entry in entries if entry.name.startswith(_TEMPORARY)]
+            for entry in found:
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                    os.unlink(entry.path)
+
     def _patiently(self, action: str, name: str, operation: Callable[[], T]) -> T:
         """Run an operation; a remote one again after a pause, a local one once: a full disk does not pass by itself."""
         for delay in () if self.is_local else _DELAYS:
             try:
                 return operation()
-            except FileNotFoundError:
-                raise
-            except OSError:
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and action in _OF_ONE_FILE:
+                    raise
                 time.sleep(delay)
         try:
             return operation()
-        except FileNotFoundError:
-            raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and action in _OF_ONE_FILE:
+                raise
             raise StorageError(error.errno, f"cannot {action} {self.path(name)}: {error.strerror or error}") from error
 
 
@@ -137,8 +155,9 @@ def _refuse_credentials(uri: str) -> None:
 
 
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    one_put = uri + ("&" if "?" in uri else "?") + "allow_delayed_open=true"  # not a multipart upload for each file
-    for candidate in (one_put, uri) if uri.startswith("s3://") else (uri,):
+    ours = _PARAMETERS.get(urlsplit(uri).scheme)
+    asked = [f"{uri}{'&' if '?' in uri else '?'}{ours}"] if ours and ours.partition("=")[0] not in uri else []
+    for candidate in (*asked, uri):
         try:
             return fs.FileSystem.from_uri(candidate)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

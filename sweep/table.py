@@ -6,6 +6,7 @@ fragment always wins over them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -27,17 +28,18 @@ FRAGMENTS, FAILURES, EXPORT = "fragments/", "failures/", "probes.parquet"
 
 @dataclass(frozen=True)
 class Listing:
-    """What a store holds: keys of finished curves, and of curves with failure records only."""
+    """What a store holds: keys of finished curves, of curves with failure records only, and of those with both."""
 
     done: frozenset[str]
     failed: frozenset[str]
+    outvoted: frozenset[str] = frozenset()
 
 
 def listing(store: Store) -> Listing:
     """One recursive listing of fragments and failures."""
     done = frozenset(_stem(name) for name in store.names(FRAGMENTS) if name.endswith(".parquet"))
     failed = frozenset(name.split("/")[1] for name in store.names(FAILURES) if name.endswith(".parquet"))
-    return Listing(done, failed - done)
+    return Listing(done, failed - done, failed & done)
 
 
 def _stem(name: str) -> str:
@@ -77,6 +79,15 @@ def write_failure(store: Store, record: Mapping[str, Any]) -> None:
     attempt = uuid.uuid4().hex[:8]
     table = pa.Table.from_pylist([dict(record) | {"attempt": attempt}], schema=FAILURE_SCHEMA)
     store.put(f"{FAILURES}{record['curve_key']}/{attempt}.parquet", serialised(table))
+
+
+def clear_failures(store: Store, stale: Iterable[str]) -> None:
+    """Remove all failure records of these curves; a read-only store keeps them."""
+    keys = set(stale)
+    for name in store.names(FAILURES) if keys else ():
+        if name.split("/")[1] in keys:
+            with contextlib.suppress(StorageError):
+                store.delete(name)
 
 
 def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any]]:

@@ -55,13 +55,14 @@ def check_whole(out, expected):
 
 def kill_again_and_again(file, out, kills, rng):
     """Start the sweep and SIGKILL its driver at a random moment, so often; then let it end."""
-    for _ in range(kills):
-        driver = start(file, out, stderr=subprocess.DEVNULL)
+    for number in range(1, kills + 1):
+        driver, seconds = start(file, out, stderr=subprocess.DEVNULL), rng.uniform(0.5, 8.0)
         try:
-            driver.wait(timeout=rng.uniform(0.5, 8.0))
+            driver.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        ended = "killed" if driver.wait() == -signal.SIGKILL else "ended by itself"
+        print(f"{number}: {ended} after {seconds:.1f} s, {len(fragments(out))} curves done", flush=True)
     return run(file, out)
 
 

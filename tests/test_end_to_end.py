@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sweep.integrity import verify
 from sweep.schema import RUN_COLUMNS
+from sweep.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -105,11 +107,20 @@ def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path, dead_head):
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()} == before
 
 
-def test_table_depends_on_neither_workers_nor_a_killed_driver(config, tmp_path):
-    file = config(FOUR_BACKBONES)
-    run(file, tmp_path / "one", "--set", "resources.max_in_flight=1")
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """A config of four backbones, and the rows of its table when nothing happens and one worker does all."""
+    home = tmp_path_factory.mktemp("four")
+    file = home / "tiny.yaml"
+    file.write_text(FOUR_BACKBONES + f"cache_dir: {home / 'cache'}\n")
+    run(file, home / "one", "--set", "resources.max_in_flight=1")
+    return file, rows(home / "one")
+
+
+def test_table_depends_on_neither_workers_nor_a_killed_driver(four, tmp_path):
+    file, expected = four
     run(file, tmp_path / "two", "--set", "resources.max_in_flight=2")
-    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+    assert rows(tmp_path / "two") == expected
 
     out = tmp_path / "killed"
     driver = subprocess.Popen(command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -125,11 +136,11 @@ def test_table_depends_on_neither_workers_nor_a_killed_driver(config, tmp_path):
     done = run(file, out)
     assert f"({8 - len(kept)} computed now" in done.stdout
     assert {f: f.stat().st_mtime_ns for f in kept} == kept
-    assert rows(out) == rows(tmp_path / "one")
+    assert rows(out) == expected
 
 
-def test_sigterm_keeps_what_is_done_and_says_so(config, tmp_path):
-    file, out = config(FOUR_BACKBONES), tmp_path / "out"
+def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):
+    file, out = four[0], tmp_path / "out"
     driver = subprocess.Popen(command(file, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not list(out.glob("fragments/*.parquet")):
         assert driver.poll() is None
@@ -139,6 +150,43 @@ def test_sigterm_keeps_what_is_done_and_says_so(config, tmp_path):
     assert driver.returncode == 130
     assert "curves are kept" in errors
     assert "Traceback" not in errors
+    assert not verify(Store(str(out))).quarantined  # what is listed is whole
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ray_environment():
+    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # Ray Train leaves an actor that a node would wait for
+    return environment | at_once | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A local `ray start --head` of our own, on free ports; gives its address and that for jobs."""
+    tmp_path = tmp_path_factory.mktemp("head")
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    binary = Path(sys.executable).with_name("ray")
+    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    arguments = ["--head", *ports, "--num-cpus=2", "--block"]
+    with open(tmp_path / "ray.log", "w") as log:
+        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=ray_environment())
+        try:
+            for _ in range(120):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                        break
+                assert node.poll() is None, (tmp_path / "ray.log").read_text()
+                time.sleep(0.5)
+            yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        finally:
+            node.terminate()
+            node.wait(timeout=60)
 
 
 def folder(root, *, broken):
@@ -156,20 +204,20 @@ def folder(root, *, broken):
                     file.write_bytes(file.read_bytes()[:200])
 
 
-def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, tmp_path):
+def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, head, tmp_path):
     folder(tmp_path / "mine", broken=5)
     text = TWO_CURVES.replace("[glyphs]", "[mine, glyphs]").replace("datasets:\n", "datasets:\n  mine: {path: mine}\n")
-    out, file = tmp_path / "out", config(text)
-    done = run(file, out, code=1)
+    out, file, there = tmp_path / "out", config(text), ray_environment() | {"RAY_ADDRESS": head[0]}
+    done = run(file, out, code=1, env=there)
     assert "2 of 3 curves are in the table" in done.stdout
     assert "on mine, stage data" in done.stdout
     records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
     assert [record["dataset"] for record in records] == ["mine"]
     assert "train/dark/0.png" in records[0]["message"]
-    again = run(file, out, code=1)
+    again = run(file, out, code=1, env=there)
     assert "1 would fail again as they are (1 failed in an earlier run" in again.stdout
     assert len(list(out.glob("failures/*/*.parquet"))) == 1
-    run(file, out, "--retry-failed", code=1)
+    run(file, out, "--retry-failed", code=1, env=there)
     assert len(list(out.glob("failures/*/*.parquet"))) == 2
     for file_ in (tmp_path / "mine").rglob("*.png"):
         file_.unlink()
@@ -177,50 +225,25 @@ def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, tmp_path):
         directory.rmdir()
     (tmp_path / "mine").rmdir()
     folder(tmp_path / "mine", broken=0)
-    done = run(file, out)
+    done = run(file, out, env=there)
     assert "3 of 3 curves are in the table (1 computed now" in done.stdout
     about = json.loads(pq.read_schema(out / "probes.parquet").metadata[b"tunnel_sweep"])
     assert about["failed_curves"] == []  # mended data is other data: the old record belongs to no planned curve
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def jobs(address, path, method="GET"):
+    """Ask the job API, as `ray job stop` and `ray job status` do, without the seconds that their start takes."""
+    token = ray_environment()["RAY_AUTH_TOKEN"]
+    request = urllib.request.Request(f"{address}/api/jobs/{path}", method=method)
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
 
 
-def ray_environment():
-    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-
-
-@contextmanager
-def head_node(tmp_path):
-    """A local `ray start --head` of our own, on free ports; yields the address for jobs."""
-    port, dashboard, agent = free_port(), free_port(), free_port()
+def submit(address, *entrypoint, options=()):
     binary = Path(sys.executable).with_name("ray")
-    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    arguments = ["--head", *ports, "--num-cpus=2", "--block"]
-    with open(tmp_path / "ray.log", "w") as log:
-        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=ray_environment())
-        try:
-            for _ in range(120):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                        break
-                assert node.poll() is None, (tmp_path / "ray.log").read_text()
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{dashboard}"
-        finally:
-            node.terminate()
-            node.wait(timeout=60)
-
-
-def submit(address, *entrypoint):
-    binary = Path(sys.executable).with_name("ray")
-    arguments = [binary, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable]
-    command = [*arguments, *map(str, entrypoint)]
+    words = [binary, "job", "submit", "--address", address, "--working-dir", ".", *options, "--", sys.executable]
+    command = [*words, *map(str, entrypoint)]
     for _ in range(30):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=ray_environment())
         if "No available agent" not in done.stderr:  # the head answers before its agent is up
@@ -229,13 +252,55 @@ def submit(address, *entrypoint):
     return done
 
 
-def test_submitted_as_a_job_the_table_is_the_same(config, tmp_path):
-    file = config(TWO_CURVES)
-    run(file, tmp_path / "plain")
-    with head_node(tmp_path) as address:
-        done = submit(address, "sweep/run.py", "--config", file, "--out", tmp_path / "job")
-        assert done.returncode == 0, done.stdout + done.stderr
-        relative = submit(address, "sweep/run.py", "--config", file, "--out", "results/job")
-    assert rows(tmp_path / "job") == rows(tmp_path / "plain")
+def waited_for(happened, process=None, seconds=120):
+    until = time.monotonic() + seconds
+    while not (found := happened()):
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
+    (file, expected), (_, address), out = four, head, tmp_path / "job"
+    sweep = ("sweep/run.py", "--config", file, "--out", out)
+    started = submit(address, *sweep, options=("--no-wait", "--submission-id", "first"))
+    assert started.returncode == 0, started.stdout + started.stderr
+    waited_for(lambda: len(list(out.glob("fragments/*.parquet"))) >= 2)
+    assert jobs(address, "first/stop", "POST")["stopped"]
+    waited_for(lambda: jobs(address, "first")["status"] == "STOPPED")
+    kept = len(list(out.glob("fragments/*.parquet")))
+    assert 2 <= kept < 8
+    assert not verify(Store(str(out))).quarantined  # what is listed is whole
+    again = submit(address, *sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"({8 - kept} computed now" in again.stdout
+    assert rows(out) == expected
+
+
+def test_a_job_that_fails_says_so_by_its_exit_code(four, head):
+    relative = submit(head[1], "sweep/run.py", "--config", four[0], "--out", "results/job")
     assert relative.returncode != 0
     assert "inside a Ray job" in relative.stdout + relative.stderr
+
+
+def test_a_sweep_outlives_one_of_two_processes_that_train_together(config, head, tmp_path):
+    recipe = "recipe: {epochs: 2, warmup_epochs: 1, batch_size: 16}"
+    assert recipe in TWO_CURVES
+    together = "recipe: {epochs: 25, warmup_epochs: 1, batch_size: 16, data_parallel: 2}"
+    file, out = config(TWO_CURVES.replace(recipe, together)), tmp_path / "out"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(file, out), env=ray_environment() | {"RAY_ADDRESS": head[0]}, **pipes) as driver:
+        note = waited_for(lambda: next((out / "running").glob("*.json"), None), driver)
+        os.kill(json.loads(note.read_text())["pid"], signal.SIGKILL)
+        waited_for(lambda: len(list(out.glob("failures/*/*.parquet"))) == 2, driver)
+        records = [pq.read_table(f).to_pylist()[0] for f in out.glob("failures/*/*.parquet")]
+        printed, errors = driver.communicate(timeout=240)
+    assert driver.returncode == 0, errors
+    assert "2 of 2 curves are in the table (2 computed now" in printed
+    assert [(record["stage"], record["transient"]) for record in records] == [("worker", True)] * 2
+    left = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
+    assert left == {"fragments", "weights", "plans", "probes.parquet"}
+    assert {(row["data_parallel"], row["problem"]) for row in rows(out)} == {(2, None)}
+    (about,) = out.glob("weights/*.json")
+    assert [entry["epoch"] for entry in json.loads(about.read_text())["history"]] == list(range(1, 26))

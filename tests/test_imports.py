@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ONLY_HERE = {"ray": {"sweep/driver_cluster.py", "sweep/driver_tasks.py", "sweep/tune_ray.py"}}
+DRIVER = ("driver_cluster", "driver_tasks", "driver_train", "tune_ray")
+ONLY_HERE = {"ray": {f"sweep/{name}.py" for name in DRIVER}}
 LIGHT = ["sweep.config", "sweep.config_file", "sweep.config_check", "sweep.catalogue", "sweep.grid", "sweep.plan"]
 
 

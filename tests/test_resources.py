@@ -1,10 +1,11 @@
 """What a task asks for against what the cluster has, now or later."""
 
 import pytest
+import ray
 
 from sweep.config import Resources
 from sweep.config_file import ConfigError, read_config
-from sweep.driver_cluster import resolve
+from sweep.driver_cluster import cluster, resolve
 from sweep.errors import UserError
 
 CONFIG = """
@@ -73,3 +74,21 @@ def test_waiting_needs_a_number_of_gpus(tmp_path):
     assert read_config(file, ["resources.gpus=1"]).resources.wait_for_nodes
     with pytest.raises(ConfigError, match=r"resources\.wait_for_nodes = perhaps"):
         read_config(file, ["resources.gpus=1", "resources.wait_for_nodes=perhaps"])
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("local", "Ray did not start on this machine: it timed out; nothing is lost"),
+        ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out; is it up"),
+        ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
+    ],
+)
+def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):
+    def late(*_arguments, **_options):
+        raise Exception("it timed out\nin node.py")
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=expected), cluster(Resources()):
+        pass

@@ -66,6 +66,17 @@ def test_revoked_credentials_are_said_and_kept_secret(served, monkeypatch):
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
+def test_no_bucket_and_no_network_are_said(served, monkeypatch):
+    monkeypatch.setattr(store_module, "_DELAYS", ())
+    elsewhere = Store("s3://nowhere/sweep")
+    assert elsewhere.names() == []
+    with pytest.raises(StorageError, match="cannot write s3://nowhere/sweep/x"):
+        elsewhere.put("x", b"1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"cannot read s3://bucket/sweep/x: .*NETWORK_CONNECTION"):
+        Store("s3://bucket/sweep").get("x")
+
+
 @pytest.mark.parametrize("uri", ["s3://key:secret@bucket/sweep", "s3://key@bucket/sweep"])
 def test_a_uri_with_credentials_is_refused_without_repeating_them(uri):
     with pytest.raises(UserError, match="in the environment") as caught:

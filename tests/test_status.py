@@ -102,3 +102,15 @@ def test_watch_ends_when_all_is_done(store, tmp_path, capsys):
         table.write_fragment(store, key, [row(key)])
     status.watch(store.uri, None)
     assert "total     6        0       0        0        6" in capsys.readouterr().out
+
+
+def test_watch_refreshes_until_then(store, capsys, monkeypatch):
+    def meanwhile(_seconds):
+        for key in CURVES:
+            table.write_fragment(store, key, [row(key)])
+
+    monkeypatch.setattr(status.time, "sleep", meanwhile)
+    status.watch(store.uri, None)
+    first, second = (text for text in capsys.readouterr().out.split("mine\n") if text)
+    assert "total     2        1       2        1        6" in first
+    assert "total     6        0       0        0        6" in second

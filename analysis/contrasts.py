@@ -15,17 +15,19 @@ import pandas as pd
 from scipy import stats
 
 from analysis import vocabulary
-from analysis.design import Array, Index, Variable, level_text, totals
+from analysis.design import Array, Index, Variable, combined, level_text, totals
 from analysis.experiments import Experiments
 
 LEVELS = ("experiment", "backbone")
 SEARCHED_CELLS = 100_000  # above this only pairs with all else equal are looked for
 ALL_PAIRS = 6  # variables with more levels are compared between neighbours and between their extremes
 MOST_RELEASED = 2
+MOST_DRAWN = 60  # pairs of a contrast whose own differences are kept, to be drawn
 CLIFF_LABELS: tuple[tuple[float, str], ...] = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
 COLUMNS = (
     "target", "variable", "from", "to", "level", "together_with", "n_pairs", "n_backbone_pairs", "mean_from", "mean_to",
     "mean_difference", "low", "high", "p", "p_holm", "p_smallest", "cliffs_delta", "cliffs_label",
+    "pair_differences",
 )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def cells(experiments: Experiments) -> Cells:
     frame = experiments.frame
     columns = [*experiments.variables, *experiments.context, *experiments.replicates, "dataset"]
     codes = {name: pd.factorize(frame[name])[0].astype(np.int64) for name in columns}
-    group_N = _combine(list(codes.values()))
+    group_N = combined(list(codes.values()))
     first = np.unique(group_N, return_index=True)[1]
     sums, counts = {}, {}
     for target in experiments.targets:
@@ -128,14 +130,6 @@ def cells(experiments: Experiments) -> Cells:
         sums[target.name] = totals(group_N, np.where(known, values, 0.0), len(first))
         counts[target.name] = totals(group_N, known, len(first))
     return Cells({name: code[first] for name, code in codes.items()}, sums, counts)
-
-
-def _combine(codes: Sequence[Index]) -> Index:
-    """One number per distinct combination of codes, from 0 without gaps."""
-    combined = np.zeros(len(codes[0]), dtype=np.int64)
-    for code in codes:
-        combined = np.unique(combined * (int(code.max(initial=0)) + 2) + code + 1, return_inverse=True)[1].reshape(-1)
-    return combined
 
 
 def find_match(table: Cells, side_C: Index, keys: Sequence[str], fixed: Sequence[str]) -> Match | None:
@@ -164,8 +158,8 @@ def _match(table: Cells, side_C: Index, kept: Sequence[str], released: tuple[str
     used = np.flatnonzero(side_C >= 0)
     if not len(used):
         return None
-    backbone = _combine([table.code[name][used] for name in kept]) if kept else np.zeros(len(used), dtype=np.int64)
-    key = _combine([backbone, table.code["dataset"][used]])
+    backbone = combined([table.code[name][used] for name in kept]) if kept else np.zeros(len(used), dtype=np.int64)
+    key = combined([backbone, table.code["dataset"][used]])
     group = 2 * key + side_C[used]
     present = np.zeros(2 * (int(key.max()) + 1), dtype=bool)
     present[group] = True
@@ -326,4 +320,12 @@ def _statistics(first: Array, second: Array, cluster: Index, level: str) -> dict
         "p_smallest": float(min(1.0, 2.0 ** (1 - len(difference)))),
         "cliffs_delta": delta,
         "cliffs_label": cliffs_label(delta),
+        "pair_differences": _some(difference) if level == "backbone" else None,
     }
+
+
+def _some(difference: Array) -> list[float]:
+    """The pairs' differences, lowest first; of very many an even choice, to be drawn."""
+    ordered = np.sort(difference)
+    chosen = np.unique(np.linspace(0, len(ordered) - 1, MOST_DRAWN).round().astype(int))
+    return [float(value) for value in ordered[chosen]]

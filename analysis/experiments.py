@@ -25,7 +25,7 @@ RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 OPTIONAL = (
     *GRID, *vocabulary.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", emergence.EPOCH,
+    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", "chosen", emergence.EPOCH,
 )  # fmt: skip
 NAMES = {
     "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
@@ -50,6 +50,7 @@ class Experiments:
     notes : what a reader should know about this table, in words.
     incomplete : curves that were left out, with the reason.
     planned : curves that the sweep planned, if the table says so.
+    set_aside : probes of a sweep inside a curve that held-out images did not choose; no experiment uses them.
     curves : per-layer data; None for a table that someone else made.
     emergence : what epochs along training show, which ``frame`` leaves out; None if none was probed.
     """
@@ -67,6 +68,7 @@ class Experiments:
     notes: tuple[str, ...] = ()
     incomplete: pd.DataFrame = field(default_factory=pd.DataFrame)
     planned: int | None = None
+    set_aside: int = 0
     curves: metrics.Curves | None = None
     emergence: Emergence | None = None
 
@@ -106,7 +108,8 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     schema = _checked_schema(uri, accuracy)
     about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
-    probes = _probes(uri, schema.names, varied)
+    every = _probes(uri, schema.names, varied)
+    probes = _chosen(every)
     kept, along = emergence.split(probes)
     curves = metrics.collect(kept, accuracy=accuracy)
     frame = metrics.experiments(curves, accuracy=accuracy)
@@ -130,9 +133,10 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + _broken_images(probes)),
+        notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves"),
+        set_aside=len(every) - len(probes),
         curves=curves,
         emergence=emerged,
     )
@@ -168,6 +172,23 @@ def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFra
     return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
 
 
+def _chosen(probes: pd.DataFrame) -> pd.DataFrame:
+    """Where a layer of a curve was probed several times: the probe that held-out images chose (all in older tables)."""
+    if "chosen" not in probes:
+        return probes
+    kept = probes[probes["chosen"].isna() | (probes["chosen"] == True)]  # noqa: E712  (nulls among the truth values)
+    return kept.drop(columns="chosen")
+
+
+def _aside(every: int, kept: int) -> list[str]:
+    if every == kept:
+        return []
+    return [
+        f"{every - kept} of {every} probes are set aside: a layer of a curve was probed with several learning rates, "
+        "weight decays or seeds, and only the probe that held-out images chose counts"
+    ]
+
+
 def _checked_schema(uri: str, accuracy: str) -> pa.Schema:
     schema = storage.schema(uri)
     for name in (*NEEDED, *metrics.ACCURACIES[accuracy]):
@@ -193,10 +214,13 @@ def _variables(
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *vocabulary.DERIVED) if c in frame]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
+    loose = [c for c in varied if not _determined(frame, c, ["backbone"])]
+    varied = [c for c in varied if c not in loose]
     replicates = tuple(c for c in varied if role.get(c) == "replicate")
     nuisances = [c for c in varied if role.get(c) == "nuisance"]
     chosen = [c for c in varied if c not in replicates and c not in nuisances]
     notes = [f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to" for c in nuisances]
+    notes += [f"{vocabulary.label(c)} differs between the curves of one backbone: it is no variable" for c in loose]
     for name, described_by in NAMES.items():
         others = [c for c in described_by if c in chosen]
         if name in chosen and others and _determined(frame, name, others):
@@ -232,7 +256,7 @@ def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     backbones = frame.drop_duplicates("backbone")
     design = [c for c in columns if c not in RECIPE]
     columns = [c for c in columns if c in design or not design or not _determined(backbones, c, design)]
-    parts = [[_word(c, value) for value in backbones[c]] for c in columns]
+    parts = [_words(c, backbones[c]) for c in columns]
     words = [", ".join(words) for words in zip(*parts, strict=True)] if parts else list(backbones["backbone"])
     return frame["backbone"].map(dict(zip(backbones["backbone"], words, strict=True)))
 
@@ -243,6 +267,12 @@ SHORT = {
     "id_classes": "{} classes",
     "images_per_class": "{} images/class",
 }
+
+
+def _words(column: str, values: pd.Series) -> list[str]:
+    code_B, levels = pd.factorize(values, use_na_sentinel=False)
+    texts = [_word(column, level) for level in levels]
+    return [texts[code] for code in code_B]
 
 
 def _word(column: str, value: object) -> str:

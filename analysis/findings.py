@@ -25,39 +25,37 @@ def collect(report: Report) -> list[dict[str, str]]:
 
 
 def _tunnel(report: Report) -> list[dict[str, str]]:
-    rows = [row for row in report["backbones"] if row["retained"] is not None]
-    if not rows:
+    about = report["tunnel"]
+    if about is None:
         return []
-    worst = min(rows, key=lambda row: row["retained"])
-    best = max(rows, key=lambda row: row["retained"])
-    mean = sum(row["retained"] for row in rows) / len(rows)
+    worst, best, n = about["lowest"], about["highest"], about["backbones"]
     counts = {name: n for name, n in report["strengths"].items() if n}
-    if len(rows) == 1:
+    if n == 1:
         text = (
             f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its "
             f"tunnel effect is {worst['strength']}."
         )
     elif set(counts) == {"negligible"}:
         text = (
-            f"No backbone shows a tunnel worth the name: all {len(rows)} keep at least 95 % of their best layer's "
+            f"No backbone shows a tunnel worth the name: all {n} keep at least 95 % of their best layer's "
             "accuracy on average."
         )
     else:
-        classes = listing([f"{name} in {n}" for name, n in counts.items()])
+        classes = listing([f"{name} in {of}" for name, of in counts.items()])
         text = (
-            f"Of {len(rows)} backbones the tunnel effect is {classes}. On average the last layer keeps {mean:.1f} % of "
-            f"the best layer's accuracy on new datasets: from {worst['retained']:.1f} % ({worst['label']}) to "
-            f"{best['retained']:.1f} % ({best['label']})."
+            f"Of {n} backbones the tunnel effect is {classes}. On average the last layer keeps "
+            f"{about['retained']:.1f} % of the best layer's accuracy on new datasets: from {worst['retained']:.1f} % "
+            f"({worst['label']}) to {best['retained']:.1f} % ({best['label']})."
         )
     basis = f"{count(report['counts']['experiments'], 'experiment')}; {report['accuracy']}"
-    return [finding(text, number=f"{mean:.1f} %", basis=basis)]
+    return [finding(text, number=f"{about['retained']:.1f} %", basis=basis)]
 
 
 def _claimed(report: Report) -> list[dict[str, str]]:
-    rows = [row for row in report["backbones"] if row.get("tunnels_claimed") is not None]
-    if not rows:
+    about = report["tunnel"]
+    if about is None or about["falls_claimed"] is None:
         return []
-    claimed, seen, n = (sum(row[key] for row in rows) for key in ("tunnels_claimed", "tunnels", "n_datasets"))
+    claimed, seen, n = about["falls_claimed"], about["falls"], about["experiments"]
     if seen == 0:
         return [
             finding(f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer.", basis=_BITS)
@@ -88,9 +86,7 @@ def _drivers(report: Report) -> list[dict[str, str]]:
         for variable, s in entry["slopes"].items()
         if s["slope"] is not None and variable not in bundled and certain(s)
     ]
-    bundles = [
-        (b, b["variables"]) for b in entry["bundles"] if b["low"] is not None and (b["low"] > 0 or b["high"] < 0)
-    ]
+    bundles = [(b, b["variables"]) for b in entry["bundles"] if certain(b)]
     strongest = sorted(singles + bundles, key=lambda item: -abs(item[0]["slope"]))
     return [_driver(report, name, slope, members) for slope, members in strongest[:TOP]]
 
@@ -174,8 +170,7 @@ def _unsure(report: Report) -> list[dict[str, str]]:
     entry = report["targets"][name]
     bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
     slopes = [s for variable, s in entry["slopes"].items() if s["slope"] is not None and variable not in bundled]
-    alone = {"low_with_datasets": None, "high_with_datasets": None}
-    slopes += [{**b, **alone, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
+    slopes += [{**b, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
     without = [s["label"] for s in slopes if s["low"] is None]
     unsure = [s["label"] for s in slopes if s["low"] is not None and not certain(s)]
     found = []

@@ -5,7 +5,7 @@ Legend: V variables, P design points, S sampled design points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from analysis import attribution, design
 from analysis.attribution import Attribution, Task
 from analysis.design import Array
+from analysis.phrases import certain
 
 SAMPLED_POINTS, SEEDS = 200, 4
-Interval = tuple[float | None, float | None]
 BUNDLED = 0.95
 WORTH_SAYING = 0.1  # a flip counts if its smaller side is at least this share of the largest slope
 FLIPS_PER_VARIABLE = 2
@@ -152,9 +152,14 @@ def slope_within(job: Task, shap_PV: Array, cut: Cut, weight_P: Array) -> float:
     return attribution.slope(job.design.code_PV[:, cut.variable], value_P, weight_P * cut.points_P)
 
 
-def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequence[Interval]) -> dict[str, Any]:
-    """Interactions for the report: strongest pairs, share, and flips with the slope at each value of the partner."""
-    names, weight_P = job.design.names, job.counts()
+def report(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Interactions for the report: strongest pairs, share, and flips with the slope at each value of the partner.
+
+    Parameters
+    ----------
+    slopes : per cut, its slope with intervals (``slope``, ``low``, ``high``, …).
+    """
+    names = job.design.names
     if len(names) < 2:
         return {"share": None, "variables": list(names), "pairs": [], "flips": [], "matrix": []}
     mean_VV, share = strengths(job)
@@ -163,18 +168,16 @@ def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequ
         for u in range(len(names)) for v in range(u + 1, len(names))
     ]  # fmt: skip
     flips: dict[tuple[str, str], dict[str, Any]] = {}
-    for cut, (low, high) in zip(found, intervals, strict=True):
+    for cut, slope in zip(found, slopes, strict=True):
         if cut.partner is not None:
             own, partner = names[cut.variable], names[cut.partner]
-            value = slope_within(job, fitted.shap_PV, cut, weight_P)
-            within = {"level": cut.level, "slope": value, "low": low, "high": high, "n_points": int(cut.points_P.sum())}
+            within = {"level": cut.level, **slope, "n_points": int(cut.points_P.sum())}
             flips.setdefault((own, partner), {"variable": own, "partner": partner, "within": []})["within"].append(
                 within
             )
     for flip in flips.values():
-        up = any(w["low"] is not None and w["low"] > 0 for w in flip["within"])
-        down = any(w["high"] is not None and w["high"] < 0 for w in flip["within"])
-        flip["sure"] = up and down
+        signs = {w["slope"] > 0 for w in flip["within"] if certain(w)}
+        flip["sure"] = len(signs) == 2
     return {
         "share": share,
         "matrix": mean_VV.tolist(),
@@ -184,22 +187,17 @@ def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequ
     }
 
 
-def report_bundles(
-    job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequence[Interval]
-) -> list[dict[str, Any]]:
+def report_bundles(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Joint slopes of variables that move together."""
     rows = []
-    for cut, (low, high) in zip(found, intervals, strict=True):
-        if cut.partner is not None:
-            continue
-        axis = job.design.variables[cut.variable]
-        rows.append({
-            "variables": [job.design.names[v] for v in cut.members],
-            "axis": axis.name,
-            "from": design.level_text(axis.levels[0]),
-            "to": design.level_text(axis.levels[-1]),
-            "slope": slope_within(job, fitted.shap_PV, cut, job.counts()),
-            "low": low,
-            "high": high,
-        })  # fmt: skip
+    for cut, slope in zip(found, slopes, strict=True):
+        if cut.partner is None:
+            axis = job.design.variables[cut.variable]
+            rows.append({
+                "variables": [job.design.names[v] for v in cut.members],
+                "axis": axis.name,
+                "from": design.level_text(axis.levels[0]),
+                "to": design.level_text(axis.levels[-1]),
+                **slope,
+            })  # fmt: skip
     return rows

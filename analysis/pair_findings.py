@@ -31,7 +31,8 @@ def differences(report: Report) -> list[dict[str, str]]:
         found.append(
             finding(
                 f"{capital(label(variable))} {slope['from']} → {slope['to']}: {_pairs(name, row)} in "
-                f"{TARGETS[name].phrase}, though the slope over all settings is open.",
+                f"{TARGETS[name].phrase}"
+                + ("." if slope["low"] is None else ", though the slope over all settings is open."),
                 sure=f"the interval over pairs excludes zero; p = {row['p_holm']:.3f} after Holm's correction"
                 if row["p_holm"] is not None
                 else "the interval over pairs excludes zero",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,11 +65,17 @@ def write(uri: str, data: bytes | str) -> None:
         raise UserError(f"{path}: cannot write there ({error.strerror}); choose another folder with --out") from None
 
 
-def write_table(uri: str, table: pa.Table) -> None:
-    """Write an Arrow table as Parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write(uri, sink.getvalue().to_pybytes())
+def write_tables(uri: str, parts: Iterable[pa.Table], about: Mapping[str, object]) -> None:
+    """Write Arrow tables of one schema as one Parquet file; ``about`` goes into its metadata, as ``tunnel_report``."""
+    sink, writer = pa.BufferOutputStream(), None
+    for part in parts:
+        if writer is None:
+            metadata = {**(part.schema.metadata or {}), b"tunnel_report": json.dumps(about).encode()}
+            writer = pq.ParquetWriter(sink, part.schema.with_metadata(metadata), compression="zstd")
+        writer.write_table(part.cast(writer.schema))
+    if writer is not None:
+        writer.close()
+    write(uri, sink.getvalue())
 
 
 def schema(uri: str) -> pa.Schema:

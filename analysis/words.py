@@ -61,6 +61,12 @@ def p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def seeds(report: Mapping[str, Any]) -> str:
+    """How many fits were averaged, if that differs between outcomes from the fewest to the most."""
+    used = {entry["seeds"] for entry in report["targets"].values() if entry["seeds"]}
+    return reach([str(n) for n in sorted(used or {report["protocol"]["seeds"]})])
+
+
 def meaning(target: str) -> str:
     """What a target is, in plain words."""
     return TARGETS[target].meaning

@@ -60,6 +60,23 @@ def test_codes_are_ranks_or_spacing() -> None:
     assert (words.kind, words.levels) == ("ordinal", ("off", "on", "strong"))
 
 
+@pytest.mark.parametrize(("rows", "levels"), [(50, 3), (2000, 4), (300, 1000)])
+def test_distinct_rows_are_those_of_numpy(rows: int, levels: int) -> None:
+    rng = np.random.default_rng(0)
+    code_NV = rng.integers(0, levels, (rows, 5)) / levels
+    code_NV[rng.random(code_NV.shape) < 0.1] = np.nan
+    points, index = np.unique(np.where(np.isnan(code_NV), -1, code_NV), axis=0, return_inverse=True)
+    found, own = design.distinct(code_NV)
+    np.testing.assert_array_equal(np.where(np.isnan(found), -1, found), points)
+    np.testing.assert_array_equal(own, index.reshape(-1))
+
+
+def test_more_combinations_than_an_integer_holds() -> None:
+    rng = np.random.default_rng(0)
+    codes = [rng.permutation(5000) for _ in range(8)]
+    assert (design.combined(codes) == design.combined(codes[:1])).all()  # every row is its own, in the first's order
+
+
 def test_one_hot_parts_belong_to_their_variable() -> None:
     frame = pd.DataFrame(
         {"backbone": list("abc"), "dataset": "x", "color": ["red", "green", "blue"], "n": [1, 2, 2], "y": [1.0, 2, 3]}

@@ -103,15 +103,16 @@ def describe(
 
 
 def _variable(name: str, column: pd.Series, kind: Kind | None) -> Variable:
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
+        present = set(column.dropna().unique())
+        return Variable(name, kind or "ordinal", tuple(level for level in column.dtype.categories if level in present))
     levels = list(column.dropna().unique())
     order = vocabulary.KNOWN[name].order if name in vocabulary.KNOWN else ()
     if pd.api.types.is_numeric_dtype(column):
         return Variable(name, kind or "ordinal", tuple(sorted(levels)))
     if order and set(map(str, levels)) <= set(order):
         return Variable(name, kind or "ordinal", tuple(sorted(levels, key=lambda v: order.index(str(v)))))
-    if kind == "numeric":
-        raise UserError(f"column {column.name}: declared numeric, but row {column.index[0]} holds {column.iloc[0]!r}")
-    return Variable(name, kind or "categorical", tuple(sorted(levels, key=str)))
+    return Variable(name, "categorical", tuple(sorted(levels, key=str)))
 
 
 def code(variable: Variable, column: pd.Series) -> Array:

@@ -75,7 +75,10 @@ class Experiments:
     def narrowed(
         self, *, targets: Sequence[str] = (), variables: Sequence[str] = (), group: str | None = None
     ) -> Experiments:
-        """Keep only some targets and variables, or take another column as the backbone."""
+        """Keep only some targets and variables, or take another column as the backbone.
+
+        Variables that are not kept must still be equal in a matched pair.
+        """
         known = {target.name: target for target in self.targets}
         _check(targets, known, "--target", self.source)
         available = (
@@ -83,12 +86,25 @@ class Experiments:
             *(c for c in self.frame if c in GRID + vocabulary.DERIVED and c not in self.variables),
         )
         _check(variables, available, "--variables", self.source)
-        chosen = tuple(v for v in variables if self.frame[v].nunique() > 1) if variables else self.variables
+        chosen = tuple(v for v in dict.fromkeys(variables) if self.frame[v].nunique() > 1) or self.variables
+        idle = [v for v in variables if v not in chosen]
+        if variables and idle == list(variables):
+            raise UserError(
+                f"--variables {','.join(idle)}: each has a single value in {self.source}; nothing to attribute"
+            )
+        context = (*(c for c in self.context if c not in chosen), *(v for v in self.variables if v not in chosen))
+        notes = [f"{vocabulary.label(v)} was asked for, but has a single value" for v in idle]
+        left = [vocabulary.label(v) for v in self.variables if v not in chosen]
+        if left:
+            notes.append(f"Not attributed to, as --variables asked: {', '.join(left)}; matched pairs agree in them")
         frame = self.frame
         if group is not None:
             _check([group], frame.columns, "--group", self.source)
             frame = frame.assign(backbone=frame[group].astype(str))
-        return replace(self, frame=frame, targets=tuple(known[t] for t in targets) or self.targets, variables=chosen)
+        return replace(
+            self, frame=frame, targets=tuple(known[t] for t in dict.fromkeys(targets)) or self.targets,
+            variables=tuple(sorted(chosen)), context=context, notes=(*self.notes, *notes),
+        )  # fmt: skip
 
 
 def _check(names: Sequence[str], valid: object, option: str, source: str) -> None:
@@ -100,7 +116,7 @@ def _check(names: Sequence[str], valid: object, option: str, source: str) -> Non
 
 def read_sweep(results: str, *, accuracy: str) -> Experiments:
     """Experiments of a finished sweep: the folder's ``probes.parquet``, or that file itself."""
-    uri = results if results.endswith(".parquet") else storage.join(results, storage.PROBES)
+    uri = results if storage.ending(results).endswith(".parquet") else storage.join(results, storage.PROBES)
     if not storage.exists(uri):
         raise UserError(
             f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
@@ -116,7 +132,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     if not len(frame):
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
     frame = _without_nulls(frame)
-    variables, replicates, constant, notes = _variables(frame, varied)
+    variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
     missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
     lost = pd.DataFrame(
@@ -128,7 +144,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
         targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
         variables=variables,
-        context=tuple(c for c in CONTEXT if c in frame and c not in variables),
+        context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
@@ -209,8 +225,8 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _variables(
     frame: pd.DataFrame, roles: dict[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
-    """Treatments and replicates among the columns, what is constant, and notes on what was left out and why."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
+    """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *vocabulary.DERIVED) if c in frame]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
@@ -219,7 +235,10 @@ def _variables(
     replicates = tuple(c for c in varied if role.get(c) == "replicate")
     nuisances = [c for c in varied if role.get(c) == "nuisance"]
     chosen = [c for c in varied if c not in replicates and c not in nuisances]
-    notes = [f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to" for c in nuisances]
+    notes = [
+        f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to, and matched pairs agree in it"
+        for c in nuisances
+    ]
     notes += [f"{vocabulary.label(c)} differs between the curves of one backbone: it is no variable" for c in loose]
     for name, described_by in NAMES.items():
         others = [c for c in described_by if c in chosen]
@@ -229,7 +248,7 @@ def _variables(
             notes.append(f"{vocabulary.label(name)} is not a variable of its own: {words} tell its values apart")
     constant = {c: frame[c].dropna().iloc[0] for c in candidates if c not in varied and frame[c].notna().any()}
     notes += [f"{vocabulary.label(c)} is unknown for some backbones" for c in chosen if frame[c].isna().any()]
-    return tuple(sorted(chosen)), replicates, constant, notes
+    return tuple(sorted(chosen)), tuple(n for n in nuisances if n not in CONTEXT), replicates, constant, notes
 
 
 def _determined(frame: pd.DataFrame, name: str, others: list[str]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from analysis import confounding
 from analysis.pair_findings import differences, matched, reversals
 from analysis.phrases import Report, amount, capital, certain, count, finding, leading, listing, span
+from analysis.resampling import FEWEST_DRAWS
 from analysis.vocabulary import TARGETS, label
 
 TOP = 3  # variables named in the findings
@@ -197,7 +198,10 @@ def _unsure(report: Report) -> list[dict[str, str]]:
 
 
 def _why_not(report: Report) -> str:
-    return "" if report["protocol"]["bootstrap"] else " (no resampling was asked for)"
+    resamples = report["protocol"]["bootstrap"]
+    if not resamples:
+        return " (no resampling was asked for)"
+    return "" if resamples >= FEWEST_DRAWS else f" ({resamples} resamples are too few)"
 
 
 def _explained(report: Report) -> list[dict[str, str]]:

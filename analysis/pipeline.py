@@ -28,6 +28,7 @@ from analysis import (
 )
 from analysis.attribution import PROTOCOLS, Attribution, Task
 from analysis.design import Kind
+from analysis.errors import UserError
 from analysis.experiments import Experiments
 from analysis.interactions import Cut
 from analysis.progress import Progress, Silent
@@ -51,6 +52,11 @@ class Options:
     protocol: str = "default"
     bootstrap: int | None = None
     jobs: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("bootstrap", self.bootstrap), ("jobs", self.jobs)):
+            if value is not None and value < 0:
+                raise UserError(f"--{name} {value}: must be 0 or more")
 
 
 @dataclass(frozen=True)

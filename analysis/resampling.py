@@ -21,6 +21,7 @@ from analysis.interactions import Cut, slope_within
 
 POINTS, CROSSED, SHUFFLED = "points", "points x datasets", "shuffled"
 CHUNK = 10  # refits of one unit of work
+FEWEST_DRAWS = 20  # defined draws that an interval needs
 FEWEST_POINTS = 5  # below this a bootstrap over design points says nothing
 WORTH_PROCESSES = 300  # refits below which starting processes costs more than it saves
 
@@ -167,9 +168,9 @@ def _gather(target: int, units: Sequence[Unit], results: Sequence[list[Refit]]) 
 
 
 def interval(draws_R: Array, *, level: float = 0.95, least: float = 0.8) -> tuple[float | None, float | None]:
-    """Percentile interval; None if fewer than ``least`` of the draws are defined, or there are fewer than 20."""
+    """Percentile interval; None if fewer than ``least`` of the draws are defined, or there are too few."""
     finite = draws_R[np.isfinite(draws_R)]
-    if len(finite) < max(20, least * len(draws_R)):
+    if len(finite) < max(FEWEST_DRAWS, least * len(draws_R)):
         return None, None
     tail = 50 * (1 - level)
     low, high = np.percentile(finite, [tail, 100 - tail])

@@ -86,13 +86,22 @@ def reversals(report: Report) -> list[dict[str, str]]:
             f"{capital(label(variable))} {_level(best['from'])} → {_level(best['to'])} has opposite effects: "
             f"{listing(parts)}. One number for both would hide it."
         )
-        found.append(
-            finding(
-                text, sure=f"the two differ with p = {best['p']:.3f} (Welch)", basis="matched pairs, all else equal"
-            )
-        )
+        others = listing([label(o) for o in best["together_with"]])
+        basis = f"matched pairs, {others} moving too" if others else "matched pairs, all else equal"
+        found.append(finding(text, sure=_how_sure(best), basis=basis))
     named = {r["variable"] for r in own if r["p"] is not None and r["p"] < 0.05}
     return found + _flips(report, name, named)
+
+
+def _how_sure(reversal: Mapping[str, Any]) -> str:
+    """How clear it is that the extremes differ, and at which values the direction alone is open."""
+    text = f"the extremes differ with p = {reversal['p']:.3f} (Welch; {reversal['p_holm']:.3f} after Holm's correction)"
+    unclear = [
+        _at(reversal["partner"], w["level"])
+        for w in reversal["within"]
+        if w["low"] is None or w["low"] <= 0 <= w["high"]
+    ]
+    return f"{text}; {listing(unclear)} alone the direction is open" if unclear else text
 
 
 def _flips(report: Report, name: str, named: set[str]) -> list[dict[str, str]]:

@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import shap_report, storage, text_tables
+from analysis import figures, pipeline, shap_report, storage, text_tables
 from analysis.attribution import PROTOCOLS
 from analysis.metrics import ACCURACY_TEXT
 
@@ -58,11 +59,40 @@ def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
     for figure in ("layer_curves", "rank_curves", "slopes_retained", "beeswarm_retained", "dependence_retained",
                    "interactions_retained", "contrasts_retained", "design_correlation"):  # fmt: skip
         assert {f"figures/{figure}.png", f"figures/{figure}.svg"} <= names
-    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md"} <= names
+    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md", "tables/fit.md"} <= names
     experiments = pd.read_parquet(folder / "report" / "experiments.parquet")
     assert len(experiments) == report["counts"]["experiments"] == 72
     assert pq.read_table(folder / "report" / "shap_values.parquet").num_rows == 3 * 72
     assert not [name for name in names if "tmp" in name]
+
+
+def test_every_output_says_which_accuracy_it_rests_on(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = demo
+    said = ACCURACY_TEXT["heldout"]
+    for file in (folder / "report" / "tables").iterdir():
+        assert said in file.read_text(), file
+    for file in (folder / "report").glob("*.parquet"):
+        about = json.loads(pq.read_schema(file).metadata[b"tunnel_report"])
+        assert (about["accuracy"], about["source"]) == (said, report["source"]), file
+    plot = Figure()
+    before = plot.get_size_inches()[1]
+    figures.sign(plot, f"Accuracy: {said}.")
+    assert said in plot.texts[0].get_text().replace("\n", " ")
+    assert plot.get_size_inches()[1] > before
+
+
+def test_what_the_page_shows_is_in_the_report(demo: tuple[Path, dict[str, Any]]) -> None:
+    _, report = demo
+    row = report["backbones"][0]
+    assert len(row["id_rank"]) == row["n_layers"]
+    panel = report["layer_curves"][0]
+    assert len(panel["id"]) == len(panel["layer"]) == len(panel["ood"]["glyphs"])
+    entry = report["targets"]["retained"]
+    assert entry["seeds"] == 20
+    assert all(slope["seed_sd"] > 0 for slope in entry["slopes"].values())
+    assert {"low_with_datasets", "p_permutation"} <= set(entry["bundles"][0])
+    pairs = [c for c in report["contrasts"] if c["level"] == "backbone"]
+    assert all(min(c["pair_differences"]) <= c["mean_difference"] <= max(c["pair_differences"]) for c in pairs)
 
 
 def test_the_interface_that_scripts_rely_on(demo: tuple[Path, dict[str, Any]]) -> None:
@@ -171,6 +201,17 @@ def test_targets_variables_and_group_can_be_chosen(tmp_path: Path) -> None:
     assert list(report["targets"]["retained"]["slopes"]) in (["a", "b"], ["b", "a"])
 
 
+def test_a_long_list_of_backbones_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_LISTED", 4)
+    report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--bootstrap", "0")
+    kept = [row["retained"] for row in report["backbones"]]
+    every = pd.read_parquet(tmp_path / "out" / "backbones.parquet").retained.sort_values().tolist()
+    assert kept == [*every[:2], *every[-2:]]
+    assert (report["tunnel"]["lowest"]["retained"], report["tunnel"]["highest"]["retained"]) == (kept[0], kept[-1])
+    assert "Table of 4 backbones of 12" in (tmp_path / "out" / "index.html").read_text()
+    assert "Of 12 backbones" in report["findings"][0]["text"]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
     report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--protocol", protocol)
@@ -183,6 +224,9 @@ def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
     [
         (["--results", "/nowhere"], "/nowhere/probes.parquet: no such file"),
         (["--table", "t.csv"], "--table and --mapping go together"),
+        (["--table", "t.csv", "--mapping", "m.yaml", "--accuracy", "paper"], "--accuracy chooses among the columns"),
+        (["--results", "RESULTS", "--jobs", "-1"], "--jobs -1: must be 0 or more"),
+        (["--results", "RESULTS", "--variables", "depth"], "--variables depth: each has a single value"),
         (["--results", "RESULTS", "--target", "fun"], "--target fun: not in"),
         (["--results", "RESULTS", "--variables", "mood"], "--variables mood: not in"),
         (["--results", "RESULTS", "--group", "team"], "--group team: not in"),
@@ -194,7 +238,7 @@ def test_mistakes_end_with_code_2_and_one_message(
 ) -> None:
     folder = write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50])).drop_columns(["top1_last"]))
     call = [str(folder) if argument == "RESULTS" else argument for argument in arguments]
-    assert shap_report.main([*call, *FEW]) == 2
+    assert shap_report.main([*FEW, *call]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -196,8 +196,16 @@ def report_bundles(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str
             rows.append({
                 "variables": [job.design.names[v] for v in cut.members],
                 "axis": axis.name,
+                "always": _always(job.design, cut.members),
                 "from": design.level_text(axis.levels[0]),
                 "to": design.level_text(axis.levels[-1]),
                 **slope,
             })  # fmt: skip
     return rows
+
+
+def _always(made: design.Design, members: Sequence[int]) -> bool:
+    """Whether each of these variables gives all others of them, and not just nearly so."""
+    columns = made.code_PV[:, list(members)]
+    together = len(design.distinct(columns)[0])
+    return all(len(design.distinct(columns[:, [v]])[0]) == together for v in range(len(members)))

@@ -57,7 +57,8 @@ def _pairs(target: str, row: Mapping[str, Any]) -> str:
     factor = TARGETS[target].scale
     others = listing([label(o) for o in row["together_with"]])
     where = f" ({others} moving too)" if others else " with all else equal"
-    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)})"
+    few = "; too few for a rank test" if row["p_smallest"] > 0.05 else ""
+    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)}{few})"
     difference = amount(target, row["mean_difference"] / factor)
     return f"{count(row['n_pairs'], 'pair')} of backbones{where} differ by {difference}{interval}"
 

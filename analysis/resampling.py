@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +108,7 @@ def resample(
     permutations: int,
     jobs: int,
     progress: Callable[[int, int], None],
+    kinds: Collection[str] = (POINTS, CROSSED, SHUFFLED),
 ) -> list[dict[str, Draws]]:
     """Refit every target ``bootstrap`` times per kind of bootstrap and ``permutations`` times on shuffled outcomes.
 
@@ -116,6 +117,7 @@ def resample(
     cuts : per target, the cuts whose slopes are wanted.
     jobs : processes; 0: one per core.
     progress : called with refits done and in all.
+    kinds : which of them to do.
 
     Returns
     -------
@@ -125,6 +127,7 @@ def resample(
         Unit(target, kind, range(start, min(start + CHUNK, count)))
         for target, job in enumerate(tasks)
         for kind, count in _kinds(job, bootstrap, permutations).items()
+        if kind in kinds
         for start in range(0, count, CHUNK)
     ]
     total = sum(len(unit.numbers) for unit in units)

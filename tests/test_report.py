@@ -185,6 +185,13 @@ def test_ten_rows(tmp_path: Path) -> None:
     assert entry["problem"] is None
     assert entry["n_design_points"] <= 10
     assert all(slope["low_with_datasets"] is None for slope in entry["slopes"].values())
+    text = " ".join(found["text"] for found in report["findings"])
+    assert (
+        "cannot tell whether it is so on other datasets, since there is one only; nor whether it is so for other"
+        in text
+    )
+    assert "no setting was trained twice" in text
+    assert "distinct settings are few" in text
 
 
 def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any]:

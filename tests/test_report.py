@@ -221,8 +221,10 @@ def test_a_long_list_of_backbones_is_cut_and_says_so(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
-    report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--protocol", protocol)
+    frame = experiment_table(n_backbones=8, n_datasets=2)
+    report = _mapped(tmp_path, frame, "--protocol", protocol, "--bootstrap", "2")
     assert report["protocol"]["name"] == protocol
+    assert "(2 resamples are too few)" in " ".join(found["text"] for found in report["findings"])
     assert report["protocol"]["text"] == PROTOCOLS[protocol].text
 
 

@@ -56,10 +56,14 @@ def sign(made: Figure, text: str) -> None:
     engine = made.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.set(rect=(0, strip / total, 1, height / total))
-    below = made.get_supxlabel()
-    if below:  # the layout would put it at the very bottom
-        made.supxlabel(below, y=(strip + 0.04) / total, fontsize=9, color=INK)
     made.text(0.06 / width, 0.05 / total, "\n".join(lines), fontsize=6.5, color=MUTED, va="bottom")
+
+
+def label_below(grid: Any, shown: int, text: str) -> None:
+    """One label for the horizontal axes of a grid of panels: below the middle one of its last row."""
+    columns = grid.shape[1]
+    last_row = grid.flat[(shown - 1) // columns * columns : shown]
+    last_row[(len(last_row) - 1) // 2].set_xlabel(text, fontsize=9, color=INK)
 
 
 def save(made: Figure, kind: str) -> bytes:
@@ -179,7 +183,7 @@ def layer_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
         curve_panel(axes, panel["layer"], panel["id"], panel["ood"], start=panel["start"], title=panel["title"])
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    made.supxlabel("layer (the last is the one before the classifier)", fontsize=9, color=INK)
+    label_below(grid, len(panels), "layer (the last is the one before the classifier)")
     made.supylabel("probe accuracy, %", fontsize=9, color=INK)
     handles: dict[str, Any] = {}
     for axes in grid.flat[: len(panels)]:

@@ -14,6 +14,7 @@ from analysis.phrases import Report, amount, capital, certain, count, finding, l
 from analysis.resampling import FEWEST_DRAWS
 from analysis.vocabulary import TARGETS, label
 
+NEARLY = 0.9  # of the R² in sample
 TOP = 3  # variables named in the findings
 FEW_POINTS = 24  # distinct settings below which intervals of slopes are too narrow (tests/bench/coverage.py)
 
@@ -153,24 +154,24 @@ def _confounded(report: Report) -> list[dict[str, str]]:
     if not about:
         return []
     found = []
-    givers: dict[str, list[tuple[str, ...]]] = {}
+    bound = confounding.together(about)
+    parts = [f"{listing([label(v) for v in members])} always change together" for members in bound]
+    told = {variable for members in bound for variable in members[1:]}  # of what moves together one speaks for all
+    by: dict[str, list[str]] = {}
     for dependence in about["dependences"]:
-        givers.setdefault(dependence["variable"], []).append(tuple(dependence["determined_by"]))
-    parts, mutual = [], set()
-    for variable, sets in givers.items():
-        twins = [by[0] for by in sets if len(by) == 1 and (variable,) in givers.get(by[0], [])]
-        for twin in twins:
-            if (twin, variable) not in mutual:
-                mutual.add((variable, twin))
-                parts.append(f"{label(variable)} and {label(twin)} always change together")
-        if not twins:
-            parts.append(f"{label(variable)} is determined by {listing([label(v) for v in sets[0]])}")
+        by.setdefault(dependence["variable"], dependence["determined_by"])
+    twins = [set(members) for members in bound]
+    parts += [
+        f"{label(variable)} is determined by {listing([label(v) for v in givers])}"
+        for variable, givers in by.items()
+        if variable not in told and not any({variable, *givers} <= twin for twin in twins)
+    ]
     if parts:
         text = (
             f"Not identifiable in this grid: {'; '.join(parts)}. What is credited to the one may belong to the other."
         )
         found.append(finding(text, sure="exact in this table", basis="the design alone, whatever the outcomes"))
-    near = [p for p in about["pairs"] if p["confounded"]]
+    near = [p for p in about["pairs"] if p["confounded"] and not any({p["first"], p["second"]} <= t for t in twins)]
     if near:
         parts = [f"{label(p['first'])} with {label(p['second'])} ({p['rho']:+.2f})" for p in near[:4]]
         found.append(
@@ -236,18 +237,19 @@ def _explained(report: Report) -> list[dict[str, str]]:
         f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted "
         f"to; no function of them could explain more than {ceiling:.0%}."
     )
-    if outside is None:
-        text += " How well they predict new settings cannot be estimated."
-    elif outside <= 0:
-        text += " On settings that were not fitted they predict no better than the mean does."
-    else:
-        text += f" On settings that were not fitted they explain {outside:.0%}."
+    text += f" {_predicts('settings', outside)}"
+    elsewhere = entry["r2_leave_architecture_out"]
+    if elsewhere is not None:
+        text += f" {_predicts('architectures', elsewhere)}"
     shuffled = entry["r2_shuffled_95"]
     if shuffled is not None:
-        verdict = "more" if inside > shuffled else "no more"
+        verdict = (
+            "the fit explains no more than chance would" if inside <= shuffled
+            else "nearly as much, so the figure in sample alone proves little" if shuffled > NEARLY * inside
+            else "clearly less"
+        )  # fmt: skip
         text += (
-            f" With outcomes shuffled between backbones one fit in twenty reaches {shuffled:.0%} in sample, so it "
-            f"explains {verdict} than chance would."
+            f" With outcomes shuffled between backbones one fit in twenty reaches {shuffled:.0%} in sample: {verdict}."
         )
     number = f"{inside:.2f} in sample" + ("" if outside is None else f", {outside:.2f} held out")
     return [
@@ -257,6 +259,15 @@ def _explained(report: Report) -> list[dict[str, str]]:
             basis=f"{entry['n_experiments']} experiments, {entry['n_design_points']} distinct settings",
         )
     ]
+
+
+def _predicts(what: str, score: float | None) -> str:
+    """How well the fit does where it was not fitted."""
+    if score is None:
+        return f"How well they predict new {what} cannot be estimated."
+    if score <= 0:
+        return f"On {what} that were not fitted they predict no better than the mean does."
+    return f"On {what} that were not fitted they explain {score:.0%}."
 
 
 def _limits(report: Report) -> list[dict[str, str]]:

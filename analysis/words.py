@@ -77,6 +77,11 @@ def clear(entry: Mapping[str, Any]) -> str:
     return f": direction clear for {listing(names)}" if names else ": no direction is clear"
 
 
+def telling(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Flips of which at least one side is more than chance; report.json has the others too."""
+    return [flip for flip in entry["interactions"]["flips"] if any(map(certain, flip["within"]))]
+
+
 def meaning(target: str) -> str:
     """What a target is, in plain words."""
     return TARGETS[target].meaning

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import design, resampling
+from analysis import attribution, design, resampling
 from analysis.attribution import Attribution, Task, by_variable
 from analysis.design import CONFOUNDED, Array, Design
 from analysis.resampling import POINTS, Draws
@@ -80,7 +80,7 @@ def interventional_slopes(job: Task, *, rng_seed: int = 0) -> Array:
         else np.unique(rng.choice(n_points, SAMPLED_POINTS, p=share_P))
     )
     slopes = []
-    for seed in range(SEEDS):
+    for seed in range(min(SEEDS, attribution.seeds(job))):
         values = job.fit(seed).interventional(job.x_PF[chosen], job.x_PF[background])
         shap_PV = np.zeros((n_points, len(job.design.variables)))
         shap_PV[chosen] = by_variable(values, job.owner_F, len(job.design.variables))

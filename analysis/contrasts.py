@@ -44,7 +44,7 @@ class Cells:
     """
 
     code: dict[str, Index]
-    values: dict[str, list[object]]
+    values: dict[str, pd.Index]
     sums: dict[str, Array]
     counts: dict[str, Array]
 
@@ -134,7 +134,7 @@ def cells(experiments: Experiments) -> Cells:
         known = np.isfinite(values)
         sums[target.name] = totals(group_N, np.where(known, values, 0.0), len(first))
         counts[target.name] = totals(group_N, known, len(first))
-    stands_for = {name: list(levels) for name, (_, levels) in factors.items()}
+    stands_for = {name: pd.Index(levels) for name, (_, levels) in factors.items()}
     return Cells({name: code[first] for name, code in codes.items()}, stands_for, sums, counts)
 
 
@@ -206,19 +206,19 @@ def compute(
     rows: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     for variable in variables:
-        number_of = {level: n for n, level in enumerate(table.values[variable.name])}
         code_C = table.code[variable.name]
         for low, high in level_pairs(variable):
-            side_C = np.select([code_C == number_of[low], code_C == number_of[high]], [0, 1], -1)
+            first, second = table.values[variable.name].get_indexer(pd.Index([low, high]))
+            side_C = np.select([code_C == first, code_C == second], [0, 1], -1)
             match = find_match(table, side_C, _keys(experiments, variable.name), experiments.replicates)
             if match is None:
                 continue
             for target in experiments.targets:
-                first, second, cluster = _outcomes(table, match, target.name)
+                outcomes = _outcomes(table, match, target.name)
                 about = {"target": target.name, "variable": variable.name, "from": plain(low), "to": plain(high)}
                 about["together_with"] = list(match.released)
-                if len(first):
-                    rows += [about | _statistics(first, second, cluster, level) for level in LEVELS]
+                if len(outcomes[0]):
+                    rows += [about | _statistics(*outcomes, level) for level in LEVELS]
                 if variable.has_slope and (low, high) == (variable.levels[0], variable.levels[-1]):
                     compared += _by_partner(table, match, variables, about)
     _correct(compared, ("target",))

@@ -44,7 +44,7 @@ class Cut:
 def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
     """Mean |interaction| of each pair of variables, main effects on the diagonal (V, V), and the share of interactions.
 
-    At most :data:`SAMPLED_POINTS` design points are used, drawn by their weight; means over :data:`SEEDS` seeds.
+    At most :data:`SAMPLED_POINTS` design points are used, drawn by their weight; means over up to :data:`SEEDS` seeds.
     """
     weight_P = job.counts() / job.counts().sum()
     rng = np.random.default_rng(rng_seed)
@@ -58,9 +58,10 @@ def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
     n_variables = len(job.design.variables)
     total_SVV = np.zeros((len(chosen), n_variables, n_variables))
     owners = np.eye(n_variables)[job.owner_F]
-    for seed in range(SEEDS):
+    n_seeds = min(SEEDS, attribution.seeds(job))
+    for seed in range(n_seeds):
         values_SFF = job.fit(seed).interactions(job.x_PF[chosen])
-        total_SVV += np.einsum("sfg,fu,gv->suv", values_SFF, owners, owners) / SEEDS
+        total_SVV += np.einsum("sfg,fu,gv->suv", values_SFF, owners, owners) / n_seeds
     mean_VV = np.einsum("s,suv->uv", weight_S, np.abs(total_SVV))
     total = float(mean_VV.sum())
     share = 1 - float(np.trace(mean_VV)) / total if total > 0 else None
@@ -143,7 +144,12 @@ def _pieces(job: Task, v: int, u: int) -> list[Cut]:
             Cut(v, (v,), np.isfinite(code_P) & ~upper, u, f"up to {low}"),
             Cut(v, (v,), upper, u, f"from {high}"),
         ]
-    return [cut for cut in pieces if len(np.unique(job.design.code_PV[cut.points_P, v])) > 1]
+    return [cut for cut in pieces if _varies(job.design.code_PV[cut.points_P, v])]
+
+
+def _varies(code_P: Array) -> bool:
+    known = code_P[np.isfinite(code_P)]
+    return bool(len(known)) and bool(np.ptp(known) > 0)
 
 
 def slope_within(job: Task, shap_PV: Array, cut: Cut, weight_P: Array) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 from analysis.phrases import Report, amount, capital, certain, count, finding, leading, listing, span
 from analysis.vocabulary import TARGETS, label
 
+TRIFLE = 0.05  # of the largest difference
+
 
 def matched(report: Report, target: str, variable: str) -> str:
     """What matched pairs of backbones say of a variable's extremes; empty if there are none."""
@@ -69,7 +71,7 @@ def reversals(report: Report) -> list[dict[str, str]]:
     if name is None:
         return []
     found = []
-    own = [r for r in report["reversals"] if r["target"] == name]
+    own = [r for r in report["reversals"] if r["target"] == name and _worth_saying(report, r)]
     for variable in dict.fromkeys(r["variable"] for r in own):
         candidates = [r for r in own if r["variable"] == variable and r["p"] is not None and r["p"] < 0.05]
         if not candidates:
@@ -92,6 +94,14 @@ def reversals(report: Report) -> list[dict[str, str]]:
         found.append(finding(text, sure=_how_sure(best), basis=basis))
     named = {r["variable"] for r in own if r["p"] is not None and r["p"] < 0.05}
     return found + _flips(report, name, named)
+
+
+def _worth_saying(report: Report, reversal: Mapping[str, Any]) -> bool:
+    """Whether both directions are more than a trifle beside the largest difference of matched backbones."""
+    rows = [r for r in report["contrasts"] if r["target"] == reversal["target"] and r["level"] == "backbone"]
+    largest = max((abs(r["mean_difference"]) for r in rows), default=0.0)
+    differences = [w["mean_difference"] for w in reversal["within"]]
+    return min(max(differences), -min(differences)) >= TRIFLE * largest
 
 
 def _how_sure(reversal: Mapping[str, Any]) -> str:

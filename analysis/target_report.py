@@ -15,7 +15,7 @@ from analysis.vocabulary import Target, part
 
 FIT_KEYS = (
     "r2_in_sample", "r2_ceiling", "r2_out_of_fold", "r2_out_of_fold_by_backbone", "r2_leave_architecture_out",
-    "r2_shuffled_95", "n_architectures", "architecture_folds",
+    "r2_shuffled_95", "n_architectures", "architecture_folds", "held_out_experiments",
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def fit_quality(job: Task, fitted: Attribution, draws: Mapping[str, Draws], *, j
         "r2_leave_architecture_out": number(by_architecture),
         "n_architectures": n_architectures if members else None,
         "architecture_folds": folds if members else None,
+        "held_out_experiments": len(attribution.held_out_rows(job)),
         "r2_shuffled_95": number(np.percentile(shuffled, 95)) if len(shuffled) else None,
     }
 

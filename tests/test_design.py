@@ -11,7 +11,7 @@ import pytest
 import yaml
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import confounding, design, experiments, mapping
+from analysis import confounding, contrasts, design, experiments, mapping
 from analysis.errors import UserError
 
 
@@ -195,6 +195,8 @@ def test_an_order_of_words_comes_from_the_mapping_not_from_the_alphabet(tmp_path
     variable = design.describe(found.experiments.frame, ["size"], found.kinds)[0]
     assert (variable.kind, variable.levels) == ("ordinal", ("small", "mid", "large", "huge"))
     np.testing.assert_allclose(design.code(variable, found.experiments.frame["size"]), frame.a / 3)
+    rows, _ = contrasts.compute(found.experiments, [variable])
+    assert ("small", "huge") in {(row["from"], row["to"]) for row in rows}
 
 
 def test_roles_of_a_mapping(tmp_path: Path) -> None:

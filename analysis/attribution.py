@@ -334,7 +334,7 @@ def held_out(job: Task, group_N: Index, *, folds: int = FOLDS, jobs: int = 1) ->
     if n_groups < 2:
         return float("nan")
     folds = min(folds, n_groups)
-    repeats = FOLD_REPEATS if job.protocol == "default" and job.design.n_points <= SMALL else 1
+    repeats = FOLD_REPEATS if job.design.n_points <= SMALL else 1
     used = held_out_rows(job)
     scores = []
     for repeat in range(repeats):

@@ -102,11 +102,13 @@ def _smaller(name: str, rest: Sequence[tuple[Mapping[str, Any], Sequence[str]]])
         return []
     parts = [
         f"{' with '.join(map(label, members))} {slope['from']} → {slope['to']} {amount(name, slope['slope'])} "
-        f"({span(name, slope['low'], slope['high'])})"
+        f"({span(name, slope['low'], slope['high'])}"
+        + ("" if slope["p_permutation"] is None else f"; p = {slope['p_permutation']:.2f} when shuffled")
+        + ")"
         for slope, members in rest
     ]
-    text = f"Smaller, but clear in their direction too: {listing(parts)}."
-    return [finding(text, sure="their 95 % intervals exclude zero", basis="SHAP slopes")]
+    text = f"Smaller slopes whose interval excludes zero too: {listing(parts)}."
+    return [finding(text, sure="the surer, the smaller the p", basis="SHAP slopes")]
 
 
 def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
@@ -127,13 +129,9 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
     if blurred:
         text += f" The grid cannot tell it apart from {listing([label(o) for o in blurred])}."
     over = ", over settings and over settings × datasets" if slope["low_with_datasets"] is not None else ""
-    p = slope["p_permutation"]
-    if p is None or p <= 0.05:
-        sure = f"clear: the 95 % interval excludes zero{over}"
-    else:
-        sure = (
-            f"likely: the 95 % interval excludes zero{over}, yet shuffled outcomes give such a slope with p = {p:.2f}"
-        )
+    doubts = _doubts(report, slope, report["targets"][name])
+    sure = f"{'likely' if doubts else 'clear'}: the 95 % interval excludes zero{over}"
+    sure += f", yet {listing(doubts)}" if doubts else ""
     basis = f"SHAP slope over {report['targets'][name]['n_design_points']} distinct settings"
     return finding(
         text,
@@ -142,6 +140,17 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
         sure=sure,
         basis=basis,
     )
+
+
+def _doubts(report: Report, slope: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """What speaks against a slope whose intervals exclude zero."""
+    p, outside = slope["p_permutation"], entry["r2_out_of_fold"]
+    found = []
+    if p is not None and p > 0.05 and p * (1 + report["protocol"]["permutations"]) > 1.5:  # more than none reached it
+        found.append(f"shuffled outcomes give such a slope with p = {p:.2f}")
+    if outside is not None and outside <= 0:
+        found.append("the fit predicts nothing on settings that were not fitted")
+    return found
 
 
 def _inseparable(report: Report, variable: str) -> list[str]:

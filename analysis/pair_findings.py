@@ -62,7 +62,8 @@ def _pairs(target: str, row: Mapping[str, Any]) -> str:
     few = "; too few for a rank test" if row["p_smallest"] > 0.05 else ""
     interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)}{few})"
     difference = amount(target, row["mean_difference"] / factor)
-    return f"{count(row['n_pairs'], 'pair')} of backbones{where} differ by {difference}{interval}"
+    verb = "differs" if row["n_pairs"] == 1 else "differ"
+    return f"{count(row['n_pairs'], 'pair')} of backbones{where} {verb} by {difference}{interval}"
 
 
 def reversals(report: Report) -> list[dict[str, str]]:

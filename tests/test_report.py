@@ -17,9 +17,10 @@ import yaml
 from matplotlib.figure import Figure
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import figures, pipeline, shap_report, storage, text_tables
+from analysis import figures, pipeline, shap_report, storage, text_tables, words
 from analysis.attribution import PROTOCOLS
 from analysis.metrics import ACCURACY_TEXT
+from analysis.phrases import certain
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--bootstrap", "20", "--jobs", "1"]
@@ -27,7 +28,39 @@ FEW = ["--bootstrap", "20", "--jobs", "1"]
 
 def report_of(folder: Path, *arguments: str) -> dict[str, Any]:
     assert shap_report.main(["--results", str(folder), *FEW, *arguments]) == 0
-    return json.loads((folder / "report" / "report.json").read_text())
+    return audited(json.loads((folder / "report" / "report.json").read_text()))
+
+
+def audited(report: dict[str, Any]) -> dict[str, Any]:
+    """The report, after its sentences were held against its numbers."""
+    if report["tunnel"]:
+        assert sum(report["strengths"].values()) == report["tunnel"]["backbones"] <= report["counts"]["backbones"]
+    entry = next((entry for entry in report["targets"].values() if not entry["problem"]), None)
+    texts = [found["text"] for found in report["findings"]]
+    assert len(texts) == len(set(texts))
+    if entry is None:
+        assert not any(re.search("rises by|falls by|direction is open|explain", text) for text in texts)
+        return report
+    slopes = [*entry["slopes"].values()]
+    slopes += [{**b, "label": " with ".join(map(words.label, b["variables"]))} for b in entry["bundles"]]
+    for found in report["findings"]:
+        text = found["text"]
+        if moved := re.match(
+            r"(.+?) (\S+) → (\S+)(?: \((?:nearly )?always together.*?\))?: .*? (rises|falls) by", text
+        ):
+            name = moved[1].lower()
+            own = next(s for s in slopes if s["label"].lower().startswith(name) and certain(s))
+            axis = next((b for b in entry["bundles"] if words.label(b["axis"]).lower() == name), own)
+            assert (axis["slope"] > 0) == (moved[4] == "rises")
+            reached = round(axis["p_permutation"] * (1 + report["protocol"]["permutations"])) - 1
+            doubtful = (axis["p_permutation"] > 0.05 and reached > 0) or entry["r2_out_of_fold"] <= 0
+            assert found["sure"].startswith("likely" if doubtful else "clear")
+        if text.startswith("The direction is open for"):
+            named = [s for s in slopes if s["label"] in text and s["low"] is not None]
+            assert any(not certain(s) for s in named)
+    claimed = sum(s["low"] is not None and certain(s) for s in slopes)
+    assert claimed == 0 or any("rises by" in text or "falls by" in text for text in texts) or entry["bundles"]
+    return report
 
 
 def demo_like() -> list[dict[str, Any]]:
@@ -199,13 +232,28 @@ def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any
     (folder / "m.yaml").write_text(yaml.safe_dump(MAPPING))
     call = ["--table", str(folder / "t.parquet"), "--mapping", str(folder / "m.yaml"), "--out", str(folder / "out")]
     assert shap_report.main([*call, *FEW, *arguments]) == 0
-    return json.loads((folder / "out" / "report.json").read_text())
+    return audited(json.loads((folder / "out" / "report.json").read_text()))
 
 
 def test_targets_variables_and_group_can_be_chosen(tmp_path: Path) -> None:
     frame = experiment_table(n_backbones=12)
     report = _mapped(tmp_path, frame, "--variables", "a,b", "--target", "retained")
     assert list(report["targets"]["retained"]["slopes"]) in (["a", "b"], ["b", "a"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sentences_are_true_for_odd_tables(tmp_path: Path, seed: int) -> None:
+    """Small random tables: few backbones, constant or copied variables, holes; nothing false may be said of them."""
+    rng = np.random.default_rng(seed)
+    frame = experiment_table(
+        n_backbones=int(rng.integers(2, 14)), n_datasets=int(rng.integers(1, 4)), interaction=0.3 * (seed % 2),
+        seed=seed, effects={"a": 0.4, "b": -0.3},
+    )  # fmt: skip
+    frame["d"] = frame["a"] if seed % 2 else 1
+    frame.loc[rng.random(len(frame)) < 0.1, "retained"] = np.nan
+    report = _mapped(tmp_path, frame)
+    missing = int(frame.retained.isna().sum())
+    assert (f"{missing} of {len(frame)} experiments have no value" in " ".join(report["notes"])) == (missing > 0)
 
 
 def test_a_long_list_of_backbones_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,15 +166,13 @@ def _confounded(report: Report) -> list[dict[str, str]]:
     bound = confounding.together(about)
     parts = [f"{listing([label(v) for v in members])} always change together" for members in bound]
     told = {variable for members in bound for variable in members[1:]}  # of what moves together one speaks for all
+    twins = [set(members) for members in bound]
     by: dict[str, list[str]] = {}
     for dependence in about["dependences"]:
-        by.setdefault(dependence["variable"], dependence["determined_by"])
-    twins = [set(members) for members in bound]
-    parts += [
-        f"{label(variable)} is determined by {listing([label(v) for v in givers])}"
-        for variable, givers in by.items()
-        if variable not in told and not any({variable, *givers} <= twin for twin in twins)
-    ]
+        variable, givers = dependence["variable"], dependence["determined_by"]
+        if variable not in told and not any({variable, *givers} <= twin for twin in twins):
+            by.setdefault(variable, givers)
+    parts += [f"{label(v)} is determined by {listing([label(g) for g in givers])}" for v, givers in by.items()]
     if parts:
         text = (
             f"Not identifiable in this grid: {'; '.join(parts)}. What is credited to the one may belong to the other."

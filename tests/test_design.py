@@ -11,7 +11,7 @@ import pytest
 import yaml
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import confounding, contrasts, design, experiments, mapping
+from analysis import confounding, contrasts, design, experiments, findings, mapping
 from analysis.errors import UserError
 
 
@@ -97,6 +97,17 @@ def test_exact_dependence_is_found_and_named() -> None:
     assert not any(name == "aug" for name, _ in design.dependences(made))
     about = confounding.describe(made)
     assert confounding.partners(about) == {"family": ["stem"], "stem": ["family"]}
+    assert confounding.together(about) == []  # stem gives family, but not the other way round
+
+
+def test_what_always_changes_together_is_one_group_and_what_gives_it_is_named() -> None:
+    frame = pd.DataFrame({"depth": [11, 17, 12] * 2, "family": ["CNN", "CNN", "ViT"] * 2, "aug": [0, 0, 0, 1, 1, 1]})
+    frame = frame.assign(stem=frame.family.map({"CNN": 3, "ViT": 8}), y=np.arange(6.0), dataset="x")
+    frame = frame.assign(backbone=[str(i) for i in range(6)])
+    about = confounding.describe(design.build(frame, design.describe(frame, ["depth", "family", "stem", "aug"]), "y"))
+    assert confounding.together(about) == [["family", "stem"]]
+    text = findings._confounded({"confounding": about})[0]["text"]
+    assert "family and stem size always change together; family is determined by depth" in text
 
 
 def test_variance_inflation_by_hand() -> None:

@@ -8,20 +8,25 @@ Legend: N experiments, V variables, F features, P design points.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import lightgbm
 import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.model_selection import GroupKFold
 
 from analysis.design import Array, Design, Index, features, totals
 
 CHUNK = 20_000  # design points whose contributions are computed at a time
 FOLDS, FOLD_REPEATS = 5, 4
+SMALL, LARGE = 2_000, 20_000  # design points: above the one fewer seeds and folds do, and above the other fewer still
+HELD_OUT_ROWS = 100_000  # experiments of a large design that held-out R² is estimated on, drawn at random
+A = TypeVar("A")
+B = TypeVar("B")
 
 # For small tables: shallow trees; leaves are bounded by the experiments in them, not by design points (a leaf of one
 # point must be possible); no row sampling; half the features per split, so that confounded variables share. L2:
@@ -51,8 +56,8 @@ class Model(Protocol):
     def predict(self, x_PF: Array) -> Array:
         """Predictions (P,)."""
 
-    def contributions(self, x_PF: Array) -> Array:
-        """Path-dependent (conditional) SHAP values (P, F)."""
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
+        """Path-dependent (conditional) SHAP values (P, F); they do not depend on the threads."""
 
     def interventional(self, x_PF: Array, background_BF: Array) -> Array:
         """Interventional SHAP values against a background (P, F)."""
@@ -97,7 +102,7 @@ class _Trees:
     def predict(self, x_PF: Array) -> Array:
         return np.asarray(self._model.predict(x_PF[:, self._order]), dtype=float)
 
-    def contributions(self, x_PF: Array) -> Array:
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
         values = _explainer(self._model).shap_values(x_PF[:, self._order])
         return np.asarray(values, dtype=float)[:, self._back]
 
@@ -129,12 +134,13 @@ class _LightGBM(_Trees):
     def predict(self, x_PF: Array) -> Array:
         return np.asarray(self._model.predict(x_PF[:, self._order], num_threads=1), dtype=float)
 
-    def contributions(self, x_PF: Array) -> Array:
-        chunks = [
-            self._model.predict(x_PF[start : start + CHUNK, self._order], pred_contrib=True, num_threads=1)[:, :-1]
-            for start in range(0, len(x_PF), CHUNK)
-        ]
-        return np.vstack(chunks)[:, self._back]
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
+        result = np.empty_like(x_PF)
+        for start in range(0, len(x_PF), CHUNK):
+            rows = x_PF[start : start + CHUNK, self._order]
+            values = self._model.predict(rows, pred_contrib=True, num_threads=threads)
+            result[start : start + CHUNK] = values[:, self._back]
+        return result
 
 
 class _Paper(_Trees):
@@ -229,9 +235,9 @@ class Task:
         )
         return PROTOCOLS[self.protocol].fit(data, seed)
 
-    def contributions(self, model: Model) -> Array:
+    def contributions(self, model: Model, threads: int = 1) -> Array:
         """SHAP value of each variable at each design point (P, V)."""
-        return by_variable(model.contributions(self.x_PF), self.owner_F, len(self.design.variables))
+        return by_variable(model.contributions(self.x_PF, threads), self.owner_F, len(self.design.variables))
 
     def slopes(self, shap_PV: Array, weight_P: Array) -> Array:
         """Slope of each variable (V,); NaN for unordered categories."""
@@ -270,15 +276,34 @@ class Attribution:
     r2_ceiling: float
 
 
-def attribute(job: Task) -> Attribution:
+def seeds(job: Task) -> int:
+    """Fits that are averaged: the protocol's number; fewer of a large design, where they hardly differ."""
+    wanted = PROTOCOLS[job.protocol].seeds
+    n_points = job.design.n_points
+    return wanted if n_points <= SMALL else min(wanted, 5 if n_points <= LARGE else 2 if n_points <= 10 * LARGE else 1)
+
+
+def each(function: Callable[[A], B], items: Iterable[A], *, job: Task, jobs: int) -> list[B]:
+    """``function`` of each item, in order; of a large design in threads (LightGBM lets go of Python meanwhile)."""
+    threads = (jobs or os.cpu_count() or 1) if job.design.n_points > SMALL and job.protocol == "default" else 1
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def attribute(job: Task, *, jobs: int = 1) -> Attribution:
     """Fit with every seed of the protocol and average."""
     n_points, weight_P = job.design.n_points, job.counts()
-    shaps, slopes, scores = [], [], []
-    for seed in range(PROTOCOLS[job.protocol].seeds if n_points <= CHUNK else 1):
+    threads = (jobs or os.cpu_count() or 1) if seeds(job) == 1 else 1
+
+    def one(seed: int) -> tuple[Array, Array, float]:
         model = job.fit(seed)
-        shaps.append(job.contributions(model))
-        slopes.append(job.slopes(shaps[-1], weight_P))
-        scores.append(r_squared(job.y_N, model.predict(job.x_PF)[job.design.point_N]))
+        shap_PV = job.contributions(model, threads)
+        score = r_squared(job.y_N, model.predict(job.x_PF)[job.design.point_N])
+        return shap_PV, job.slopes(shap_PV, weight_P), score
+
+    shaps, slopes, scores = zip(*each(one, range(seeds(job)), job=job, jobs=jobs), strict=True)
     _, mean_P = means(job.design.point_N, job.y_N, np.ones(len(job.y_N)), n_points)
     return Attribution(
         shap_PV=np.mean(shaps, axis=0),
@@ -288,25 +313,50 @@ def attribute(job: Task) -> Attribution:
     )
 
 
-def held_out(job: Task, group_N: Index, *, folds: int = FOLDS) -> float:
+def folds_of(n_groups: int, folds: int, seed: int) -> Index:
+    """Fold of each group, shuffled: as scikit-learn's GroupKFold deals them, without its look-ups by row."""
+    order = np.random.RandomState(seed).permutation(n_groups)
+    fold_G = np.zeros(n_groups, dtype=np.int64)
+    for number, members in enumerate(np.array_split(order, folds)):
+        fold_G[members] = number
+    return fold_G
+
+
+def held_out(job: Task, group_N: Index, *, folds: int = FOLDS, jobs: int = 1) -> float:
     """R² on experiments whose group (design point, backbone, …) was not fitted, over shuffled folds.
 
     Parameters
     ----------
+    group_N : numbers of the groups, without gaps.
     folds : folds of each repeat; fewer if there are fewer groups. NaN below two groups.
     """
-    n_groups = len(np.unique(group_N))
+    n_groups = int(group_N.max(initial=-1)) + 1
     if n_groups < 2:
         return float("nan")
-    repeats = FOLD_REPEATS if job.protocol == "default" and job.design.n_points <= CHUNK else 1
+    folds = min(folds, n_groups)
+    repeats = FOLD_REPEATS if job.design.n_points <= SMALL else 1
+    used = held_out_rows(job)
     scores = []
     for repeat in range(repeats):
+        fold_N = np.full(len(group_N), -1)
+        fold_N[used] = folds_of(n_groups, folds, repeat)[group_N[used]]
+
+        def one(fold: int, fold_N: Index = fold_N, seed: int = repeat) -> tuple[Index, Array]:
+            tested = np.flatnonzero(fold_N == fold)
+            model = job.fit(seed, weight_N=((fold_N >= 0) & (fold_N != fold)).astype(float))
+            points, own = np.unique(job.design.point_N[tested], return_inverse=True)
+            return tested, model.predict(job.x_PF[points])[own]
+
         prediction_N = np.zeros(len(group_N))
-        splits = GroupKFold(min(folds, n_groups), shuffle=True, random_state=repeat)
-        for fitted, tested in splits.split(group_N, groups=group_N):
-            weight_N = np.zeros(len(group_N))
-            weight_N[fitted] = 1
-            prediction_P = job.fit(repeat, weight_N=weight_N).predict(job.x_PF)
-            prediction_N[tested] = prediction_P[job.design.point_N[tested]]
-        scores.append(r_squared(job.y_N, prediction_N))
+        for tested, prediction in each(one, range(folds), job=job, jobs=jobs):
+            prediction_N[tested] = prediction
+        scores.append(r_squared(job.y_N[used], prediction_N[used]))
     return float(np.mean(scores))
+
+
+def held_out_rows(job: Task) -> Index:
+    """The experiments that held-out R² is estimated on: all of them, or of a large design a random part."""
+    n = len(job.y_N)
+    if job.design.n_points <= LARGE or n <= HELD_OUT_ROWS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, HELD_OUT_ROWS, replace=False))

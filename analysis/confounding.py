@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import design, resampling
+from analysis import attribution, design, resampling
 from analysis.attribution import Attribution, Task, by_variable
 from analysis.design import CONFOUNDED, Array, Design
 from analysis.resampling import POINTS, Draws
@@ -53,6 +53,18 @@ def partners(about: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: sorted(others) for name, others in found.items() if others}
 
 
+def together(about: Mapping[str, Any]) -> list[list[str]]:
+    """Groups of variables that always change together: each gives every other one of its group."""
+    gives = {(d["determined_by"][0], d["variable"]) for d in about["dependences"] if len(d["determined_by"]) == 1}
+    left, found = list(about["variables"]), []
+    while left:
+        first = left.pop(0)
+        members = [first, *(name for name in left if (first, name) in gives and (name, first) in gives)]
+        left = [name for name in left if name not in members]
+        found += [members] if len(members) > 1 else []
+    return found
+
+
 def interventional_slopes(job: Task, *, rng_seed: int = 0) -> Array:
     """Slopes from interventional SHAP values, mean over seeds (V,).
 
@@ -68,7 +80,7 @@ def interventional_slopes(job: Task, *, rng_seed: int = 0) -> Array:
         else np.unique(rng.choice(n_points, SAMPLED_POINTS, p=share_P))
     )
     slopes = []
-    for seed in range(SEEDS):
+    for seed in range(min(SEEDS, attribution.seeds(job))):
         values = job.fit(seed).interventional(job.x_PF[chosen], job.x_PF[background])
         shap_PV = np.zeros((n_points, len(job.design.variables)))
         shap_PV[chosen] = by_variable(values, job.owner_F, len(job.design.variables))

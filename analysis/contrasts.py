@@ -15,17 +15,20 @@ import pandas as pd
 from scipy import stats
 
 from analysis import vocabulary
-from analysis.design import Array, Index, Variable, level_text, totals
+from analysis.design import Array, Index, Variable, combined, level_text, totals
 from analysis.experiments import Experiments
 
 LEVELS = ("experiment", "backbone")
 SEARCHED_CELLS = 100_000  # above this only pairs with all else equal are looked for
 ALL_PAIRS = 6  # variables with more levels are compared between neighbours and between their extremes
+NEIGHBOURS = 30  # variables with more levels than this between their extremes only
 MOST_RELEASED = 2
+MOST_DRAWN = 60  # pairs of a contrast whose own differences are kept, to be drawn
 CLIFF_LABELS: tuple[tuple[float, str], ...] = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
 COLUMNS = (
     "target", "variable", "from", "to", "level", "together_with", "n_pairs", "n_backbone_pairs", "mean_from", "mean_to",
     "mean_difference", "low", "high", "p", "p_holm", "p_smallest", "cliffs_delta", "cliffs_label",
+    "pair_differences",
 )  # fmt: skip
 
 
@@ -35,11 +38,13 @@ class Cells:
 
     Attributes
     ----------
-    code : column → code of each cell; the columns are variables, context, replicates and ``dataset``.
+    code, values : column → code of each cell, and what each code stands for; the columns are variables, context,
+        replicates and ``dataset``.
     sums, counts : target → sum of its values in each cell, and how many there are.
     """
 
     code: dict[str, Index]
+    values: dict[str, pd.Index]
     sums: dict[str, Array]
     counts: dict[str, Array]
 
@@ -110,7 +115,8 @@ def level_pairs(variable: Variable) -> Iterator[tuple[object, object]]:
     if len(levels) <= ALL_PAIRS:
         yield from combinations(levels, 2)
         return
-    yield from pairwise(levels)
+    if len(levels) <= NEIGHBOURS:
+        yield from pairwise(levels)
     yield levels[0], levels[-1]
 
 
@@ -118,8 +124,9 @@ def cells(experiments: Experiments) -> Cells:
     """Gather the rows of a table that agree in variables, context, replicates and OOD dataset."""
     frame = experiments.frame
     columns = [*experiments.variables, *experiments.context, *experiments.replicates, "dataset"]
-    codes = {name: pd.factorize(frame[name])[0].astype(np.int64) for name in columns}
-    group_N = _combine(list(codes.values()))
+    factors = {name: pd.factorize(frame[name]) for name in columns}
+    codes = {name: code.astype(np.int64) for name, (code, _) in factors.items()}
+    group_N = combined(list(codes.values()))
     first = np.unique(group_N, return_index=True)[1]
     sums, counts = {}, {}
     for target in experiments.targets:
@@ -127,15 +134,8 @@ def cells(experiments: Experiments) -> Cells:
         known = np.isfinite(values)
         sums[target.name] = totals(group_N, np.where(known, values, 0.0), len(first))
         counts[target.name] = totals(group_N, known, len(first))
-    return Cells({name: code[first] for name, code in codes.items()}, sums, counts)
-
-
-def _combine(codes: Sequence[Index]) -> Index:
-    """One number per distinct combination of codes, from 0 without gaps."""
-    combined = np.zeros(len(codes[0]), dtype=np.int64)
-    for code in codes:
-        combined = np.unique(combined * (int(code.max(initial=0)) + 2) + code + 1, return_inverse=True)[1].reshape(-1)
-    return combined
+    stands_for = {name: pd.Index(levels) for name, (_, levels) in factors.items()}
+    return Cells({name: code[first] for name, code in codes.items()}, stands_for, sums, counts)
 
 
 def find_match(table: Cells, side_C: Index, keys: Sequence[str], fixed: Sequence[str]) -> Match | None:
@@ -164,8 +164,8 @@ def _match(table: Cells, side_C: Index, kept: Sequence[str], released: tuple[str
     used = np.flatnonzero(side_C >= 0)
     if not len(used):
         return None
-    backbone = _combine([table.code[name][used] for name in kept]) if kept else np.zeros(len(used), dtype=np.int64)
-    key = _combine([backbone, table.code["dataset"][used]])
+    backbone = combined([table.code[name][used] for name in kept]) if kept else np.zeros(len(used), dtype=np.int64)
+    key = combined([backbone, table.code["dataset"][used]])
     group = 2 * key + side_C[used]
     present = np.zeros(2 * (int(key.max()) + 1), dtype=bool)
     present[group] = True
@@ -196,43 +196,51 @@ def compute(
     """Contrasts of every variable and target, at experiment level and at backbone level; and reversals.
 
     A reversal is a variable whose lowest and highest value differ one way at one value of a partner and the other way
-    at another, in the matched pairs themselves: no model is asked.
+    at another, in the matched pairs themselves: no model is asked. Its ``p_holm`` counts every partner that was looked
+    at for this outcome, whatever the signs.
 
     ``mean_difference`` is to − from in the outcome's own unit. At experiment level the interval takes pairs of one
     backbone pair as one observation; the Wilcoxon p, like the published one, takes every pair as its own.
     """
     table = cells(experiments)
     rows: list[dict[str, Any]] = []
-    reversed_: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
     for variable in variables:
-        number_of = {level: n for n, level in enumerate(pd.factorize(experiments.frame[variable.name])[1])}
         code_C = table.code[variable.name]
         for low, high in level_pairs(variable):
-            side_C = np.select([code_C == number_of[low], code_C == number_of[high]], [0, 1], -1)
+            first, second = table.values[variable.name].get_indexer(pd.Index([low, high]))
+            side_C = np.select([code_C == first, code_C == second], [0, 1], -1)
             match = find_match(table, side_C, _keys(experiments, variable.name), experiments.replicates)
             if match is None:
                 continue
             for target in experiments.targets:
-                first, second, cluster = _outcomes(table, match, target.name)
+                outcomes = _outcomes(table, match, target.name)
                 about = {"target": target.name, "variable": variable.name, "from": plain(low), "to": plain(high)}
                 about["together_with"] = list(match.released)
-                if len(first):
-                    rows += [about | _statistics(first, second, cluster, level) for level in LEVELS]
+                if len(outcomes[0]):
+                    rows += [about | _statistics(*outcomes, level) for level in LEVELS]
                 if variable.has_slope and (low, high) == (variable.levels[0], variable.levels[-1]):
-                    reversed_ += _reversals(experiments, table, match, variables, about)
-    return _corrected(rows), reversed_
+                    compared += _by_partner(table, match, variables, about)
+    _correct(compared, ("target",))
+    _correct(rows, ("target", "level"))
+    return [{name: row[name] for name in COLUMNS} for row in rows], [row for row in compared if _reverses(row)]
 
 
-def _reversals(
-    experiments: Experiments, table: Cells, match: Match, variables: Sequence[Variable], about: dict[str, Any]
+def _reverses(row: dict[str, Any]) -> bool:
+    differences = [entry["mean_difference"] for entry in row["within"]]
+    return min(differences) < 0 < max(differences)
+
+
+def _by_partner(
+    table: Cells, match: Match, variables: Sequence[Variable], about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Partners (of up to three values, equal within every pair) at whose values the difference changes sign."""
+    """The difference at each value of every partner (of up to three values, equal within every pair)."""
     first, second, cluster = _outcomes(table, match, about["target"])
     found = []
     for partner in variables:
         if partner.name in (about["variable"], *match.released) or len(partner.levels) > 3:
             continue
-        level_R = _level_of_pairs(experiments, table, match, about["target"], partner)
+        level_R = _level_of_pairs(table, match, about["target"], partner)
         within, samples = [], []
         for number, level in enumerate(partner.levels):
             at = level_R == number
@@ -241,8 +249,8 @@ def _reversals(
                 keep = ("n_pairs", "mean_from", "mean_to", "mean_difference", "low", "high")
                 within.append({"level": level_text(level)} | {key: statistics[key] for key in keep})
                 samples.append(_per_backbone(second[at] - first[at], cluster[at]))
-        differences = [entry["mean_difference"] for entry in within]
-        if len(within) > 1 and min(differences) < 0 < max(differences):
+        if len(within) > 1:
+            differences = [entry["mean_difference"] for entry in within]
             lowest, highest = samples[int(np.argmin(differences))], samples[int(np.argmax(differences))]
             found.append({**about, "partner": partner.name, "within": within, "p": welch_p(lowest, highest)})
     return found
@@ -261,7 +269,7 @@ def welch_p(first: Array, second: Array) -> float | None:
     return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
 
 
-def _level_of_pairs(experiments: Experiments, table: Cells, match: Match, target: str, partner: Variable) -> Index:
+def _level_of_pairs(table: Cells, match: Match, target: str, partner: Variable) -> Index:
     """Number of the partner's level in each pair that has the outcome."""
     used = match.group_C >= 0
     size = int(match.group_C.max()) + 2
@@ -270,20 +278,21 @@ def _level_of_pairs(experiments: Experiments, table: Cells, match: Match, target
     count = totals(match.group_C[used], table.counts[target][used], size)
     known = (count[match.first_R] > 0) & (count[match.second_R] > 0)
     order = {level: number for number, level in enumerate(partner.levels)}
-    number_of_code = np.array([order.get(level, -1) for level in pd.factorize(experiments.frame[partner.name])[1]])
+    number_of_code = np.array([order.get(level, -1) for level in table.values[partner.name]])
     result: Index = number_of_code[code_G[match.first_R[known]]]
     return result
 
 
-def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add Holm-corrected p-values, within a target and level."""
-    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def _correct(rows: list[dict[str, Any]], by: Sequence[str]) -> None:
+    """Add ``p_holm``: corrected for all rows of the same ``by``; None where there is no p."""
+    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        families.setdefault((row["target"], row["level"]), []).append(row)
+        row["p_holm"] = None
+        if row["p"] is not None:
+            families.setdefault(tuple(row[key] for key in by), []).append(row)
     for family in families.values():
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = p
-    return [{name: row[name] for name in COLUMNS} for row in rows]
 
 
 def plain(value: object) -> object:
@@ -326,4 +335,12 @@ def _statistics(first: Array, second: Array, cluster: Index, level: str) -> dict
         "p_smallest": float(min(1.0, 2.0 ** (1 - len(difference)))),
         "cliffs_delta": delta,
         "cliffs_label": cliffs_label(delta),
+        "pair_differences": _some(difference) if level == "backbone" else None,
     }
+
+
+def _some(difference: Array) -> list[float]:
+    """The pairs' differences, lowest first; of very many an even choice, to be drawn."""
+    ordered = np.sort(difference)
+    chosen = np.unique(np.linspace(0, len(ordered) - 1, MOST_DRAWN).round().astype(int))
+    return [float(value) for value in ordered[chosen]]

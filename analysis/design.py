@@ -103,15 +103,16 @@ def describe(
 
 
 def _variable(name: str, column: pd.Series, kind: Kind | None) -> Variable:
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
+        present = set(column.dropna().unique())
+        return Variable(name, kind or "ordinal", tuple(level for level in column.dtype.categories if level in present))
     levels = list(column.dropna().unique())
     order = vocabulary.KNOWN[name].order if name in vocabulary.KNOWN else ()
     if pd.api.types.is_numeric_dtype(column):
         return Variable(name, kind or "ordinal", tuple(sorted(levels)))
     if order and set(map(str, levels)) <= set(order):
         return Variable(name, kind or "ordinal", tuple(sorted(levels, key=lambda v: order.index(str(v)))))
-    if kind == "numeric":
-        raise UserError(f"column {column.name}: declared numeric, but row {column.index[0]} holds {column.iloc[0]!r}")
-    return Variable(name, kind or "categorical", tuple(sorted(levels, key=str)))
+    return Variable(name, "categorical", tuple(sorted(levels, key=str)))
 
 
 def code(variable: Variable, column: pd.Series) -> Array:
@@ -161,12 +162,37 @@ def _differing(rows: pd.DataFrame, variables: Sequence[Variable], at: int) -> st
 
 
 def distinct(code_NV: Array) -> tuple[Array, Index]:
-    """Distinct rows and the index of each row's; missing values are equal to one another."""
-    filled = np.where(np.isnan(code_NV), -1.0, code_NV)
-    if filled.shape[1] == 0:
-        return np.zeros((min(len(filled), 1), 0)), np.zeros(len(filled), dtype=np.int64)
-    points, inverse = np.unique(filled, axis=0, return_inverse=True)
-    return np.where(points < 0, np.nan, points), inverse.reshape(-1).astype(np.int64)
+    """Distinct rows, in lexicographic order, and the index of each row's; missing values are equal to one another."""
+    if code_NV.shape[1] == 0:
+        return np.zeros((min(len(code_NV), 1), 0)), np.zeros(len(code_NV), dtype=np.int64)
+    point_N = combined([pd.factorize(column, sort=True)[0] for column in code_NV.T])
+    first_P = np.zeros(int(point_N.max(initial=-1)) + 1, dtype=np.int64)
+    first_P[point_N[::-1]] = np.arange(len(point_N))[::-1]
+    return code_NV[first_P], point_N
+
+
+def combined(codes: Sequence[npt.NDArray[Any]]) -> Index:
+    """One number per distinct combination of codes (−1: missing), from 0 without gaps, in lexicographic order."""
+    total, size = np.zeros(len(codes[0]), dtype=np.int64), 1
+    for code in codes:
+        levels = int(code.max(initial=-1)) + 2
+        if size * levels >= 2**62:  # close the gaps, so that the next number fits
+            total, size = _dense(total)
+        total, size = total * levels + code + 1, size * levels
+    return _dense(total)[0]
+
+
+def _dense(key_N: Index) -> tuple[Index, int]:
+    """Keys renumbered from 0 without gaps in their order, and how many there are."""
+    top = int(key_N.max(initial=-1)) + 1
+    if top <= 4 * len(key_N):  # few enough to count: no need to sort
+        present = np.zeros(top, dtype=bool)
+        present[key_N] = True
+        return (np.cumsum(present) - 1)[key_N], int(present.sum())
+    code_N, keys = pd.factorize(key_N)
+    rank = np.empty(len(keys), dtype=np.int64)
+    rank[np.argsort(keys)] = np.arange(len(keys))
+    return rank[code_N], len(keys)
 
 
 def totals(group_N: Index, value_N: npt.NDArray[Any], size: int) -> Array:
@@ -227,12 +253,12 @@ def dependences(design: Design, *, most: int = 2) -> list[tuple[str, tuple[str, 
     Only sets of up to ``most`` variables are tried, and sets whose values are all different among the design points
     (which would 'give' anything) do not count.
     """
-    rank_PV = np.where(np.isnan(design.code_PV), -1.0, design.code_PV)
+    ranks = [pd.factorize(column, sort=True)[0] for column in design.code_PV.T]
     found = []
     for v, name in enumerate(design.names):
         others = [o for o in range(len(design.names)) if o != v]
         for size in range(1, most + 1):
-            sets = [s for s in combinations(others, size) if _gives(rank_PV, s, v)]
+            sets = [s for s in combinations(others, size) if _gives([ranks[o] for o in s], ranks[v])]
             sets.sort(key=lambda s: sum(len(design.variables[o].levels) for o in s))
             found += [(name, tuple(design.names[o] for o in s)) for s in sets]
             if sets:
@@ -240,11 +266,10 @@ def dependences(design: Design, *, most: int = 2) -> list[tuple[str, tuple[str, 
     return found
 
 
-def _gives(rank_PV: Array, givers: tuple[int, ...], v: int) -> bool:
-    _, key_P = distinct(rank_PV[:, list(givers)] + 1.0)
-    _, both_P = distinct(rank_PV[:, [*givers, v]] + 1.0)
-    n_keys = int(key_P.max()) + 1
-    return n_keys < len(rank_PV) and n_keys == int(both_P.max()) + 1
+def _gives(givers: Sequence[npt.NDArray[Any]], rank_P: npt.NDArray[Any]) -> bool:
+    key_P = combined(givers)
+    n_keys = int(key_P.max(initial=-1)) + 1
+    return n_keys < len(rank_P) and n_keys == int(combined([key_P, rank_P]).max(initial=-1)) + 1
 
 
 def parts(design: Design) -> dict[str, list[int]]:

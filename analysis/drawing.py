@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import emergence_figures, figures, pair_figures, panels, words
+from analysis import emergence_figures, figures, pair_figures, words
 from analysis.design import level_text
 from analysis.vocabulary import label
 
@@ -21,9 +21,8 @@ MOST_DEPENDENCE = 9
 def draw(analysis: Analysis) -> tuple[dict[str, Figure], dict[str, str]]:
     """All figures by name, and captions of those that need one."""
     drawn: dict[str, Figure] = {}
-    captions: dict[str, str] = {}
-    report = analysis.report
-    shown, captions["layer_curves"] = panels.panels(analysis.experiments)
+    captions = dict(analysis.captions)
+    report, shown = analysis.report, analysis.panels
     if shown:
         drawn["layer_curves"] = figures.layer_curves(shown)
         ranks = [panel for panel in shown if panel["rank"] is not None]

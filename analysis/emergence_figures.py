@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from analysis.emergence import EPOCH, Emergence
-from analysis.figures import GRID, INK, MAP, MUTED, figure
+from analysis.figures import GRID, MAP, MUTED, figure, label_below
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#000000")
 DIAMOND: Mapping[str, Any] = {"linestyle": "", "marker": "D", "markersize": 5.5, "markerfacecolor": "white"}
@@ -66,7 +66,7 @@ def metrics_by_epoch(points: pd.DataFrame) -> Figure:
         _epoch_axis(axes, points[EPOCH])
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
-    made.supxlabel("epochs of ID training (0: initial weights)", fontsize=9, color=INK)
+    label_below(grid, len(shown), "epochs of ID training (0: initial weights)")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if points["kept"].any():
         (diamond,) = grid.flat[0].plot([], [], color=MUTED, **DIAMOND)
@@ -126,7 +126,7 @@ def layers_by_epoch(points: pd.DataFrame, layers: pd.DataFrame) -> Figure:
             if is_id:
                 axes.set_title(_wrapped(name), fontsize=8.2, fontweight="normal")
         line[0].set_ylabel(f"{text}: probe accuracy, %", fontsize=8.5)
-    made.supxlabel("layer (the last is the one before the classifier)", fontsize=9, color=INK)
+    label_below(grid, grid.size, "layer (the last is the one before the classifier)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     made.legend(handles, labels, title="epoch", loc="outside right center", fontsize=8, frameon=False)
     return made

@@ -25,7 +25,7 @@ RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 OPTIONAL = (
     *GRID, *vocabulary.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", emergence.EPOCH,
+    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", "chosen", emergence.EPOCH,
 )  # fmt: skip
 NAMES = {
     "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
@@ -50,6 +50,7 @@ class Experiments:
     notes : what a reader should know about this table, in words.
     incomplete : curves that were left out, with the reason.
     planned : curves that the sweep planned, if the table says so.
+    set_aside : probes of a sweep inside a curve that held-out images did not choose; no experiment uses them.
     curves : per-layer data; None for a table that someone else made.
     emergence : what epochs along training show, which ``frame`` leaves out; None if none was probed.
     """
@@ -67,13 +68,17 @@ class Experiments:
     notes: tuple[str, ...] = ()
     incomplete: pd.DataFrame = field(default_factory=pd.DataFrame)
     planned: int | None = None
+    set_aside: int = 0
     curves: metrics.Curves | None = None
     emergence: Emergence | None = None
 
     def narrowed(
         self, *, targets: Sequence[str] = (), variables: Sequence[str] = (), group: str | None = None
     ) -> Experiments:
-        """Keep only some targets and variables, or take another column as the backbone."""
+        """Keep only some targets and variables, or take another column as the backbone.
+
+        Variables that are not kept must still be equal in a matched pair.
+        """
         known = {target.name: target for target in self.targets}
         _check(targets, known, "--target", self.source)
         available = (
@@ -81,12 +86,25 @@ class Experiments:
             *(c for c in self.frame if c in GRID + vocabulary.DERIVED and c not in self.variables),
         )
         _check(variables, available, "--variables", self.source)
-        chosen = tuple(v for v in variables if self.frame[v].nunique() > 1) if variables else self.variables
+        chosen = tuple(v for v in dict.fromkeys(variables) if self.frame[v].nunique() > 1) or self.variables
+        idle = [v for v in variables if v not in chosen]
+        if variables and idle == list(variables):
+            raise UserError(
+                f"--variables {','.join(idle)}: each has a single value in {self.source}; nothing to attribute"
+            )
+        context = (*(c for c in self.context if c not in chosen), *(v for v in self.variables if v not in chosen))
+        notes = [f"{vocabulary.label(v)} was asked for, but has a single value" for v in idle]
+        left = [vocabulary.label(v) for v in self.variables if v not in chosen]
+        if left:
+            notes.append(f"Not attributed to, as --variables asked: {', '.join(left)}; matched pairs agree in them")
         frame = self.frame
         if group is not None:
             _check([group], frame.columns, "--group", self.source)
             frame = frame.assign(backbone=frame[group].astype(str))
-        return replace(self, frame=frame, targets=tuple(known[t] for t in targets) or self.targets, variables=chosen)
+        return replace(
+            self, frame=frame, targets=tuple(known[t] for t in dict.fromkeys(targets)) or self.targets,
+            variables=tuple(sorted(chosen)), context=context, notes=(*self.notes, *notes),
+        )  # fmt: skip
 
 
 def _check(names: Sequence[str], valid: object, option: str, source: str) -> None:
@@ -98,7 +116,7 @@ def _check(names: Sequence[str], valid: object, option: str, source: str) -> Non
 
 def read_sweep(results: str, *, accuracy: str) -> Experiments:
     """Experiments of a finished sweep: the folder's ``probes.parquet``, or that file itself."""
-    uri = results if results.endswith(".parquet") else storage.join(results, storage.PROBES)
+    uri = results if storage.ending(results).endswith(".parquet") else storage.join(results, storage.PROBES)
     if not storage.exists(uri):
         raise UserError(
             f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
@@ -106,14 +124,15 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     schema = _checked_schema(uri, accuracy)
     about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
-    probes = _probes(uri, schema.names, varied)
+    every = _probes(uri, schema.names, varied)
+    probes = _chosen(every)
     kept, along = emergence.split(probes)
     curves = metrics.collect(kept, accuracy=accuracy)
     frame = metrics.experiments(curves, accuracy=accuracy)
     if not len(frame):
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
     frame = _without_nulls(frame)
-    variables, replicates, constant, notes = _variables(frame, varied)
+    variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
     missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
     lost = pd.DataFrame(
@@ -125,14 +144,15 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
         targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
         variables=variables,
-        context=tuple(c for c in CONTEXT if c in frame and c not in variables),
+        context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + _broken_images(probes)),
+        notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves"),
+        set_aside=len(every) - len(probes),
         curves=curves,
         emergence=emerged,
     )
@@ -168,6 +188,23 @@ def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFra
     return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
 
 
+def _chosen(probes: pd.DataFrame) -> pd.DataFrame:
+    """Where a layer of a curve was probed several times: the probe that held-out images chose (all in older tables)."""
+    if "chosen" not in probes:
+        return probes
+    kept = probes[probes["chosen"].isna() | (probes["chosen"] == True)]  # noqa: E712  (nulls among the truth values)
+    return kept.drop(columns="chosen")
+
+
+def _aside(every: int, kept: int) -> list[str]:
+    if every == kept:
+        return []
+    return [
+        f"{every - kept} of {every} probes are set aside: a layer of a curve was probed with several learning rates, "
+        "weight decays or seeds, and only the probe that held-out images chose counts"
+    ]
+
+
 def _checked_schema(uri: str, accuracy: str) -> pa.Schema:
     schema = storage.schema(uri)
     for name in (*NEEDED, *metrics.ACCURACIES[accuracy]):
@@ -188,15 +225,21 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _variables(
     frame: pd.DataFrame, roles: dict[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
-    """Treatments and replicates among the columns, what is constant, and notes on what was left out and why."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
+    """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *vocabulary.DERIVED) if c in frame]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
+    loose = [c for c in varied if not _determined(frame, c, ["backbone"])]
+    varied = [c for c in varied if c not in loose]
     replicates = tuple(c for c in varied if role.get(c) == "replicate")
     nuisances = [c for c in varied if role.get(c) == "nuisance"]
     chosen = [c for c in varied if c not in replicates and c not in nuisances]
-    notes = [f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to" for c in nuisances]
+    notes = [
+        f"{vocabulary.label(c)} is declared a nuisance: it is not attributed to, and matched pairs agree in it"
+        for c in nuisances
+    ]
+    notes += [f"{vocabulary.label(c)} differs between the curves of one backbone: it is no variable" for c in loose]
     for name, described_by in NAMES.items():
         others = [c for c in described_by if c in chosen]
         if name in chosen and others and _determined(frame, name, others):
@@ -205,7 +248,7 @@ def _variables(
             notes.append(f"{vocabulary.label(name)} is not a variable of its own: {words} tell its values apart")
     constant = {c: frame[c].dropna().iloc[0] for c in candidates if c not in varied and frame[c].notna().any()}
     notes += [f"{vocabulary.label(c)} is unknown for some backbones" for c in chosen if frame[c].isna().any()]
-    return tuple(sorted(chosen)), replicates, constant, notes
+    return tuple(sorted(chosen)), tuple(n for n in nuisances if n not in CONTEXT), replicates, constant, notes
 
 
 def _determined(frame: pd.DataFrame, name: str, others: list[str]) -> bool:
@@ -232,7 +275,7 @@ def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     backbones = frame.drop_duplicates("backbone")
     design = [c for c in columns if c not in RECIPE]
     columns = [c for c in columns if c in design or not design or not _determined(backbones, c, design)]
-    parts = [[_word(c, value) for value in backbones[c]] for c in columns]
+    parts = [_words(c, backbones[c]) for c in columns]
     words = [", ".join(words) for words in zip(*parts, strict=True)] if parts else list(backbones["backbone"])
     return frame["backbone"].map(dict(zip(backbones["backbone"], words, strict=True)))
 
@@ -243,6 +286,12 @@ SHORT = {
     "id_classes": "{} classes",
     "images_per_class": "{} images/class",
 }
+
+
+def _words(column: str, values: pd.Series) -> list[str]:
+    code_B, levels = pd.factorize(values, use_na_sentinel=False)
+    texts = [_word(column, level) for level in levels]
+    return [texts[code] for code in code_B]
 
 
 def _word(column: str, value: object) -> str:

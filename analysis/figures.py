@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import ScalarFormatter
 
 from analysis.design import Array
@@ -34,6 +36,7 @@ STYLE: Mapping[str, Any] = {
     "figure.facecolor": "white",
 }
 MAP = "cividis"
+CHARACTERS_PER_INCH = 20  # of the small print
 
 
 def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
@@ -41,6 +44,26 @@ def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     with matplotlib.rc_context(dict(STYLE)):
         made = Figure(figsize=(width, height), layout="constrained")
         return made, made.subplots(**subplots)
+
+
+def sign(made: Figure, text: str) -> None:
+    """Write in small print below a figure what it rests on, since figures leave the page that says so."""
+    width, height = made.get_size_inches()
+    lines = textwrap.wrap(text, round(CHARACTERS_PER_INCH * width))
+    strip = 0.07 + 0.12 * len(lines)
+    total = height + strip
+    made.set_size_inches(width, total)
+    engine = made.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, strip / total, 1, height / total))
+    made.text(0.06 / width, 0.05 / total, "\n".join(lines), fontsize=6.5, color=MUTED, va="bottom")
+
+
+def label_below(grid: Any, shown: int, text: str) -> None:
+    """One label for the horizontal axes of a grid of panels: below the middle one of its last row."""
+    columns = grid.shape[1]
+    last_row = grid.flat[(shown - 1) // columns * columns : shown]
+    last_row[(len(last_row) - 1) // 2].set_xlabel(text, fontsize=9, color=INK)
 
 
 def save(made: Figure, kind: str) -> bytes:
@@ -65,7 +88,7 @@ def slope_bars(rows: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
     made, axes = figure(7.6, 0.9 + 0.46 * max(len(ordered), 2))
     for y, row in enumerate(ordered):
         known = row["low"] is not None
-        color = UNSURE if known and not row["sure"] else UP if row["slope"] > 0 else DOWN
+        color = UNSURE if not row["sure"] else UP if row["slope"] > 0 else DOWN
         axes.barh(y, row["slope"], color=color, height=0.62)
         if row["low_with_datasets"] is not None:
             axes.plot([row["low_with_datasets"], row["high_with_datasets"]], [y, y], color=INK, linewidth=0.7)
@@ -99,7 +122,7 @@ def beeswarm(
         x_N = shap_PV[rows_N, v]
         shown = axes.scatter(
             x_N, y + _spread(x_N, rng), c=code_PV[rows_N, v], cmap=MAP, vmin=0, vmax=1, s=7, linewidths=0,
-            plotnonfinite=True,
+            plotnonfinite=True, rasterized=True,
         )  # fmt: skip
     axes.set_yticks(range(len(labels)), [labels[v] for v in order], fontsize=9)
     axes.set_ylim(-0.6, len(labels) - 0.4)
@@ -160,7 +183,7 @@ def layer_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
         curve_panel(axes, panel["layer"], panel["id"], panel["ood"], start=panel["start"], title=panel["title"])
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    made.supxlabel("layer (the last is the one before the classifier)", fontsize=9, color=INK)
+    label_below(grid, len(panels), "layer (the last is the one before the classifier)")
     made.supylabel("probe accuracy, %", fontsize=9, color=INK)
     handles: dict[str, Any] = {}
     for axes in grid.flat[: len(panels)]:

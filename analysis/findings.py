@@ -11,53 +11,54 @@ from typing import Any
 from analysis import confounding
 from analysis.pair_findings import differences, matched, reversals
 from analysis.phrases import Report, amount, capital, certain, count, finding, leading, listing, span
+from analysis.resampling import FEWEST_DRAWS
 from analysis.vocabulary import TARGETS, label
 
+NEARLY = 0.9  # of the R² in sample
 TOP = 3  # variables named in the findings
+FEW_POINTS = 24  # distinct settings below which intervals of slopes are too narrow (tests/bench/coverage.py)
 
 
 def collect(report: Report) -> list[dict[str, str]]:
     """All findings of a report, the most important first."""
     found: list[dict[str, str]] = []
-    for part in (_tunnel, _claimed, _drivers, reversals, differences, _unsure, _confounded, _explained):
+    for part in (_tunnel, _claimed, _drivers, reversals, differences, _unsure, _confounded, _explained, _limits):
         found += part(report)
     return found
 
 
 def _tunnel(report: Report) -> list[dict[str, str]]:
-    rows = [row for row in report["backbones"] if row["retained"] is not None]
-    if not rows:
+    about = report["tunnel"]
+    if about is None:
         return []
-    worst = min(rows, key=lambda row: row["retained"])
-    best = max(rows, key=lambda row: row["retained"])
-    mean = sum(row["retained"] for row in rows) / len(rows)
+    worst, best, n = about["lowest"], about["highest"], about["backbones"]
     counts = {name: n for name, n in report["strengths"].items() if n}
-    if len(rows) == 1:
+    if n == 1:
         text = (
             f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its "
             f"tunnel effect is {worst['strength']}."
         )
     elif set(counts) == {"negligible"}:
         text = (
-            f"No backbone shows a tunnel worth the name: all {len(rows)} keep at least 95 % of their best layer's "
+            f"No backbone shows a tunnel worth the name: all {n} keep at least 95 % of their best layer's "
             "accuracy on average."
         )
     else:
-        classes = listing([f"{name} in {n}" for name, n in counts.items()])
+        classes = listing([f"{name} in {of}" for name, of in counts.items()])
         text = (
-            f"Of {len(rows)} backbones the tunnel effect is {classes}. On average the last layer keeps {mean:.1f} % of "
-            f"the best layer's accuracy on new datasets: from {worst['retained']:.1f} % ({worst['label']}) to "
-            f"{best['retained']:.1f} % ({best['label']})."
+            f"Of {n} backbones the tunnel effect is {classes}. On average the last layer keeps "
+            f"{about['retained']:.1f} % of the best layer's accuracy on new datasets: from {worst['retained']:.1f} % "
+            f"({worst['label']}) to {best['retained']:.1f} % ({best['label']})."
         )
     basis = f"{count(report['counts']['experiments'], 'experiment')}; {report['accuracy']}"
-    return [finding(text, number=f"{mean:.1f} %", basis=basis)]
+    return [finding(text, number=f"{about['retained']:.1f} %", basis=basis)]
 
 
 def _claimed(report: Report) -> list[dict[str, str]]:
-    rows = [row for row in report["backbones"] if row.get("tunnels_claimed") is not None]
-    if not rows:
+    about = report["tunnel"]
+    if about is None or about["falls_claimed"] is None:
         return []
-    claimed, seen, n = (sum(row[key] for row in rows) for key in ("tunnels_claimed", "tunnels", "n_datasets"))
+    claimed, seen, n = about["falls_claimed"], about["falls"], about["experiments"]
     if seen == 0:
         return [
             finding(f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer.", basis=_BITS)
@@ -88,18 +89,34 @@ def _drivers(report: Report) -> list[dict[str, str]]:
         for variable, s in entry["slopes"].items()
         if s["slope"] is not None and variable not in bundled and certain(s)
     ]
-    bundles = [
-        (b, b["variables"]) for b in entry["bundles"] if b["low"] is not None and (b["low"] > 0 or b["high"] < 0)
-    ]
+    bundles = [(b, b["variables"]) for b in entry["bundles"] if certain(b)]
     strongest = sorted(singles + bundles, key=lambda item: -abs(item[0]["slope"]))
-    return [_driver(report, name, slope, members) for slope, members in strongest[:TOP]]
+    return [_driver(report, name, slope, members) for slope, members in strongest[:TOP]] + _smaller(
+        name, strongest[TOP:]
+    )
+
+
+def _smaller(name: str, rest: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[dict[str, str]]:
+    """Settings whose direction is clear too, in one sentence."""
+    if not rest:
+        return []
+    parts = [
+        f"{' with '.join(map(label, members))} {slope['from']} → {slope['to']} {amount(name, slope['slope'])} "
+        f"({span(name, slope['low'], slope['high'])}"
+        + ("" if slope["p_permutation"] is None else f"; p = {slope['p_permutation']:.2f} when shuffled")
+        + ")"
+        for slope, members in rest
+    ]
+    text = f"Smaller slopes whose interval excludes zero too: {listing(parts)}."
+    return [finding(text, sure="the surer, the smaller the p", basis="SHAP slopes")]
 
 
 def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
     about, axis = TARGETS[name], slope.get("axis", members[0])
     others = [variable for variable in members if variable != axis]
+    always = "always" if slope.get("always", True) else "nearly always"
     together = (
-        f" (always together with {listing([label(o) for o in others])}: one effect for all of them)" if others else ""
+        f" ({always} together with {listing([label(o) for o in others])}: one effect for all of them)" if others else ""
     )
     verb, gloss = ("rises", about.more) if slope["slope"] > 0 else ("falls", about.less)
     text = (
@@ -111,9 +128,10 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
     blurred = sorted(set(_inseparable(report, axis)) - set(members))
     if blurred:
         text += f" The grid cannot tell it apart from {listing([label(o) for o in blurred])}."
-    sure = "clear: the 95 % interval excludes zero" + (
-        ", over settings and over settings × datasets" if slope.get("low_with_datasets") is not None else ""
-    )
+    over = ", over settings and over settings × datasets" if slope["low_with_datasets"] is not None else ""
+    doubts = _doubts(report, slope, report["targets"][name])
+    sure = f"{'likely' if doubts else 'clear'}: the 95 % interval excludes zero{over}"
+    sure += f", yet {listing(doubts)}" if doubts else ""
     basis = f"SHAP slope over {report['targets'][name]['n_design_points']} distinct settings"
     return finding(
         text,
@@ -122,6 +140,17 @@ def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequen
         sure=sure,
         basis=basis,
     )
+
+
+def _doubts(report: Report, slope: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """What speaks against a slope whose intervals exclude zero."""
+    p, outside = slope["p_permutation"], entry["r2_out_of_fold"]
+    found = []
+    if p is not None and p > 0.05 and p * (1 + report["protocol"]["permutations"]) > 1.5:  # more than none reached it
+        found.append(f"shuffled outcomes give such a slope with p = {p:.2f}")
+    if outside is not None and outside <= 0:
+        found.append("the fit predicts nothing on settings that were not fitted")
+    return found
 
 
 def _inseparable(report: Report, variable: str) -> list[str]:
@@ -134,24 +163,22 @@ def _confounded(report: Report) -> list[dict[str, str]]:
     if not about:
         return []
     found = []
-    givers: dict[str, list[tuple[str, ...]]] = {}
+    bound = confounding.together(about)
+    parts = [f"{listing([label(v) for v in members])} always change together" for members in bound]
+    told = {variable for members in bound for variable in members[1:]}  # of what moves together one speaks for all
+    twins = [set(members) for members in bound]
+    by: dict[str, list[str]] = {}
     for dependence in about["dependences"]:
-        givers.setdefault(dependence["variable"], []).append(tuple(dependence["determined_by"]))
-    parts, mutual = [], set()
-    for variable, sets in givers.items():
-        twins = [by[0] for by in sets if len(by) == 1 and (variable,) in givers.get(by[0], [])]
-        for twin in twins:
-            if (twin, variable) not in mutual:
-                mutual.add((variable, twin))
-                parts.append(f"{label(variable)} and {label(twin)} always change together")
-        if not twins:
-            parts.append(f"{label(variable)} is determined by {listing([label(v) for v in sets[0]])}")
+        variable, givers = dependence["variable"], dependence["determined_by"]
+        if variable not in told and not any({variable, *givers} <= twin for twin in twins):
+            by.setdefault(variable, givers)
+    parts += [f"{label(v)} is determined by {listing([label(g) for g in givers])}" for v, givers in by.items()]
     if parts:
         text = (
             f"Not identifiable in this grid: {'; '.join(parts)}. What is credited to the one may belong to the other."
         )
         found.append(finding(text, sure="exact in this table", basis="the design alone, whatever the outcomes"))
-    near = [p for p in about["pairs"] if p["confounded"]]
+    near = [p for p in about["pairs"] if p["confounded"] and not any({p["first"], p["second"]} <= t for t in twins)]
     if near:
         parts = [f"{label(p['first'])} with {label(p['second'])} ({p['rho']:+.2f})" for p in near[:4]]
         found.append(
@@ -174,8 +201,7 @@ def _unsure(report: Report) -> list[dict[str, str]]:
     entry = report["targets"][name]
     bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
     slopes = [s for variable, s in entry["slopes"].items() if s["slope"] is not None and variable not in bundled]
-    alone = {"low_with_datasets": None, "high_with_datasets": None}
-    slopes += [{**b, **alone, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
+    slopes += [{**b, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
     without = [s["label"] for s in slopes if s["low"] is None]
     unsure = [s["label"] for s in slopes if s["low"] is not None and not certain(s)]
     found = []
@@ -202,7 +228,10 @@ def _unsure(report: Report) -> list[dict[str, str]]:
 
 
 def _why_not(report: Report) -> str:
-    return "" if report["protocol"]["bootstrap"] else " (no resampling was asked for)"
+    resamples = report["protocol"]["bootstrap"]
+    if not resamples:
+        return " (no resampling was asked for)"
+    return "" if resamples >= FEWEST_DRAWS else f" ({resamples} resamples are too few)"
 
 
 def _explained(report: Report) -> list[dict[str, str]]:
@@ -215,18 +244,19 @@ def _explained(report: Report) -> list[dict[str, str]]:
         f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted "
         f"to; no function of them could explain more than {ceiling:.0%}."
     )
-    if outside is None:
-        text += " How well they predict new settings cannot be estimated."
-    elif outside <= 0:
-        text += " On settings that were not fitted they predict no better than the mean does."
-    else:
-        text += f" On settings that were not fitted they explain {outside:.0%}."
+    text += f" {_predicts('settings', outside)}"
+    elsewhere = entry["r2_leave_architecture_out"]
+    if elsewhere is not None:
+        text += f" {_predicts('architectures', elsewhere)}"
     shuffled = entry["r2_shuffled_95"]
     if shuffled is not None:
-        verdict = "more" if inside > shuffled else "no more"
+        verdict = (
+            "the fit explains no more than chance would" if inside <= shuffled
+            else "nearly as much, so the figure in sample alone proves little" if shuffled > NEARLY * inside
+            else "clearly less"
+        )  # fmt: skip
         text += (
-            f" Outcomes shuffled between backbones reach up to {shuffled:.0%} in sample, so the fit explains {verdict} "
-            "than chance would."
+            f" With outcomes shuffled between backbones one fit in twenty reaches {shuffled:.0%} in sample: {verdict}."
         )
     number = f"{inside:.2f} in sample" + ("" if outside is None else f", {outside:.2f} held out")
     return [
@@ -236,3 +266,35 @@ def _explained(report: Report) -> list[dict[str, str]]:
             basis=f"{entry['n_experiments']} experiments, {entry['n_design_points']} distinct settings",
         )
     ]
+
+
+def _predicts(what: str, score: float | None) -> str:
+    """How well the fit does where it was not fitted."""
+    if score is None:
+        return f"How well they predict new {what} cannot be estimated."
+    if score <= 0:
+        return f"On {what} that were not fitted they predict no better than the mean does."
+    return f"On {what} that were not fitted they explain {score:.0%}."
+
+
+def _limits(report: Report) -> list[dict[str, str]]:
+    """What nobody could learn from this table, whatever the method."""
+    name = leading(report)
+    if name is None:
+        return []
+    entry, parts = report["targets"][name], []
+    if report["counts"]["datasets"] == 1:
+        parts.append("whether it is so on other datasets, since there is one only")
+    if entry["r2_leave_architecture_out"] is None:
+        parts.append("whether it is so for other architectures, since they do not differ here")
+    if entry["n_backbones"] == entry["n_design_points"]:
+        parts.append("how much the training seed alone changes, since no setting was trained twice")
+    found = [finding(f"This table cannot tell {'; nor '.join(parts)}.", sure="cannot be estimated")] if parts else []
+    if entry["n_design_points"] < FEW_POINTS and any(s["low"] is not None for s in entry["slopes"].values()):
+        text = (
+            f"{entry['n_design_points']} distinct settings are few: slopes come out too small then, and their "
+            "intervals are too narrow. The directions they call clear are less affected."
+        )
+        basis = "synthetic tables of known truth: 95 % intervals held it in 75 to 90 % of tables of 10 to 16 settings"
+        found.append(finding(text, sure="read sizes as rough", basis=basis))
+    return found

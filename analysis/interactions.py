@@ -5,7 +5,7 @@ Legend: V variables, P design points, S sampled design points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from analysis import attribution, design
 from analysis.attribution import Attribution, Task
 from analysis.design import Array
+from analysis.phrases import certain
 
 SAMPLED_POINTS, SEEDS = 200, 4
-Interval = tuple[float | None, float | None]
 BUNDLED = 0.95
 WORTH_SAYING = 0.1  # a flip counts if its smaller side is at least this share of the largest slope
 FLIPS_PER_VARIABLE = 2
@@ -44,7 +44,7 @@ class Cut:
 def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
     """Mean |interaction| of each pair of variables, main effects on the diagonal (V, V), and the share of interactions.
 
-    At most :data:`SAMPLED_POINTS` design points are used, drawn by their weight; means over :data:`SEEDS` seeds.
+    At most :data:`SAMPLED_POINTS` design points are used, drawn by their weight; means over up to :data:`SEEDS` seeds.
     """
     weight_P = job.counts() / job.counts().sum()
     rng = np.random.default_rng(rng_seed)
@@ -58,9 +58,10 @@ def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
     n_variables = len(job.design.variables)
     total_SVV = np.zeros((len(chosen), n_variables, n_variables))
     owners = np.eye(n_variables)[job.owner_F]
-    for seed in range(SEEDS):
+    n_seeds = min(SEEDS, attribution.seeds(job))
+    for seed in range(n_seeds):
         values_SFF = job.fit(seed).interactions(job.x_PF[chosen])
-        total_SVV += np.einsum("sfg,fu,gv->suv", values_SFF, owners, owners) / SEEDS
+        total_SVV += np.einsum("sfg,fu,gv->suv", values_SFF, owners, owners) / n_seeds
     mean_VV = np.einsum("s,suv->uv", weight_S, np.abs(total_SVV))
     total = float(mean_VV.sum())
     share = 1 - float(np.trace(mean_VV)) / total if total > 0 else None
@@ -143,7 +144,12 @@ def _pieces(job: Task, v: int, u: int) -> list[Cut]:
             Cut(v, (v,), np.isfinite(code_P) & ~upper, u, f"up to {low}"),
             Cut(v, (v,), upper, u, f"from {high}"),
         ]
-    return [cut for cut in pieces if len(np.unique(job.design.code_PV[cut.points_P, v])) > 1]
+    return [cut for cut in pieces if _varies(job.design.code_PV[cut.points_P, v])]
+
+
+def _varies(code_P: Array) -> bool:
+    known = code_P[np.isfinite(code_P)]
+    return bool(len(known)) and bool(np.ptp(known) > 0)
 
 
 def slope_within(job: Task, shap_PV: Array, cut: Cut, weight_P: Array) -> float:
@@ -152,9 +158,14 @@ def slope_within(job: Task, shap_PV: Array, cut: Cut, weight_P: Array) -> float:
     return attribution.slope(job.design.code_PV[:, cut.variable], value_P, weight_P * cut.points_P)
 
 
-def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequence[Interval]) -> dict[str, Any]:
-    """Interactions for the report: strongest pairs, share, and flips with the slope at each value of the partner."""
-    names, weight_P = job.design.names, job.counts()
+def report(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Interactions for the report: strongest pairs, share, and flips with the slope at each value of the partner.
+
+    Parameters
+    ----------
+    slopes : per cut, its slope with intervals (``slope``, ``low``, ``high``, …).
+    """
+    names = job.design.names
     if len(names) < 2:
         return {"share": None, "variables": list(names), "pairs": [], "flips": [], "matrix": []}
     mean_VV, share = strengths(job)
@@ -163,18 +174,16 @@ def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequ
         for u in range(len(names)) for v in range(u + 1, len(names))
     ]  # fmt: skip
     flips: dict[tuple[str, str], dict[str, Any]] = {}
-    for cut, (low, high) in zip(found, intervals, strict=True):
+    for cut, slope in zip(found, slopes, strict=True):
         if cut.partner is not None:
             own, partner = names[cut.variable], names[cut.partner]
-            value = slope_within(job, fitted.shap_PV, cut, weight_P)
-            within = {"level": cut.level, "slope": value, "low": low, "high": high, "n_points": int(cut.points_P.sum())}
+            within = {"level": cut.level, **slope, "n_points": int(cut.points_P.sum())}
             flips.setdefault((own, partner), {"variable": own, "partner": partner, "within": []})["within"].append(
                 within
             )
     for flip in flips.values():
-        up = any(w["low"] is not None and w["low"] > 0 for w in flip["within"])
-        down = any(w["high"] is not None and w["high"] < 0 for w in flip["within"])
-        flip["sure"] = up and down
+        signs = {w["slope"] > 0 for w in flip["within"] if certain(w)}
+        flip["sure"] = len(signs) == 2
     return {
         "share": share,
         "matrix": mean_VV.tolist(),
@@ -184,22 +193,25 @@ def report(job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequ
     }
 
 
-def report_bundles(
-    job: Task, fitted: Attribution, found: Sequence[Cut], intervals: Sequence[Interval]
-) -> list[dict[str, Any]]:
+def report_bundles(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Joint slopes of variables that move together."""
     rows = []
-    for cut, (low, high) in zip(found, intervals, strict=True):
-        if cut.partner is not None:
-            continue
-        axis = job.design.variables[cut.variable]
-        rows.append({
-            "variables": [job.design.names[v] for v in cut.members],
-            "axis": axis.name,
-            "from": design.level_text(axis.levels[0]),
-            "to": design.level_text(axis.levels[-1]),
-            "slope": slope_within(job, fitted.shap_PV, cut, job.counts()),
-            "low": low,
-            "high": high,
-        })  # fmt: skip
+    for cut, slope in zip(found, slopes, strict=True):
+        if cut.partner is None:
+            axis = job.design.variables[cut.variable]
+            rows.append({
+                "variables": [job.design.names[v] for v in cut.members],
+                "axis": axis.name,
+                "always": _always(job.design, cut.members),
+                "from": design.level_text(axis.levels[0]),
+                "to": design.level_text(axis.levels[-1]),
+                **slope,
+            })  # fmt: skip
     return rows
+
+
+def _always(made: design.Design, members: Sequence[int]) -> bool:
+    """Whether each of these variables gives all others of them, and not just nearly so."""
+    columns = made.code_PV[:, list(members)]
+    together = len(design.distinct(columns)[0])
+    return all(len(design.distinct(columns[:, [v]])[0]) == together for v in range(len(members)))

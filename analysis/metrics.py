@@ -147,36 +147,10 @@ def _reasons(ordered: pd.DataFrame, broken: set[str], gaps: set[str]) -> pd.Data
     return pd.DataFrame(rows, columns=["curve_key", "backbone", "dataset", "reason"])
 
 
-def peak_layer(choice_L: Array, *, deepest: bool) -> int:
-    """Index (0 is the first layer) of the highest accuracy; ties go to the deepest layer, or to the first.
-
-    Our default takes the deepest, so that equal accuracies never make a tunnel; the paper's variant the first.
-    """
-    if deepest:
-        return len(choice_L) - 1 - int(np.argmax(choice_L[::-1]))
-    return int(np.argmax(choice_L))
-
-
-def pearson(first_L: Array, second_L: Array) -> float:
-    """Pearson correlation of two curves; NaN where one of them is constant or has a single layer."""
-    if len(first_L) < 2 or np.ptp(first_L) == 0 or np.ptp(second_L) == 0:
-        return float("nan")
-    return float(np.corrcoef(first_L, second_L)[0, 1])
-
-
-def first_reaching(accuracy_L: Array, percent: float) -> int:
-    """First layer (1 is the first) whose accuracy is at least ``percent`` % of the last layer's ([M23])."""
-    return int(np.argmax(accuracy_L >= percent / 100 * accuracy_L[-1])) + 1
-
-
-def retained(accuracy_L: Array, peak: int) -> float:
-    """% of the peak layer's accuracy that the last layer keeps; NaN if the peak is 0."""
-    top = accuracy_L[peak]
-    return float(100 * accuracy_L[-1] / top) if top > 0 else float("nan")
-
-
 def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
     """Compute every metric of protocol §8 for each OOD curve.
+
+    Equal accuracies never make a tunnel: of several peaks the deepest counts, but in the paper's variant the first.
 
     Returns
     -------
@@ -184,55 +158,102 @@ def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
     (% with best-on-test accuracies), pearson, alignment, tunnel, tunnel_start (layer; null without tunnel),
     tunnel_length (layers after the start), id_final_accuracy, id_start_95, id_start_98 (layers).
     """
-    table = curves.table
-    is_id_C = table["is_id"].to_numpy(bool)
-    backbone_C, chance_C = table["backbone"].to_numpy(), table["chance"].to_numpy(float)
-    id_curve = {backbone_C[c]: int(c) for c in np.flatnonzero(is_id_C)}
-    rows = []
-    ood = np.flatnonzero(~is_id_C)
-    for c in ood:
-        part = slice(curves.start_C[c], curves.stop_C[c])
-        row = _tunnel(curves.accuracy_N[part], curves.choice_N[part], curves.layer_N[part], accuracy)
-        paper_L = curves.paper_N[part]
-        row["retained_paper"] = retained(paper_L, peak_layer(paper_L, deepest=False))
-        i = id_curve.get(backbone_C[c])
-        if i is not None:
-            row |= _against_id(curves, part, slice(curves.start_C[i], curves.stop_C[i]), chance_C[i], chance_C[c])
-        rows.append(row)
-    columns = [
-        "n_layers", "peak_layer", "peak_accuracy", "final_accuracy", "retained", "retained_paper", "pearson",
-        "alignment", "tunnel", "tunnel_start", "tunnel_length", "id_final_accuracy",
-        *(f"id_start_{p}" for p in ID_RULES),
-    ]  # fmt: skip
-    metrics = pd.DataFrame(rows, columns=columns)
-    for name in ("tunnel_start", *(f"id_start_{p}" for p in ID_RULES)):
-        metrics[name] = metrics[name].astype("Int64")
-    for name in ("pearson", "alignment", "id_final_accuracy"):
-        metrics[name] = metrics[name].astype(float)
-    return pd.concat([table.iloc[ood].reset_index(drop=True), metrics], axis=1)
+    ood = np.flatnonzero(~curves.table["is_id"].to_numpy(bool))
+    last_C, n_C = curves.stop_C - 1, curves.stop_C - curves.start_C
+    peak_C = _peaks(curves, curves.choice_N, deepest=accuracy != "paper")
+    paper_C = _peaks(curves, curves.paper_N, deepest=False)
+    top_C, final_C = curves.accuracy_N[peak_C], curves.accuracy_N[last_C]
+    tunnel_C = (peak_C < last_C) & (top_C > final_C)
+    start_C = pd.array(curves.layer_N[peak_C], dtype="Int64")
+    start_C[~tunnel_C] = pd.NA
+    metrics = pd.DataFrame(
+        {
+            "n_layers": n_C,
+            "peak_layer": curves.layer_N[peak_C],
+            "peak_accuracy": top_C,
+            "final_accuracy": final_C,
+            "retained": _share(final_C, top_C),
+            "retained_paper": _share(curves.paper_N[last_C], curves.paper_N[paper_C]),
+            "tunnel": tunnel_C,
+            "tunnel_start": start_C,
+            "tunnel_length": np.where(tunnel_C, last_C - peak_C, 0),
+        }
+    ).iloc[ood]
+    table = curves.table.iloc[ood].reset_index(drop=True)
+    return pd.concat([table, metrics.reset_index(drop=True), _against_id(curves, ood)], axis=1)
 
 
-def _tunnel(accuracy_L: Array, choice_L: Array, layer_L: npt.NDArray[np.int64], accuracy: str) -> dict[str, object]:
-    peak, n = peak_layer(choice_L, deepest=accuracy != "paper"), len(accuracy_L)
-    has_tunnel = peak < n - 1 and accuracy_L[peak] > accuracy_L[-1]
-    return {
-        "n_layers": n,
-        "peak_layer": int(layer_L[peak]),
-        "peak_accuracy": float(accuracy_L[peak]),
-        "final_accuracy": float(accuracy_L[-1]),
-        "retained": retained(accuracy_L, peak),
-        "tunnel": bool(has_tunnel),
-        "tunnel_start": int(layer_L[peak]) if has_tunnel else None,
-        "tunnel_length": n - 1 - peak if has_tunnel else 0,
+def _peaks(curves: Curves, choice_N: Array, *, deepest: bool) -> npt.NDArray[np.int64]:
+    """Flat index of each curve's highest accuracy; ties go to the deepest layer, or to the first (C,)."""
+    if not len(curves.start_C):
+        return np.zeros(0, dtype=np.int64)
+    top_N = np.repeat(np.maximum.reduceat(choice_N, curves.start_C), curves.stop_C - curves.start_C)
+    at = np.flatnonzero(choice_N == top_N)
+    curve = np.searchsorted(curves.stop_C, at, side="right")
+    result = np.empty(len(curves.start_C), dtype=np.int64)
+    order = slice(None) if deepest else slice(None, None, -1)
+    result[curve[order]] = at[order]  # of several the last one written stays
+    return result
+
+
+def _share(part: Array, whole: Array) -> Array:
+    """100 · part / whole; NaN where the whole is 0."""
+    result: Array = 100 * part / np.where(whole > 0, whole, np.nan)
+    return result
+
+
+def _against_id(curves: Curves, ood: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """What the backbone's ID curve adds: one row per OOD curve; null where there is no ID curve."""
+    is_id_C = curves.table["is_id"].to_numpy(bool)
+    backbone_C = pd.factorize(curves.table["backbone"])[0]
+    own_B = np.full(int(backbone_C.max(initial=-1)) + 1, -1)
+    own_B[backbone_C[is_id_C]] = np.flatnonzero(is_id_C)
+    own = own_B[backbone_C[ood]]
+    known = own >= 0
+    chance_C = curves.table["chance"].to_numpy(float)
+    final_C = curves.accuracy_N[curves.stop_C - 1] if len(curves.stop_C) else np.zeros(0)
+    id_final = np.where(known, final_C[own] if len(final_C) else np.nan, np.nan)
+    columns: dict[str, object] = {
+        "pearson": _pearson(curves, ood, own),
+        "alignment": (id_final - np.where(known, chance_C[own] if len(own) else 0, 0)) * (final_C - chance_C)[ood],
+        "id_final_accuracy": id_final,
     }
+    for percent in ID_RULES:
+        start = pd.array(_first_reaching(curves, percent)[own], dtype="Int64")
+        start[~known] = pd.NA
+        columns[f"id_start_{percent}"] = start
+    return pd.DataFrame(columns)
 
 
-def _against_id(curves: Curves, ood: slice, own: slice, id_chance: float, ood_chance: float) -> dict[str, object]:
-    id_L, ood_L = curves.accuracy_N[own], curves.accuracy_N[ood]
-    same = np.array_equal(curves.layer_N[own], curves.layer_N[ood])
-    row: dict[str, object] = {
-        "pearson": pearson(id_L, ood_L) if same else float("nan"),
-        "alignment": float((id_L[-1] - id_chance) * (ood_L[-1] - ood_chance)),
-        "id_final_accuracy": float(id_L[-1]),
-    }
-    return row | {f"id_start_{percent}": first_reaching(id_L, percent) for percent in ID_RULES}
+def _first_reaching(curves: Curves, percent: float) -> npt.NDArray[np.int64]:
+    """First layer of each curve, counted from 1, with at least ``percent`` % of the last layer's accuracy ([M23])."""
+    n_C = curves.stop_C - curves.start_C
+    reached = np.flatnonzero(curves.accuracy_N >= percent / 100 * np.repeat(curves.accuracy_N[curves.stop_C - 1], n_C))
+    result = np.zeros(len(n_C), dtype=np.int64)
+    curve = np.searchsorted(curves.stop_C, reached, side="right")
+    result[curve[::-1]] = (reached - curves.start_C[curve] + 1)[::-1]
+    return result
+
+
+def _pearson(curves: Curves, ood: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> Array:
+    """Pearson correlation of each OOD curve with its ID curve; NaN where a curve is constant or the layers differ."""
+    n_C = curves.stop_C - curves.start_C
+    result = np.full(len(ood), np.nan)
+    whole = np.flatnonzero((own >= 0) & (n_C[ood] == n_C[own])) if len(ood) else np.zeros(0, dtype=np.int64)
+    for n in np.unique(n_C[ood[whole]]):  # curves of one length at a time, as a matrix
+        rows = whole[n_C[ood[whole]] == n]
+        layers_RL, id_layers_RL = (curves.layer_N[curves.start_C[c[rows], None] + np.arange(n)] for c in (ood, own))
+        rows = rows[(layers_RL == id_layers_RL).all(axis=1)]
+        ood_RL, id_RL = (curves.accuracy_N[curves.start_C[c[rows], None] + np.arange(n)] for c in (ood, own))
+        result[rows] = correlations(id_RL, ood_RL)
+    return result
+
+
+def correlations(first_RL: Array, second_RL: Array) -> Array:
+    """Pearson correlation of each row of two matrices; NaN where one of the rows is constant (R,)."""
+    varies = (np.ptp(first_RL, axis=1) > 0) & (np.ptp(second_RL, axis=1) > 0)
+    first = first_RL - first_RL.mean(axis=1, keepdims=True)
+    second = second_RL - second_RL.mean(axis=1, keepdims=True)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    result: Array = (first * second).sum(axis=1) / np.where(varies, spread, np.nan)
+    return np.clip(result, -1, 1)

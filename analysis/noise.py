@@ -18,7 +18,7 @@ from analysis import storage
 from analysis.design import Array
 from analysis.errors import UserError
 from analysis.experiments import Experiments
-from analysis.metrics import Curves
+from analysis.metrics import Curves, correlations
 
 RESAMPLES = 400
 Interval = tuple[float | None, float | None]
@@ -38,6 +38,15 @@ def with_intervals(experiments: Experiments) -> Experiments:
         if found is not None:
             return replace(experiments, frame=pd.concat([experiments.frame, found], axis=1))
         why = "some probes have no per-image record of which test images were right"
+    return _noted(experiments, why)
+
+
+def without(experiments: Experiments) -> Experiments:
+    """Experiments without intervals, because nobody asked for resampling; a note says so."""
+    return _noted(experiments, "no resampling was asked for")
+
+
+def _noted(experiments: Experiments, why: str | None) -> Experiments:
     return replace(experiments, notes=(*experiments.notes, f"No intervals of single experiments: {why}"))
 
 
@@ -122,7 +131,7 @@ def _intervals(ood_RL: Array, id_RL: Array | None, peak: int, chance: float, id_
     if id_RL is not None:
         alignment = _interval((id_RL[:, -1] - id_chance) * (last_R - chance))
         if id_RL.shape == ood_RL.shape and ood_RL.shape[1] > 1:
-            pearson = _interval(_correlations(id_RL, ood_RL))
+            pearson = _interval(correlations(id_RL, ood_RL))
     claimed = drop[0] is not None and drop[0] > 0
     return [*_interval(kept_R), *pearson, *alignment, *drop, claimed]
 
@@ -133,11 +142,3 @@ def _interval(values_R: Array) -> Interval:
         return None, None
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _correlations(first_RL: Array, second_RL: Array) -> Array:
-    first = first_RL - first_RL.mean(axis=1, keepdims=True)
-    second = second_RL - second_RL.mean(axis=1, keepdims=True)
-    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    result: Array = (first * second).sum(axis=1) / np.where(spread > 0, spread, np.nan)
-    return result

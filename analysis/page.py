@@ -23,6 +23,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def files(analysis: Analysis) -> dict[str, bytes]:
     """Every file by its name below the report's folder: figures, tables (Markdown, LaTeX), ``index.html``."""
     drawn, captions = draw(analysis)
+    for made in drawn.values():
+        figures.sign(made, f"{analysis.report['title']}. Accuracy: {analysis.report['accuracy']}.")
     pngs = {name: figures.save(made, "png") for name, made in drawn.items()}
     widths = {name: round(PIXELS_PER_INCH * made.get_figwidth()) for name, made in drawn.items()}
     result = {f"figures/{name}.png": data for name, data in pngs.items()}

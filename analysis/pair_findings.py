@@ -8,6 +8,8 @@ from typing import Any
 from analysis.phrases import Report, amount, capital, certain, count, finding, leading, listing, span
 from analysis.vocabulary import TARGETS, label
 
+TRIFLE = 0.05  # of the largest difference
+
 
 def matched(report: Report, target: str, variable: str) -> str:
     """What matched pairs of backbones say of a variable's extremes; empty if there are none."""
@@ -31,7 +33,8 @@ def differences(report: Report) -> list[dict[str, str]]:
         found.append(
             finding(
                 f"{capital(label(variable))} {slope['from']} → {slope['to']}: {_pairs(name, row)} in "
-                f"{TARGETS[name].phrase}, though the slope over all settings is open.",
+                f"{TARGETS[name].phrase}"
+                + ("." if slope["low"] is None else ", though the slope over all settings is open."),
                 sure=f"the interval over pairs excludes zero; p = {row['p_holm']:.3f} after Holm's correction"
                 if row["p_holm"] is not None
                 else "the interval over pairs excludes zero",
@@ -56,9 +59,11 @@ def _pairs(target: str, row: Mapping[str, Any]) -> str:
     factor = TARGETS[target].scale
     others = listing([label(o) for o in row["together_with"]])
     where = f" ({others} moving too)" if others else " with all else equal"
-    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)})"
+    few = "; too few for a rank test" if row["p_smallest"] > 0.05 else ""
+    interval = "" if row["low"] is None else f" ({span(target, row['low'] / factor, row['high'] / factor)}{few})"
     difference = amount(target, row["mean_difference"] / factor)
-    return f"{count(row['n_pairs'], 'pair')} of backbones{where} differ by {difference}{interval}"
+    verb = "differs" if row["n_pairs"] == 1 else "differ"
+    return f"{count(row['n_pairs'], 'pair')} of backbones{where} {verb} by {difference}{interval}"
 
 
 def reversals(report: Report) -> list[dict[str, str]]:
@@ -67,7 +72,7 @@ def reversals(report: Report) -> list[dict[str, str]]:
     if name is None:
         return []
     found = []
-    own = [r for r in report["reversals"] if r["target"] == name]
+    own = [r for r in report["reversals"] if r["target"] == name and _worth_saying(report, r)]
     for variable in dict.fromkeys(r["variable"] for r in own):
         candidates = [r for r in own if r["variable"] == variable and r["p"] is not None and r["p"] < 0.05]
         if not candidates:
@@ -85,13 +90,30 @@ def reversals(report: Report) -> list[dict[str, str]]:
             f"{capital(label(variable))} {_level(best['from'])} → {_level(best['to'])} has opposite effects: "
             f"{listing(parts)}. One number for both would hide it."
         )
-        found.append(
-            finding(
-                text, sure=f"the two differ with p = {best['p']:.3f} (Welch)", basis="matched pairs, all else equal"
-            )
-        )
+        others = listing([label(o) for o in best["together_with"]])
+        basis = f"matched pairs, {others} moving too" if others else "matched pairs, all else equal"
+        found.append(finding(text, sure=_how_sure(best), basis=basis))
     named = {r["variable"] for r in own if r["p"] is not None and r["p"] < 0.05}
     return found + _flips(report, name, named)
+
+
+def _worth_saying(report: Report, reversal: Mapping[str, Any]) -> bool:
+    """Whether both directions are more than a trifle beside the largest difference of matched backbones."""
+    rows = [r for r in report["contrasts"] if r["target"] == reversal["target"] and r["level"] == "backbone"]
+    largest = max((abs(r["mean_difference"]) for r in rows), default=0.0)
+    differences = [w["mean_difference"] for w in reversal["within"]]
+    return min(max(differences), -min(differences)) >= TRIFLE * largest
+
+
+def _how_sure(reversal: Mapping[str, Any]) -> str:
+    """How clear it is that the extremes differ, and at which values the direction alone is open."""
+    text = f"the extremes differ with p = {reversal['p']:.3f} (Welch; {reversal['p_holm']:.3f} after Holm's correction)"
+    unclear = [
+        _at(reversal["partner"], w["level"])
+        for w in reversal["within"]
+        if w["low"] is None or w["low"] <= 0 <= w["high"]
+    ]
+    return f"{text}; {listing(unclear)} alone the direction is open" if unclear else text
 
 
 def _flips(report: Report, name: str, named: set[str]) -> list[dict[str, str]]:

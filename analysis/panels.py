@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,15 @@ MOST = 12
 TITLE_WIDTH = 46  # characters that fit above a panel
 
 
-def panels(experiments: Experiments) -> tuple[list[dict[str, Any]], str]:
-    """Panels for :func:`analysis.figures.layer_curves`, strongest tunnel first, and a sentence on what they show.
+def panels(experiments: Experiments) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Panels for :func:`analysis.figures.layer_curves`, strongest tunnel first, and its caption: what is shown.
 
     Backbones that differ only in a replicate (seed) are averaged. With more than :data:`MOST` settings, an even
     choice from the strongest tunnel to the weakest is shown.
     """
     curves = experiments.curves
     if curves is None:
-        return [], ""
+        return [], {}
     frame, replicates = experiments.frame, experiments.replicates
     by_backbone = frame.drop_duplicates("backbone").set_index("backbone")
     setting = by_backbone["label"]
@@ -43,7 +44,22 @@ def panels(experiments: Experiments) -> tuple[list[dict[str, Any]], str]:
     )
     if replicates:
         words += f"; curves are means over {' and '.join(replicates)}"
-    return made, words
+    return made, {"layer_curves": words}
+
+
+def plain(shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The panels' numbers for report.json."""
+    return [
+        {
+            "setting": panel["name"],
+            "layer": panel["layer"].astype(int).tolist(),
+            "id": None if panel["id"] is None else panel["id"].tolist(),
+            "ood": {dataset: values.tolist() for dataset, values in panel["ood"]},
+            "rank": None if panel["rank"] is None else panel["rank"].tolist(),
+            "tunnel_from": panel["start"],
+        }
+        for panel in shown
+    ]
 
 
 def _panel(name: str, members: set[str], kept: float, curves: Curves, frame: pd.DataFrame) -> dict[str, Any]:
@@ -54,7 +70,7 @@ def _panel(name: str, members: set[str], kept: float, curves: Curves, frame: pd.
     for c in own:
         groups.setdefault("" if is_id[c] else str(dataset_C[c]), []).append(int(c))
     found = frame[frame["backbone"].isin(members)]
-    starts = found.loc[found["tunnel"], "tunnel_start"]
+    starts = found.loc[found["tunnel_claimed" if "tunnel_claimed" in found else "tunnel"], "tunnel_start"]
     start = float(starts.median()) if len(starts) * 2 > len(found) else None
     first = slice(curves.start_C[own[0]], curves.stop_C[own[0]])
     return {

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,18 +21,22 @@ from analysis import (
     interactions,
     noise,
     page,
+    panels,
     resampling,
     storage,
     target_report,
 )
 from analysis.attribution import PROTOCOLS, Attribution, Task
 from analysis.design import Kind
+from analysis.errors import UserError
 from analysis.experiments import Experiments
 from analysis.interactions import Cut
+from analysis.progress import Progress, Silent
 from analysis.resampling import Draws
 
 FIRST = "figures/layer_curves.png"
 PERMUTATIONS_PER_RESAMPLE = 0.4  # 200 for 500
+MOST_LISTED = 400  # backbones that page and report.json list one by one; backbones.parquet has all
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Options:
     bootstrap: int | None = None
     jobs: int = 0
 
+    def __post_init__(self) -> None:
+        for name, value in (("bootstrap", self.bootstrap), ("jobs", self.jobs)):
+            if value is not None and value < 0:
+                raise UserError(f"--{name} {value}: must be 0 or more")
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -65,26 +72,35 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All results: the dictionary behind the page, and the tables beside it."""
+    """All results: the dictionary behind the page, the tables beside it, layer curves to draw, and their caption."""
 
     experiments: Experiments
     report: dict[str, Any]
     fits: Mapping[str, Fitted]
     tables: Mapping[str, pd.DataFrame]
+    panels: Sequence[Mapping[str, Any]]
+    captions: Mapping[str, str]
 
 
 def write_report(experiments: Experiments, kinds: Mapping[str, Kind], options: Options, out: str) -> str:
     """Analyse and write everything below ``out``; returns what to print."""
-    analysis = analyse(experiments, kinds, options, progress=_progress())
+    progress = Progress()
+    analysis = analyse(experiments, kinds, options, progress=progress)
+    progress.stage("writing tables")
+    about = {key: analysis.report[key] for key in ("title", "source", "accuracy", "protocol")}
     for name, table in analysis.tables.items():
-        storage.write_table(storage.join(out, f"{name}.parquet"), pa.Table.from_pandas(table, preserve_index=False))
+        rows = pa.Table.from_pandas(table, preserve_index=False)
+        storage.write_tables(storage.join(out, f"{name}.parquet"), [rows], about)
+    storage.write_tables(storage.join(out, "shap_values.parquet"), _shap_tables(analysis), about)
     storage.write(
         storage.join(out, "report.json"), json.dumps(analysis.report, indent=1, ensure_ascii=False, allow_nan=False)
     )
+    progress.stage("drawing figures")
     files = page.files(analysis)
     for name, data in files.items():
         storage.write(storage.join(out, name), data)
     lines = [f"- {found['text']}" for found in analysis.report["findings"][:6]]
+    lines.append(f"accuracy: {experiments.accuracy}")
     if FIRST in files:
         lines.append(f"look first at {storage.join(out, FIRST)}: accuracy by layer, with the tunnel shaded")
     return "\n".join([*lines, f"report: {storage.join(out, 'index.html')}"])
@@ -95,16 +111,19 @@ def analyse(
     kinds: Mapping[str, Kind],
     options: Options,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> Analysis:
     """Compute every number of the report."""
+    progress = progress or Silent()
     bootstrap = PROTOCOLS[options.protocol].resamples if options.bootstrap is None else options.bootstrap
-    if bootstrap:
-        experiments = noise.with_intervals(experiments)
+    experiments = noise.with_intervals(experiments) if bootstrap else noise.without(experiments)
     variables = design.describe(experiments.frame, experiments.variables, kinds)
+    experiments = replace(experiments, notes=(*experiments.notes, *_gaps(experiments)))
     fits = _fit(experiments, variables, options, bootstrap, progress)
+    progress.stage("summing up")
     table = backbones.summary(experiments)
-    rows = records(table)
+    overview = backbones.overview(table)
+    shown, captions = panels.panels(experiments)
     report: dict[str, Any] = {
         "version": 1,
         "title": experiments.title,
@@ -117,26 +136,43 @@ def analyse(
         "replicates": list(experiments.replicates),
         "constant": {name: design.level_text(value) for name, value in experiments.constant.items()},
         "notes": list(experiments.notes),
-        "backbones": rows,
-        "strengths": backbones.strength_counts(rows),
-        "targets": {target.name: _target(experiments, fits, target.name) for target in experiments.targets},
+        "tunnel": overview,
+        "strengths": overview["strengths"] if overview else dict.fromkeys(backbones.STRENGTH_NAMES, 0),
+        "backbones": records(backbones.extremes(table, MOST_LISTED)),
+        "layer_curves": panels.plain(shown),
+        "targets": {target.name: _target(experiments, fits, target.name, options) for target in experiments.targets},
     }
     some = next((fit.task.design for fit in fits.values() if fit.problem is None), None)
     report["confounding"] = confounding.describe(some) if some is not None else None
+    progress.stage("comparing matched pairs")
     report["contrasts"], report["reversals"] = contrasts.compute(experiments, variables)
     report["findings"] = findings.collect(report)
     report["emergence"] = records(experiments.emergence.points) if experiments.emergence is not None else []
-    return Analysis(experiments, report, fits, _tables(experiments, report, fits))
+    return Analysis(experiments, report, fits, _tables(experiments, report, table), shown, captions)
 
 
-def _tables(experiments: Experiments, report: Mapping[str, Any], fits: Mapping[str, Fitted]) -> dict[str, pd.DataFrame]:
+def _gaps(experiments: Experiments) -> list[str]:
+    """Outcomes that some experiments lack: they count for the other outcomes only."""
+    found = []
+    for target in experiments.targets:
+        missing = np.flatnonzero(~np.isfinite(experiments.frame[target.name].to_numpy(float)))
+        if len(missing):
+            first = experiments.frame.iloc[missing[0]]
+            found.append(
+                f"{target.label}: {len(missing)} of {len(experiments.frame)} experiments have no value and are left "
+                f"out of it (the first: {first['label']} on {first['dataset']})"
+            )
+    return found
+
+
+def _tables(experiments: Experiments, report: Mapping[str, Any], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     tables = {
         "experiments": _plain(experiments.frame),
-        "shap_values": _shap_table(experiments, fits),
         "slopes": _slope_table(report),
         "contrasts": pd.DataFrame(report["contrasts"], columns=list(contrasts.COLUMNS)).astype(
             {"from": str, "to": str}
         ),
+        "backbones": table,
     }
     if experiments.emergence is not None:
         tables |= {"emergence": experiments.emergence.points, "emergence_layers": experiments.emergence.layers}
@@ -168,7 +204,7 @@ def _fit(
     variables: tuple[design.Variable, ...],
     options: Options,
     bootstrap: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> dict[str, Fitted]:
     tasks = {
         target.name: attribution.task(
@@ -178,17 +214,21 @@ def _fit(
     }
     problems = {name: target_report.problem(job) for name, job in tasks.items()}
     sound = {name: job for name, job in tasks.items() if problems[name] is None}
-    fitted = {name: attribution.attribute(job) for name, job in sound.items()}
+    fitted: dict[str, Attribution] = {}
+    for name, job in sound.items():
+        progress.stage(f"fitting {name}: {job.design.n_points} distinct settings, {len(job.y_N)} experiments")
+        fitted[name] = attribution.attribute(job, jobs=options.jobs)
     cuts = {name: [*interactions.cuts(job, fitted[name]), *interactions.bundles(job)] for name, job in sound.items()}
     draws: dict[str, dict[str, Draws]] = {name: {} for name in sound}
     if sound and bootstrap:
+        progress.stage("resampling")
         made = resampling.resample(
             list(sound.values()),
             list(cuts.values()),
             bootstrap=bootstrap,
             permutations=_permutations(bootstrap),
             jobs=options.jobs,
-            progress=progress,
+            progress=progress.refits,
         )
         draws = dict(zip(sound, made, strict=True))
     return {
@@ -201,7 +241,7 @@ def _permutations(bootstrap: int) -> int:
     return round(bootstrap * PERMUTATIONS_PER_RESAMPLE)
 
 
-def _target(experiments: Experiments, fits: Mapping[str, Fitted], name: str) -> dict[str, Any]:
+def _target(experiments: Experiments, fits: Mapping[str, Fitted], name: str, options: Options) -> dict[str, Any]:
     target = next(t for t in experiments.targets if t.name == name)
     fit = fits[name]
     if fit.attribution is None:
@@ -212,13 +252,14 @@ def _target(experiments: Experiments, fits: Mapping[str, Fitted], name: str) -> 
             "n_experiments": len(y_N),
             "mean": target_report.number(y_N.mean()) if len(y_N) else None,
             "problem": fit.problem,
+            "seeds": None,
             **dict.fromkeys(target_report.FIT_KEYS),
             "slopes": {},
             "parts": [],
             "bundles": [],
             "interactions": {"share": None, "variables": [], "pairs": [], "flips": [], "matrix": []},
         }
-    return target_report.report(target, fit.task, fit.attribution, fit.cuts, fit.draws)
+    return target_report.report(target, fit.task, fit.attribution, fit.cuts, fit.draws, jobs=options.jobs)
 
 
 def _counts(experiments: Experiments) -> dict[str, int | None]:
@@ -229,6 +270,7 @@ def _counts(experiments: Experiments) -> dict[str, int | None]:
         "datasets": int(frame["dataset"].nunique()),
         "curves_planned": experiments.planned,
         "curves_left_out": len(experiments.incomplete),
+        "probes_set_aside": experiments.set_aside,
     }
 
 
@@ -247,19 +289,27 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _shap_table(experiments: Experiments, fits: Mapping[str, Fitted]) -> pd.DataFrame:
-    """SHAP value of each experiment, target and variable, in the model's unit."""
-    parts = []
-    for name, fit in fits.items():
+def _shap_tables(analysis: Analysis) -> Iterator[pa.Table]:
+    """SHAP value of each experiment and variable, in the model's unit: one part per target."""
+    frame = analysis.experiments.frame
+    names = sorted({name for fit in analysis.fits.values() for name in fit.task.design.names})
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("target", "backbone", "dataset")] + [(name, pa.float64()) for name in names]
+    )
+    yield schema.empty_table()
+    for target, fit in analysis.fits.items():
         if fit.attribution is None:
             continue
-        rows = experiments.frame[np.isfinite(experiments.frame[name].to_numpy(float))]
-        wide = pd.DataFrame(fit.attribution.shap_PV[fit.task.design.point_N], columns=list(fit.task.design.names))
-        wide.insert(0, "target", name)
-        wide.insert(1, "backbone", rows["backbone"].to_numpy())
-        wide.insert(2, "dataset", rows["dataset"].to_numpy())
-        parts.append(wide)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"target": [], "backbone": [], "dataset": []})
+        rows = frame[np.isfinite(frame[target].to_numpy(float))]
+        columns = [
+            pa.array(np.full(len(rows), target)),
+            *(pa.array(rows[c].astype(str)) for c in ("backbone", "dataset")),
+        ]
+        shap_PV = dict(zip(fit.task.design.names, fit.attribution.shap_PV.T, strict=True))
+        columns += [pa.array(shap_PV[name][fit.task.design.point_N]) for name in names]
+        yield pa.Table.from_arrays(
+            [column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+        )
 
 
 def _slope_table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -274,21 +324,3 @@ def _slope_table(report: Mapping[str, Any]) -> pd.DataFrame:
         for variable, slope in entry["slopes"].items()
     ]
     return pd.DataFrame(rows)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """One line on a terminal, redrawn twice a second; a line every 20 s elsewhere."""
-    terminal, started = sys.stderr.isatty(), time.monotonic()
-    state = {"last": started}
-
-    def show(done: int, total: int) -> None:
-        now = time.monotonic()
-        if done < total and now - state["last"] < (0.5 if terminal else 20):
-            return
-        state["last"] = now
-        end = "\r" if terminal and done < total else "\n"
-        if terminal or done < total:
-            left = f", {(now - started) * (total - done) / done:.0f} s left" if done < total else " "
-            print(f"resampling: {done} of {total} refits{left:<10}", end=end, file=sys.stderr, flush=True)
-
-    return show

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from analysis.interactions import Cut, slope_within
 
 POINTS, CROSSED, SHUFFLED = "points", "points x datasets", "shuffled"
 CHUNK = 10  # refits of one unit of work
+FEWEST_DRAWS = 20  # defined draws that an interval needs
 FEWEST_POINTS = 5  # below this a bootstrap over design points says nothing
 WORTH_PROCESSES = 300  # refits below which starting processes costs more than it saves
 
@@ -107,6 +108,7 @@ def resample(
     permutations: int,
     jobs: int,
     progress: Callable[[int, int], None],
+    kinds: Collection[str] = (POINTS, CROSSED, SHUFFLED),
 ) -> list[dict[str, Draws]]:
     """Refit every target ``bootstrap`` times per kind of bootstrap and ``permutations`` times on shuffled outcomes.
 
@@ -115,6 +117,7 @@ def resample(
     cuts : per target, the cuts whose slopes are wanted.
     jobs : processes; 0: one per core.
     progress : called with refits done and in all.
+    kinds : which of them to do.
 
     Returns
     -------
@@ -124,6 +127,7 @@ def resample(
         Unit(target, kind, range(start, min(start + CHUNK, count)))
         for target, job in enumerate(tasks)
         for kind, count in _kinds(job, bootstrap, permutations).items()
+        if kind in kinds
         for start in range(0, count, CHUNK)
     ]
     total = sum(len(unit.numbers) for unit in units)
@@ -167,9 +171,9 @@ def _gather(target: int, units: Sequence[Unit], results: Sequence[list[Refit]]) 
 
 
 def interval(draws_R: Array, *, level: float = 0.95, least: float = 0.8) -> tuple[float | None, float | None]:
-    """Percentile interval; None if fewer than ``least`` of the draws are defined, or there are fewer than 20."""
+    """Percentile interval; None if fewer than ``least`` of the draws are defined, or there are too few."""
     finite = draws_R[np.isfinite(draws_R)]
-    if len(finite) < max(20, least * len(draws_R)):
+    if len(finite) < max(FEWEST_DRAWS, least * len(draws_R)):
         return None, None
     tail = 50 * (1 - level)
     low, high = np.percentile(finite, [tail, 100 - tail])

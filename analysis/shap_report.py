@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     source.add_argument("--results", help="folder or URI of a sweep; default: the newest finished one under results/")
     source.add_argument("--table", help="a table of experiments, CSV or Parquet; needs --mapping")
     parser.add_argument("--mapping", help="with --table: YAML that says which column is what")
-    parser.add_argument("--accuracy", choices=ACCURACIES, default="heldout", help="which accuracy (default: heldout)")
+    parser.add_argument("--accuracy", choices=ACCURACIES, help="with --results: which accuracy (default: heldout)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="default", help="our model, or the paper's")
     parser.add_argument("--target", action="append", default=[], help="analyse this target only; may be repeated")
     parser.add_argument("--variables", default="", help="attribute to these variables only: a,b,c")
@@ -55,14 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if bool(call.table) != bool(call.mapping):
             raise UserError("--table and --mapping go together: the mapping says what the columns of the table are")
+        if call.table and call.accuracy:
+            raise UserError("--accuracy chooses among the columns of --results; the mapping of --table names its own")
         kinds: Mapping[str, Kind] = {}
         if call.table:
             mapped = read_mapped(call.table, call.mapping)
             experiments, kinds, out = mapped.experiments, mapped.kinds, call.out or "report"
         else:
             results = call.results or storage.newest_sweep()
-            experiments = read_sweep(results, accuracy=call.accuracy)
-            out = call.out or storage.join(results.removesuffix(storage.PROBES), "report")
+            experiments = read_sweep(results, accuracy=call.accuracy or "heldout")
+            place = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
+            out = call.out or storage.join(place, "report")
         chosen = [name.strip() for name in call.variables.split(",") if name.strip()]
         experiments = experiments.narrowed(targets=call.target, variables=chosen, group=call.group)
         options = pipeline.Options(protocol=call.protocol, bootstrap=call.bootstrap, jobs=call.jobs)

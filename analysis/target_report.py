@@ -15,8 +15,14 @@ from analysis.vocabulary import Target, part
 
 FIT_KEYS = (
     "r2_in_sample", "r2_ceiling", "r2_out_of_fold", "r2_out_of_fold_by_backbone", "r2_leave_architecture_out",
-    "r2_shuffled_95",
+    "r2_shuffled_95", "n_architectures", "architecture_folds", "held_out_experiments",
 )  # fmt: skip
+
+
+MOST_FOLDS, FEW_FOLDS = (
+    64,
+    10,
+)  # architectures left out one by one, or of many (of a large table: of more than a few) in groups
 
 
 def number(value: float | None) -> float | None:
@@ -36,21 +42,25 @@ def problem(job: Task) -> str | None:
     return None
 
 
-def fit_quality(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[str, Any]:
+def fit_quality(job: Task, fitted: Attribution, draws: Mapping[str, Draws], *, jobs: int) -> dict[str, Any]:
     """R² in sample, its ceiling, held out by distinct feature vector / backbone / architecture, and under shuffling."""
     members = [
         v for v, name in enumerate(job.design.names) if part(name) == "architecture" and name != "overparametrization"
     ]
     architecture_N = design.distinct(job.design.code_PV[:, members])[1][job.design.point_N]
+    n_architectures = int(architecture_N.max()) + 1
+    folds = min(n_architectures, MOST_FOLDS if job.design.n_points <= attribution.LARGE else FEW_FOLDS)
     shuffled = draws[SHUFFLED].r2_R if SHUFFLED in draws else np.array([])
+    by_architecture = attribution.held_out(job, architecture_N, folds=folds, jobs=jobs) if members else None
     return {
         "r2_in_sample": number(fitted.r2_in_sample),
         "r2_ceiling": number(fitted.r2_ceiling),
-        "r2_out_of_fold": number(attribution.held_out(job, job.design.point_N)),
-        "r2_out_of_fold_by_backbone": number(attribution.held_out(job, job.design.backbone_N)),
-        "r2_leave_architecture_out": number(
-            attribution.held_out(job, architecture_N, folds=len(job.x_PF)) if members else None
-        ),
+        "r2_out_of_fold": number(attribution.held_out(job, job.design.point_N, jobs=jobs)),
+        "r2_out_of_fold_by_backbone": number(attribution.held_out(job, job.design.backbone_N, jobs=jobs)),
+        "r2_leave_architecture_out": number(by_architecture),
+        "n_architectures": n_architectures if members else None,
+        "architecture_folds": folds if members else None,
+        "held_out_experiments": len(attribution.held_out_rows(job)),
         "r2_shuffled_95": number(np.percentile(shuffled, 95)) if len(shuffled) else None,
     }
 
@@ -65,23 +75,14 @@ def slopes(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[s
     for v in np.argsort(rank_V):
         variable = job.design.variables[v]
         value = float(fitted.slope_SV[:, v].mean())
-        low, high = _interval(value, draws, POINTS, v)
-        crossed_low, crossed_high = _interval(value, draws, CROSSED, v)
         entries[variable.name] = {
             "label": variable.label,
             "part": part(variable.name),
             "from": design.level_text(variable.levels[0]),
             "to": design.level_text(variable.levels[-1]),
             "levels": len(variable.levels),
-            "slope": number(value),
-            "low": low,
-            "high": high,
-            "low_with_datasets": crossed_low,
-            "high_with_datasets": crossed_high,
+            **_uncertain(value, {kind: draw.slope_RV[:, v] for kind, draw in draws.items()}),
             "seed_sd": number(fitted.slope_SV[:, v].std(ddof=1)) if len(fitted.slope_SV) > 1 else None,
-            "p_permutation": resampling.permutation_p(value, draws[SHUFFLED].slope_RV[:, v])
-            if SHUFFLED in draws
-            else None,
             "mean_abs_shap": number(importance_V[v]),
             "rank": int(rank_V[v]),
             "rank_share": None if shares_V is None else number(shares_V[v]),
@@ -90,8 +91,25 @@ def slopes(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> dict[s
     return entries
 
 
-def _interval(slope: float, draws: Mapping[str, Draws], kind: str, v: int) -> tuple[float | None, float | None]:
-    return resampling.basic_interval(slope, draws[kind].slope_RV[:, v]) if kind in draws else (None, None)
+def _uncertain(value: float, of_kind: Mapping[str, design.Array]) -> dict[str, float | None]:
+    """A slope with its intervals over design points, over design points × datasets, and its permutation p."""
+    none = np.array([])
+    low, high = resampling.basic_interval(value, of_kind.get(POINTS, none))
+    crossed_low, crossed_high = resampling.basic_interval(value, of_kind.get(CROSSED, none))
+    return {
+        "slope": number(value),
+        "low": low,
+        "high": high,
+        "low_with_datasets": crossed_low,
+        "high_with_datasets": crossed_high,
+        "p_permutation": resampling.permutation_p(value, of_kind.get(SHUFFLED, none)),
+    }
+
+
+def cut_slope(job: Task, fitted: Attribution, cut: Cut, k: int, draws: Mapping[str, Draws]) -> dict[str, float | None]:
+    """The slope of cut number ``k`` with what is known of its uncertainty."""
+    value = slope_within(job, fitted.shap_PV, cut, job.counts())
+    return _uncertain(value, {kind: draw.cut_RK[:, k] for kind, draw in draws.items()})
 
 
 def level_effects(job: Task, shap_P: design.Array, v: int) -> list[dict[str, Any]]:
@@ -110,19 +128,14 @@ def level_effects(job: Task, shap_P: design.Array, v: int) -> list[dict[str, Any
 
 
 def report(
-    target: Target, job: Task, fitted: Attribution, cuts: Sequence[Cut], draws: Mapping[str, Draws]
+    target: Target, job: Task, fitted: Attribution, cuts: Sequence[Cut], draws: Mapping[str, Draws], *, jobs: int
 ) -> dict[str, Any]:
     """Everything that the report says of one target."""
     y_N = job.design.outcome_N
     entries = slopes(job, fitted, draws)
     for name, value in zip(job.design.names, confounding.interventional_slopes(job), strict=True):
         entries[name]["slope_interventional"] = number(value)
-    spans = [
-        resampling.basic_interval(slope_within(job, fitted.shap_PV, cut, job.counts()), draws[POINTS].cut_RK[:, k])
-        if POINTS in draws
-        else (None, None)
-        for k, cut in enumerate(cuts)
-    ]
+    within = [cut_slope(job, fitted, cut, k, draws) for k, cut in enumerate(cuts)]
     return {
         "label": target.label,
         "unit": target.unit,
@@ -131,9 +144,10 @@ def report(
         "n_design_points": job.design.n_points,
         "mean": number(y_N.mean()),
         "problem": None,
-        **fit_quality(job, fitted, draws),
+        "seeds": len(fitted.slope_SV),
+        **fit_quality(job, fitted, draws, jobs=jobs),
         "slopes": entries,
         "parts": confounding.joint_parts(job, fitted, draws),
-        "bundles": interactions.report_bundles(job, fitted, cuts, spans),
-        "interactions": interactions.report(job, fitted, cuts, spans),
+        "bundles": interactions.report_bundles(job, cuts, within),
+        "interactions": interactions.report(job, cuts, within),
     }

@@ -12,7 +12,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 def files(report: Mapping[str, Any]) -> dict[str, str]:
     """``NAME.md`` and ``NAME.tex`` of each table that is not empty. Each states which accuracy it rests on."""
-    tables: dict[str, Table] = {"backbones": _backbones(report)}
+    tables: dict[str, Table] = {"backbones": _backbones(report), "fit": _fit(report)}
     for name, entry in report["targets"].items():
         tables[f"slopes_{name}"] = _slopes(name, entry)
         tables[f"contrasts_{name}"] = _contrasts(report, name)
@@ -65,9 +65,22 @@ def _slopes(name: str, entry: Mapping[str, Any]) -> Table:
             words.interval(name, s["low_with_datasets"], s["high_with_datasets"]),
             words.p_value(s["p_permutation"]), str(s["rank"]),
         ]
-        for s in entry["slopes"].values()
+        for s in [*entry["slopes"].values(), *map(_together, entry["bundles"])]
     ]  # fmt: skip
     return head, rows
+
+
+def _together(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    return {**bundle, "label": "together: " + " + ".join(map(words.label, bundle["variables"])), "rank": "–"}
+
+
+def _fit(report: Mapping[str, Any]) -> Table:
+    """R² in sample, never without what it must be held against."""
+    head = ["R²", "in sample", "ceiling", "shuffled, 95 %", "held out: settings", "backbones", "architectures"]
+    keys = ("r2_in_sample", "r2_ceiling", "r2_shuffled_95", "r2_out_of_fold", "r2_out_of_fold_by_backbone",
+            "r2_leave_architecture_out")  # fmt: skip
+    entries = [entry for entry in report["targets"].values() if not entry["problem"]]
+    return head, [[entry["label"], *(words.decimal(entry[key]) for key in keys)] for entry in entries]
 
 
 def _contrasts(report: Mapping[str, Any], name: str) -> Table:

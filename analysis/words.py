@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis import confounding
 from analysis.design import level_text
-from analysis.phrases import certain
+from analysis.phrases import certain, listing
 from analysis.vocabulary import TARGETS, label
 
 
@@ -59,6 +59,27 @@ def percent(value: float | None) -> str:
 def p_value(value: float | None) -> str:
     """A p-value: '< 0.001' below that."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def seeds(report: Mapping[str, Any]) -> str:
+    """How many fits were averaged, if that differs between outcomes from the fewest to the most."""
+    used = {entry["seeds"] for entry in report["targets"].values() if entry["seeds"]}
+    return reach([str(n) for n in sorted(used or {report["protocol"]["seeds"]})])
+
+
+def clear(entry: Mapping[str, Any]) -> str:
+    """': clear for a and b', or that nothing is; empty if the outcome is not attributed."""
+    if entry["problem"]:
+        return ""
+    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
+    names = [s["label"] for name, s in entry["slopes"].items() if name not in bundled and certain(s)]
+    names += [" with ".join(map(label, b["variables"])) for b in entry["bundles"] if certain(b)]
+    return f": direction clear for {listing(names)}" if names else ": no direction is clear"
+
+
+def telling(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Flips of which at least one side is more than chance; report.json has the others too."""
+    return [flip for flip in entry["interactions"]["flips"] if any(map(certain, flip["within"]))]
 
 
 def meaning(target: str) -> str:

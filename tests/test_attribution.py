@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from bench import coverage
+from sklearn.model_selection import GroupKFold
 from synthetic_tables import MAPPING, experiment_table
 
 from analysis import attribution, design, interactions, mapping, pipeline, resampling
@@ -90,14 +91,41 @@ def test_slope_is_weighted_least_squares() -> None:
     assert np.isnan(attribution.slope(np.zeros(3), y[:3], w[:3]))
 
 
-def test_one_seed_gives_the_same_fit_whatever_the_processes() -> None:
+def test_one_seed_gives_the_same_fit_whatever_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "WORTH_PROCESSES", 0)
     jobs = [job_of(experiment_table(effects={"a": 0.3}), protocol="default")]
     runs = [
-        resampling.resample(jobs, [()], bootstrap=160, permutations=20, jobs=n, progress=lambda done, total: None)
+        resampling.resample(jobs, [()], bootstrap=20, permutations=10, jobs=n, progress=lambda done, total: None)
         for n in (1, 2)
     ]
+    assert set(runs[0][0]) == {resampling.POINTS, resampling.CROSSED, resampling.SHUFFLED}
     for kind in runs[0][0]:
         np.testing.assert_array_equal(runs[0][0][kind].slope_RV, runs[1][0][kind].slope_RV)
+
+
+def test_threads_of_a_large_design_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attribution, "SMALL", 10)
+    job = job_of(experiment_table(effects={"a": 0.3}))
+    one, two = (attribution.attribute(job, jobs=n) for n in (1, 2))
+    np.testing.assert_array_equal(one.slope_SV, two.slope_SV)
+    assert len(one.slope_SV) == attribution.seeds(job) == 5  # fewer seeds of a large design
+    held = [attribution.held_out(job, job.design.backbone_N, jobs=n) for n in (1, 2)]
+    assert held[0] == held[1]
+
+
+def test_every_resample_draws_its_own_column_order() -> None:
+    job = job_of(experiment_table())
+    orders = {tuple(job.fit(seed)._order) for seed in range(30)}  # type: ignore[attr-defined]
+    assert len(orders) > 10
+
+
+@pytest.mark.parametrize(("groups", "folds"), [(7, 5), (64, 5), (12, 12)])
+def test_folds_are_those_of_scikit_learn(groups: int, folds: int) -> None:
+    group_N = np.random.default_rng(0).permutation(np.repeat(np.arange(groups), 3))
+    own = attribution.folds_of(groups, folds, 3)[group_N]
+    theirs = GroupKFold(folds, shuffle=True, random_state=3).split(group_N, groups=group_N)
+    for number, (_, tested) in enumerate(theirs):
+        np.testing.assert_array_equal(np.flatnonzero(own == number), tested)
 
 
 def test_column_order_does_not_matter() -> None:
@@ -109,7 +137,9 @@ def test_column_order_does_not_matter() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_additive_effect_lies_in_its_interval_and_noise_covers_zero(seed: int) -> None:
-    for (low, high), truth in zip(coverage.intervals(seed, resamples=100), coverage.TRUTH.values(), strict=True):
+    kind = resampling.POINTS
+    found = coverage.intervals(seed, resamples=100, kinds=[kind])[kind]
+    for (low, high), truth in zip(found, coverage.TRUTH.values(), strict=True):
         assert low <= truth <= high
         assert (low > 0 or high < 0) == (truth != 0)
 

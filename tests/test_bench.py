@@ -1,5 +1,6 @@
 """The benchmarks at tiny size: they run, count right, and compare like with like."""
 
+import itertools
 import json
 
 import numpy as np
@@ -181,11 +182,15 @@ def test_attribution_reports_time_and_memory_of_a_real_report():
 
 
 def test_coverage_counts_tables_whose_interval_holds_the_truth(monkeypatch):
-    held = iter([[(0.2, 0.4)] * 4, [(-0.1, 0.1)] * 4, [(-0.3, 0.4)] * 4])
-    monkeypatch.setattr(coverage, "intervals", lambda *_, **__: next(held))
+    held = itertools.cycle([[(0.2, 0.4)] * 4, [(-0.1, 0.1)] * 4, [(-0.3, 0.4)] * 4])
+    monkeypatch.setattr(coverage, "intervals", lambda *_, **__: dict.fromkeys(coverage.KINDS, next(held)))
     result = coverage.run(quick=True)
-    assert result["coverage"] == pytest.approx({"a": 2 / 3, "b": 1 / 3, "c": 2 / 3, "d": 2 / 3})
-    assert "| a | 0.3 | 67% |" in coverage.markdown(result)
+    assert [(row["backbones"], row["over"]) for row in result["intervals"]] == [
+        (size, kind) for size in coverage.SIZES for kind in coverage.KINDS
+    ]
+    for row in result["intervals"]:
+        assert row["coverage"] == pytest.approx({"a": 2 / 3, "b": 1 / 3, "c": 2 / 3, "d": 2 / 3})
+    assert "| 64 | points | 67% (width 0.367) |" in coverage.markdown(result)
 
 
 def test_storage_measures_a_real_rerun_and_listings():

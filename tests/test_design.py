@@ -11,7 +11,7 @@ import pytest
 import yaml
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import confounding, design, experiments, mapping
+from analysis import confounding, contrasts, design, experiments, findings, mapping
 from analysis.errors import UserError
 
 
@@ -60,6 +60,23 @@ def test_codes_are_ranks_or_spacing() -> None:
     assert (words.kind, words.levels) == ("ordinal", ("off", "on", "strong"))
 
 
+@pytest.mark.parametrize(("rows", "levels"), [(50, 3), (2000, 4), (300, 1000)])
+def test_distinct_rows_are_those_of_numpy(rows: int, levels: int) -> None:
+    rng = np.random.default_rng(0)
+    code_NV = rng.integers(0, levels, (rows, 5)) / levels
+    code_NV[rng.random(code_NV.shape) < 0.1] = np.nan
+    points, index = np.unique(np.where(np.isnan(code_NV), -1, code_NV), axis=0, return_inverse=True)
+    found, own = design.distinct(code_NV)
+    np.testing.assert_array_equal(np.where(np.isnan(found), -1, found), points)
+    np.testing.assert_array_equal(own, index.reshape(-1))
+
+
+def test_more_combinations_than_an_integer_holds() -> None:
+    rng = np.random.default_rng(0)
+    codes = [rng.permutation(5000) for _ in range(8)]
+    assert (design.combined(codes) == design.combined(codes[:1])).all()  # every row is its own, in the first's order
+
+
 def test_one_hot_parts_belong_to_their_variable() -> None:
     frame = pd.DataFrame(
         {"backbone": list("abc"), "dataset": "x", "color": ["red", "green", "blue"], "n": [1, 2, 2], "y": [1.0, 2, 3]}
@@ -80,6 +97,17 @@ def test_exact_dependence_is_found_and_named() -> None:
     assert not any(name == "aug" for name, _ in design.dependences(made))
     about = confounding.describe(made)
     assert confounding.partners(about) == {"family": ["stem"], "stem": ["family"]}
+    assert confounding.together(about) == []  # stem gives family, but not the other way round
+
+
+def test_what_always_changes_together_is_one_group_and_what_gives_it_is_named() -> None:
+    frame = pd.DataFrame({"depth": [11, 17, 12] * 2, "family": ["CNN", "CNN", "ViT"] * 2, "aug": [0, 0, 0, 1, 1, 1]})
+    frame = frame.assign(stem=frame.family.map({"CNN": 3, "ViT": 8}), y=np.arange(6.0), dataset="x")
+    frame = frame.assign(backbone=[str(i) for i in range(6)])
+    about = confounding.describe(design.build(frame, design.describe(frame, ["depth", "family", "stem", "aug"]), "y"))
+    assert confounding.together(about) == [["family", "stem"]]
+    text = findings._confounded({"confounding": about})[0]["text"]
+    assert "family and stem size always change together; family is determined by depth" in text
 
 
 def test_variance_inflation_by_hand() -> None:
@@ -100,10 +128,13 @@ def test_a_variable_must_be_a_property_of_the_backbone() -> None:
         design.build(frame, design.describe(frame, ["depth"]), "y")
 
 
-def _mapped(folder: Path, frame: pd.DataFrame, **changes: object) -> mapping.Mapped:
-    frame.to_csv(folder / "t.csv", index=False)
+def _mapped(folder: Path, frame: pd.DataFrame, *, ending: str = "csv", **changes: object) -> mapping.Mapped:
+    if ending == "csv":
+        frame.to_csv(folder / "t.csv", index=False)
+    else:
+        frame.to_parquet(folder / "t.parquet")
     (folder / "m.yaml").write_text(yaml.safe_dump({**MAPPING, **changes}))
-    return mapping.read_mapped(str(folder / "t.csv"), str(folder / "m.yaml"))
+    return mapping.read_mapped(str(folder / f"t.{ending}"), str(folder / "m.yaml"))
 
 
 def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
@@ -121,7 +152,14 @@ def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
         ({"variables": {"a": "a"}}, "variables.a: must say which column"),
         ({"variables": {"a": {"column": "a", "kind": "odd"}}}, "'odd' is none of numeric, ordinal, categorical"),
         ({"colour": 1}, "unknown key colour"),
+        ({"variables": {"a": {"column": "a", "knid": "ordinal"}}}, "variables.a.knid: unknown; valid keys are column"),
+        ({"variables": {"a": {"column": "a", "role": "odd"}}}, "'odd' is none of treatment, nuisance, replicate"),
+        ({"targets": {"retained": {"column": "retained", "times": "x"}}}, "times: 'x' is not a number"),
+        ({"pairing": ["team"]}, r"no column 'team' \(mapping key pairing\); the columns are backbone, dataset, a"),
+        ({"label": ["team"]}, r"no column 'team' \(mapping key label\)"),
         ({"fill": {"z": {"each": 7}}}, "does not fit the 30 rows"),
+        ({"fill": {"z": {"each": 0}}}, "fill.z: must be"),
+        ({"fill": {"z": {"runs": [3]}}}, "fill.z: must be"),
     ],
 )
 def test_mistakes_in_a_mapping_are_named(tmp_path: Path, changes: dict, message: str) -> None:
@@ -129,8 +167,76 @@ def test_mistakes_in_a_mapping_are_named(tmp_path: Path, changes: dict, message:
         _mapped(tmp_path, experiment_table(n_backbones=5), **changes)
 
 
-def test_a_cell_that_is_no_number_is_named_by_column_and_row(tmp_path: Path) -> None:
-    frame = experiment_table(n_backbones=5).astype({"retained": object})
-    frame.loc[3, "retained"] = "n/a?"
-    with pytest.raises(UserError, match=r"column 'retained', row 4: 'n/a\?' is not a number"):
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("retained", "n/a?", r"column 'retained', row 4: 'n/a\?' is not a number"),
+        ("retained", np.inf, r"column 'retained', row 4: inf is not a finite number"),
+        ("backbone", None, r"column 'backbone', row 4: is empty \(mapping key group\)"),
+        ("dataset", None, r"column 'dataset', row 4: is empty \(mapping key dataset\)"),
+        ("a", "deep", r"column 'a', row 4: 'deep' is not a number; an ordinal of words needs variables.a.levels"),
+        ("b", 9, r"column 'b', row 4: 9, but row 1 of the same backbone \(backbone 0\) has \d"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_cell_that_cannot_be_is_named_by_column_and_row(
+    tmp_path: Path, column: str, value: object, message: str, ending: str
+) -> None:
+    frame = experiment_table(n_backbones=5).astype({column: object})
+    frame.loc[3, column] = value
+    if ending == "parquet" and isinstance(value, str):
+        frame[column] = frame[column].astype(str)
+    with pytest.raises(UserError, match=message):
+        _mapped(tmp_path, frame, ending=ending)
+
+
+def test_a_word_that_is_no_level_is_named(tmp_path: Path) -> None:
+    entry = {"column": "size", "kind": "ordinal", "levels": ["small", "large"]}
+    frame = experiment_table(n_backbones=2, n_datasets=2).assign(size=["small", "small", "mid", "mid"])
+    with pytest.raises(UserError, match=r"column 'size', row 3: 'mid' is none of the levels small, large"):
+        _mapped(tmp_path, frame, variables={"size": entry})
+
+
+def test_an_order_of_words_comes_from_the_mapping_not_from_the_alphabet(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=20).assign(
+        size=lambda f: f.a.map({0: "small", 1: "mid", 2: "large", 3: "huge"})
+    )
+    entry = {"column": "size", "kind": "ordinal", "levels": ["small", "mid", "large", "huge", "giant"]}
+    found = _mapped(tmp_path, frame, variables={"size": entry, "b": {"column": "b"}})
+    variable = design.describe(found.experiments.frame, ["size"], found.kinds)[0]
+    assert (variable.kind, variable.levels) == ("ordinal", ("small", "mid", "large", "huge"))
+    np.testing.assert_allclose(design.code(variable, found.experiments.frame["size"]), frame.a / 3)
+    rows, _ = contrasts.compute(found.experiments, [variable])
+    assert ("small", "huge") in {(row["from"], row["to"]) for row in rows}
+
+
+def test_roles_of_a_mapping(tmp_path: Path) -> None:
+    roles = {"a": "treatment", "b": "nuisance", "c": "replicate"}
+    variables = {name: {"column": name, "role": role} for name, role in roles.items()}
+    found = _mapped(tmp_path, experiment_table(n_backbones=20), variables=variables).experiments
+    assert (found.variables, found.context, found.replicates) == (("a",), ("b",), ("c",))
+    assert any("nuisance" in note for note in found.notes)
+
+
+def test_shares_are_not_percentages(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=5).assign(retained=lambda f: f.retained / 100)
+    with pytest.raises(
+        UserError, match=r"these are shares and not percentages; say so: targets.retained: .*times: 100"
+    ):
         _mapped(tmp_path, frame)
+    found = _mapped(tmp_path, frame, targets={"retained": {"column": "retained", "times": 100}}).experiments
+    assert found.frame.retained.mean() > 10
+
+
+def test_what_is_missing_or_repeated_is_noted(tmp_path: Path) -> None:
+    frame = experiment_table(n_backbones=6).astype({"a": float})
+    frame.loc[frame.backbone == 2, "a"] = np.nan
+    notes = " ".join(_mapped(tmp_path, pd.concat([frame, frame.iloc[:2]])).experiments.notes)
+    assert "a is missing in 6 of 38 experiments" in notes
+    assert "2 experiments have the backbone and dataset of an earlier row" in notes
+
+
+def test_matched_pairs_agree_in_variables_that_are_not_attributed_to(tmp_path: Path) -> None:
+    found = _mapped(tmp_path, experiment_table(n_backbones=40)).experiments.narrowed(variables=["b", "a"])
+    assert (found.variables, found.context) == (("a", "b"), ("c", "d"))
+    assert any("as --variables asked: c, d" in note for note in found.notes)

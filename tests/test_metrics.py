@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,25 +57,79 @@ def test_the_papers_accuracy_takes_its_peak_on_test() -> None:
     assert frame.retained.iloc[0] == frame.retained_paper.iloc[0] == pytest.approx(100 * 0.40 / 0.54)
 
 
+def _measured(*curves: list[dict], accuracy: str = "heldout") -> pd.DataFrame:
+    table = pd.DataFrame([row for curve in curves for row in curve])
+    return metrics.experiments(metrics.collect(table, accuracy=accuracy), accuracy=accuracy)
+
+
 def test_equal_accuracies_are_no_tunnel() -> None:
-    flat = np.full(5, 0.3)
-    assert metrics.peak_layer(flat, deepest=True) == 4
-    assert metrics.peak_layer(flat, deepest=False) == 0
-    assert np.isnan(metrics.pearson(flat, np.arange(5.0)))
-    assert np.isnan(metrics.retained(np.zeros(3), 0))
+    flat, rising = [0.3] * 4, [0.1, 0.2, 0.3, 0.4]
+    own = _curve("k0", "fractals", True, rising, rising, rising, 10)
+    constant = _curve("k1", "glyphs", False, flat, flat, flat, 20)
+    row = _measured(own, constant).iloc[0]
+    assert (row.peak_layer, row.tunnel, row.tunnel_length) == (4, False, 0)
+    assert pd.isna(row.tunnel_start)
+    assert np.isnan(row.pearson)
+    assert _measured(own, constant, accuracy="paper").peak_layer.iloc[0] == 1
+    nothing = _curve("k1", "glyphs", False, [0.0] * 4, flat, [0.0] * 4, 20)
+    assert np.isnan(_measured(own, nothing).retained.iloc[0])
+
+
+def _one_by_one(table: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of each curve by their definitions, one curve after the other."""
+    rows = []
+    for (backbone, dataset), part in table[~table.is_id].groupby(["backbone", "dataset"], sort=False):
+        a, held, best = (part[name].to_numpy() for name in ("top1", "heldout_top1", "top1_best"))
+        peak = max(range(len(a)), key=lambda layer: (held[layer], layer))
+        row = {"retained": 100 * a[-1] / a[peak], "retained_paper": 100 * best[-1] / best.max(), "peak_layer": peak + 1}
+        own = table[table.is_id & (table.backbone == backbone)].top1.to_numpy()
+        row["pearson"] = np.corrcoef(own, a)[0, 1] if len(own) == len(a) else np.nan
+        for percent in metrics.ID_RULES:
+            row[f"id_start_{percent}"] = next(
+                (layer + 1 for layer, x in enumerate(own) if x >= percent / 100 * own[-1]), np.nan
+            )
+        rows.append({"backbone": backbone, "dataset": dataset, **row})
+    return pd.DataFrame(rows)
+
+
+def test_all_curves_at_once_are_the_curves_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    curves = []
+    for b in range(12):
+        layers = int(rng.integers(2, 9))
+        for dataset in ("own", "x", "y", "z")[b % 5 == 0 :]:  # now and then there is no ID curve
+            values = rng.integers(1, 12, (3, layers)) / 12  # few values, so that ties happen
+            rows = _curve(f"{b}{dataset}", dataset, dataset == "own", *map(list, values), 10)
+            curves.append([{**row, "backbone": f"b{b}"} for row in rows])
+    table = pd.DataFrame([row for curve in curves for row in curve])
+    found = metrics.experiments(metrics.collect(table, accuracy="heldout"), accuracy="heldout")
+    expected = _one_by_one(table).sort_values(["backbone", "dataset"]).reset_index(drop=True)
+    found = found.sort_values(["backbone", "dataset"]).reset_index(drop=True)
+    for name in expected:
+        left, right = found[name], expected[name]
+        if name in ("backbone", "dataset"):
+            assert list(left) == list(right)
+        else:
+            np.testing.assert_allclose(
+                left.to_numpy(float, na_value=np.nan), right.to_numpy(float, na_value=np.nan), atol=1e-12, err_msg=name
+            )
 
 
 def test_a_flat_noisy_curve_is_not_biased_downwards_by_depth() -> None:
     """The maximum over noisy test accuracies is biased, more for deep nets; the held-out peak is not."""
     rng = np.random.default_rng(0)
-    kept = {10: ([], []), 33: ([], [])}
-    for depth, (ours, papers) in kept.items():
-        for _ in range(400):
-            test, held = (rng.binomial(1020, 0.3, depth) / 1020 for _ in range(2))
-            ours.append(metrics.retained(test, metrics.peak_layer(held, deepest=True)))
-            papers.append(metrics.retained(test, metrics.peak_layer(test, deepest=False)))
-    assert all(abs(np.mean(ours) - 100) < 1.0 for ours, _ in kept.values())
-    assert np.mean(kept[33][1]) < np.mean(kept[10][1]) < 95
+    ours, papers = {}, {}
+    for depth in (10, 33):
+        n = 400 * depth
+        test, held = (rng.binomial(1020, 0.3, n) / 1020 for _ in range(2))
+        table = pd.DataFrame({"curve_key": np.repeat([f"{i:03d}" for i in range(400)], depth), "dataset": "glyphs"})
+        table = table.assign(backbone=table.curve_key, is_id=False, chance=0.1, layer=np.tile(range(1, depth + 1), 400))
+        table = table.assign(top1=test, heldout_top1=held, top1_best=test)
+        found = metrics.experiments(metrics.collect(table, accuracy="heldout"), accuracy="heldout")
+        ours[depth], papers[depth] = found.retained.mean(), found.retained_paper.mean()
+    assert all(abs(kept - 100) < 1.0 for kept in ours.values())
+    assert papers[10] == pytest.approx(93, abs=0.5)
+    assert papers[33] == pytest.approx(91, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +199,46 @@ def test_bits_that_disagree_with_the_accuracy_are_refused(tmp_path: Path) -> Non
     read = experiments.read_sweep(str(write_sweep(tmp_path, pa.Table.from_pandas(frame))), accuracy="heldout")
     with pytest.raises(UserError, match="correct disagrees with top1"):
         noise.with_intervals(read)
+
+
+def _swept(folder: Path, *, nulls: bool = False) -> experiments.Experiments:
+    """A table whose layers were probed with two learning rates and two seeds; the better is the one not chosen."""
+    frame = probe_table(grid(seed=[0, 1])).to_pandas()
+    parts = [
+        frame.assign(probe_lr=lr, probe_seed_index=index, chosen=(lr, index) == (1e-3, 1))
+        for lr in (1e-3, 1e-2) for index in (0, 1)
+    ]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    other = ~table.chosen
+    table.loc[other, ["top1", "heldout_top1", "top1_best"]] = 0.5
+    if nulls:
+        table = table[table.chosen].assign(chosen=pd.array([None] * int(table.chosen.sum()), dtype="boolean"))
+    about = {"tunnel_sweep": json.dumps({"variables": {"probe_lr": {"role": "treatment"}}})}
+    table = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(about)
+    return experiments.read_sweep(str(write_sweep(folder, table)), accuracy="heldout")
+
+
+def test_only_the_chosen_probe_of_a_layer_counts_and_the_others_are_counted(tmp_path: Path) -> None:
+    plain = experiments.read_sweep(str(write_sweep(tmp_path / "p", probe_table(grid(seed=[0, 1])))), accuracy="heldout")
+    swept = _swept(tmp_path / "s")
+    pd.testing.assert_series_equal(swept.frame.retained, plain.frame.retained)
+    assert swept.set_aside == 3 * 80
+    assert any("240 of 320 probes are set aside" in note for note in swept.notes)
+    assert "probe_lr" not in swept.variables
+    assert noise.with_intervals(swept).frame.retained_low.notna().all()  # the bits are found by the rows of the file
+    assert (plain.set_aside, plain.notes) == (0, tuple(note for note in plain.notes if "set aside" not in note))
+
+
+def test_a_null_says_that_the_probe_was_the_only_one(tmp_path: Path) -> None:
+    found = _swept(tmp_path, nulls=True)
+    assert (len(found.frame), found.set_aside) == (6, 0)
+
+
+def test_a_probe_recipe_chosen_per_curve_is_no_variable(tmp_path: Path) -> None:
+    frame = probe_table(grid(augmentation=["off", "on"])).to_pandas()
+    frame["probe_lr"] = np.where(frame.dataset == "glyphs", 1e-2, 1e-3)
+    about = {"tunnel_sweep": json.dumps({"variables": {"probe_lr": {"role": "treatment"}}})}
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(about)
+    found = experiments.read_sweep(str(write_sweep(tmp_path, table)), accuracy="heldout")
+    assert found.variables == ("augmentation",)
+    assert any("probe lr differs between the curves of one backbone" in note for note in found.notes)

@@ -14,11 +14,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
-from analysis import shap_report, storage, text_tables
+from analysis import figures, pipeline, shap_report, storage, text_tables, words
 from analysis.attribution import PROTOCOLS
 from analysis.metrics import ACCURACY_TEXT
+from analysis.phrases import certain
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--bootstrap", "20", "--jobs", "1"]
@@ -26,7 +28,39 @@ FEW = ["--bootstrap", "20", "--jobs", "1"]
 
 def report_of(folder: Path, *arguments: str) -> dict[str, Any]:
     assert shap_report.main(["--results", str(folder), *FEW, *arguments]) == 0
-    return json.loads((folder / "report" / "report.json").read_text())
+    return audited(json.loads((folder / "report" / "report.json").read_text()))
+
+
+def audited(report: dict[str, Any]) -> dict[str, Any]:
+    """The report, after its sentences were held against its numbers."""
+    if report["tunnel"]:
+        assert sum(report["strengths"].values()) == report["tunnel"]["backbones"] <= report["counts"]["backbones"]
+    entry = next((entry for entry in report["targets"].values() if not entry["problem"]), None)
+    texts = [found["text"] for found in report["findings"]]
+    assert len(texts) == len(set(texts))
+    if entry is None:
+        assert not any(re.search("rises by|falls by|direction is open|explain", text) for text in texts)
+        return report
+    slopes = [*entry["slopes"].values()]
+    slopes += [{**b, "label": " with ".join(map(words.label, b["variables"]))} for b in entry["bundles"]]
+    for found in report["findings"]:
+        text = found["text"]
+        if moved := re.match(
+            r"(.+?) (\S+) → (\S+)(?: \((?:nearly )?always together.*?\))?: .*? (rises|falls) by", text
+        ):
+            name = moved[1].lower()
+            own = next(s for s in slopes if s["label"].lower().startswith(name) and certain(s))
+            axis = next((b for b in entry["bundles"] if words.label(b["axis"]).lower() == name), own)
+            assert (axis["slope"] > 0) == (moved[4] == "rises")
+            reached = round(axis["p_permutation"] * (1 + report["protocol"]["permutations"])) - 1
+            doubtful = (axis["p_permutation"] > 0.05 and reached > 0) or entry["r2_out_of_fold"] <= 0
+            assert found["sure"].startswith("likely" if doubtful else "clear")
+        if text.startswith("The direction is open for"):
+            named = [s for s in slopes if s["label"] in text and s["low"] is not None]
+            assert any(not certain(s) for s in named)
+    claimed = sum(s["low"] is not None and certain(s) for s in slopes)
+    assert claimed == 0 or any("rises by" in text or "falls by" in text for text in texts) or entry["bundles"]
+    return report
 
 
 def demo_like() -> list[dict[str, Any]]:
@@ -58,11 +92,40 @@ def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
     for figure in ("layer_curves", "rank_curves", "slopes_retained", "beeswarm_retained", "dependence_retained",
                    "interactions_retained", "contrasts_retained", "design_correlation"):  # fmt: skip
         assert {f"figures/{figure}.png", f"figures/{figure}.svg"} <= names
-    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md"} <= names
+    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md", "tables/fit.md"} <= names
     experiments = pd.read_parquet(folder / "report" / "experiments.parquet")
     assert len(experiments) == report["counts"]["experiments"] == 72
     assert pq.read_table(folder / "report" / "shap_values.parquet").num_rows == 3 * 72
     assert not [name for name in names if "tmp" in name]
+
+
+def test_every_output_says_which_accuracy_it_rests_on(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = demo
+    said = ACCURACY_TEXT["heldout"]
+    for file in (folder / "report" / "tables").iterdir():
+        assert said in file.read_text(), file
+    for file in (folder / "report").glob("*.parquet"):
+        about = json.loads(pq.read_schema(file).metadata[b"tunnel_report"])
+        assert (about["accuracy"], about["source"]) == (said, report["source"]), file
+    plot = Figure()
+    before = plot.get_size_inches()[1]
+    figures.sign(plot, f"Accuracy: {said}.")
+    assert said in plot.texts[0].get_text().replace("\n", " ")
+    assert plot.get_size_inches()[1] > before
+
+
+def test_what_the_page_shows_is_in_the_report(demo: tuple[Path, dict[str, Any]]) -> None:
+    _, report = demo
+    row = report["backbones"][0]
+    assert len(row["id_rank"]) == row["n_layers"]
+    panel = report["layer_curves"][0]
+    assert len(panel["id"]) == len(panel["layer"]) == len(panel["ood"]["glyphs"])
+    entry = report["targets"]["retained"]
+    assert entry["seeds"] == 20
+    assert all(slope["seed_sd"] > 0 for slope in entry["slopes"].values())
+    assert {"low_with_datasets", "p_permutation"} <= set(entry["bundles"][0])
+    pairs = [c for c in report["contrasts"] if c["level"] == "backbone"]
+    assert all(min(c["pair_differences"]) <= c["mean_difference"] <= max(c["pair_differences"]) for c in pairs)
 
 
 def test_the_interface_that_scripts_rely_on(demo: tuple[Path, dict[str, Any]]) -> None:
@@ -155,6 +218,13 @@ def test_ten_rows(tmp_path: Path) -> None:
     assert entry["problem"] is None
     assert entry["n_design_points"] <= 10
     assert all(slope["low_with_datasets"] is None for slope in entry["slopes"].values())
+    text = " ".join(found["text"] for found in report["findings"])
+    assert (
+        "cannot tell whether it is so on other datasets, since there is one only; nor whether it is so for other"
+        in text
+    )
+    assert "no setting was trained twice" in text
+    assert "distinct settings are few" in text
 
 
 def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any]:
@@ -162,7 +232,7 @@ def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any
     (folder / "m.yaml").write_text(yaml.safe_dump(MAPPING))
     call = ["--table", str(folder / "t.parquet"), "--mapping", str(folder / "m.yaml"), "--out", str(folder / "out")]
     assert shap_report.main([*call, *FEW, *arguments]) == 0
-    return json.loads((folder / "out" / "report.json").read_text())
+    return audited(json.loads((folder / "out" / "report.json").read_text()))
 
 
 def test_targets_variables_and_group_can_be_chosen(tmp_path: Path) -> None:
@@ -171,10 +241,38 @@ def test_targets_variables_and_group_can_be_chosen(tmp_path: Path) -> None:
     assert list(report["targets"]["retained"]["slopes"]) in (["a", "b"], ["b", "a"])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_sentences_are_true_for_odd_tables(tmp_path: Path, seed: int) -> None:
+    """Small random tables: few backbones, constant or copied variables, holes; nothing false may be said of them."""
+    rng = np.random.default_rng(seed)
+    frame = experiment_table(
+        n_backbones=int(rng.integers(2, 14)), n_datasets=int(rng.integers(1, 4)), interaction=0.3 * (seed % 2),
+        seed=seed, effects={"a": 0.4, "b": -0.3},
+    )  # fmt: skip
+    frame["d"] = frame["a"] if seed % 2 else 1
+    frame.loc[rng.random(len(frame)) < 0.1, "retained"] = np.nan
+    report = _mapped(tmp_path, frame)
+    missing = int(frame.retained.isna().sum())
+    assert (f"{missing} of {len(frame)} experiments have no value" in " ".join(report["notes"])) == (missing > 0)
+
+
+def test_a_long_list_of_backbones_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_LISTED", 4)
+    report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--bootstrap", "0")
+    kept = [row["retained"] for row in report["backbones"]]
+    every = pd.read_parquet(tmp_path / "out" / "backbones.parquet").retained.sort_values().tolist()
+    assert kept == [*every[:2], *every[-2:]]
+    assert (report["tunnel"]["lowest"]["retained"], report["tunnel"]["highest"]["retained"]) == (kept[0], kept[-1])
+    assert "Table of 4 backbones of 12" in (tmp_path / "out" / "index.html").read_text()
+    assert "Of 12 backbones" in report["findings"][0]["text"]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
-    report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--protocol", protocol)
+    frame = experiment_table(n_backbones=8, n_datasets=2)
+    report = _mapped(tmp_path, frame, "--protocol", protocol, "--bootstrap", "2")
     assert report["protocol"]["name"] == protocol
+    assert "(2 resamples are too few)" in " ".join(found["text"] for found in report["findings"])
     assert report["protocol"]["text"] == PROTOCOLS[protocol].text
 
 
@@ -183,6 +281,9 @@ def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
     [
         (["--results", "/nowhere"], "/nowhere/probes.parquet: no such file"),
         (["--table", "t.csv"], "--table and --mapping go together"),
+        (["--table", "t.csv", "--mapping", "m.yaml", "--accuracy", "paper"], "--accuracy chooses among the columns"),
+        (["--results", "RESULTS", "--jobs", "-1"], "--jobs -1: must be 0 or more"),
+        (["--results", "RESULTS", "--variables", "depth"], "--variables depth: each has a single value"),
         (["--results", "RESULTS", "--target", "fun"], "--target fun: not in"),
         (["--results", "RESULTS", "--variables", "mood"], "--variables mood: not in"),
         (["--results", "RESULTS", "--group", "team"], "--group team: not in"),
@@ -194,7 +295,7 @@ def test_mistakes_end_with_code_2_and_one_message(
 ) -> None:
     folder = write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50])).drop_columns(["top1_last"]))
     call = [str(folder) if argument == "RESULTS" else argument for argument in arguments]
-    assert shap_report.main([*call, *FEW]) == 2
+    assert shap_report.main([*FEW, *call]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -2,13 +2,18 @@
 
     python -m tests.bench coverage
 
-Each table has 64 design points, two additive effects and two variables without one, and noise.
+Each table has two additive effects, two variables without one, and noise of images; 64 backbones (about 58 distinct
+settings) are the size the limit is for, 16 show what the report warns of in small tables.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +24,66 @@ from synthetic_tables import experiment_table  # noqa: E402  (it lies beside the
 
 from analysis import attribution, design, resampling  # noqa: E402
 
+from . import report  # noqa: E402
+
 TRUTH: Mapping[str, float] = {"a": 0.3, "b": -0.2, "c": 0.0, "d": 0.0}
 TABLES, RESAMPLES = 100, 200
+SIZES = (64, 16)  # backbones
+KINDS = (resampling.POINTS, resampling.CROSSED)
+Interval = tuple[float, float]
 
 
-def intervals(seed: int, *, resamples: int, jobs: int = 1) -> list[tuple[float, float]]:
-    """95 % intervals of the slopes of TRUTH's variables on table number ``seed``."""
-    frame = experiment_table(effects={name: effect for name, effect in TRUTH.items() if effect}, seed=seed)
+def intervals(
+    seed: int, *, resamples: int, backbones: int = SIZES[0], kinds: Sequence[str] = KINDS
+) -> dict[str, list[Interval]]:
+    """95 % intervals of the slopes of TRUTH's variables on table number ``seed``, for each kind of bootstrap."""
+    effects = {name: effect for name, effect in TRUTH.items() if effect}
+    frame = experiment_table(n_backbones=backbones, effects=effects, seed=seed)
     made = design.build(frame, design.describe(frame, list(TRUTH)), "retained")
     job = attribution.task(made, protocol="default", scale=100.0)
     slope_V = attribution.attribute(job).slope_SV.mean(0)
     draws = resampling.resample(
-        [job], [()], bootstrap=resamples, permutations=0, jobs=jobs, progress=lambda done, total: None
-    )[0][resampling.POINTS]
-    found = [resampling.basic_interval(slope_V[v], draws.slope_RV[:, v]) for v in range(len(TRUTH))]
-    return [(low, high) for low, high in found if low is not None and high is not None]
+        [job], [()], bootstrap=resamples, permutations=0, jobs=1, progress=lambda done, total: None, kinds=kinds
+    )[0]
+    found = {}
+    for kind in kinds:
+        bounds = [resampling.basic_interval(slope_V[v], draws[kind].slope_RV[:, v]) for v in range(len(TRUTH))]
+        found[kind] = [(low, high) for low, high in bounds if low is not None and high is not None]
+    return found
+
+
+def _in_processes(one: Callable[[int], dict[str, list[Interval]]], tables: int) -> list[dict[str, list[Interval]]]:
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(one, range(tables)))
 
 
 def run(*, quick: bool) -> dict[str, Any]:
-    """Coverage of each variable's interval over the tables."""
+    """Coverage of each variable's interval over the tables, by number of backbones and kind of bootstrap."""
     tables, resamples = (3, 60) if quick else (TABLES, RESAMPLES)
     truth_V = np.array(list(TRUTH.values()))
-    low_TV, high_TV = np.moveaxis(np.array([intervals(t, resamples=resamples, jobs=0) for t in range(tables)]), 2, 0)
-    inside_TV = (low_TV <= truth_V) & (truth_V <= high_TV)
-    return {
-        "tables": tables,
-        "resamples": resamples,
-        "truth": dict(TRUTH),
-        "coverage": dict(zip(TRUTH, inside_TV.mean(0).tolist(), strict=True)),
-        "mean_width": dict(zip(TRUTH, (high_TV - low_TV).mean(0).tolist(), strict=True)),
-    }
+    found = []
+    for size in SIZES:
+        one = partial(intervals, resamples=resamples, backbones=size)
+        made = [one(table) for table in range(tables)] if quick else _in_processes(one, tables)
+        for kind in KINDS:
+            low_TV, high_TV = np.moveaxis(np.array([table[kind] for table in made]), 2, 0)
+            inside_TV = (low_TV <= truth_V) & (truth_V <= high_TV)
+            coverage = dict(zip(TRUTH, inside_TV.mean(0).tolist(), strict=True))
+            width = dict(zip(TRUTH, (high_TV - low_TV).mean(0).tolist(), strict=True))
+            found.append({"backbones": size, "over": kind, "coverage": coverage, "mean_width": width})
+    return {"tables": tables, "resamples": resamples, "truth": dict(TRUTH), "intervals": found}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The figures as a table."""
-    lines = [
-        f"{result['tables']} tables, {result['resamples']} resamples each; 95 % intervals of SHAP slopes.",
-        "",
-        "| variable | true slope | tables whose interval holds it | mean width |",
-        "|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {name} | {truth:g} | {result['coverage'][name]:.0%} | {result['mean_width'][name]:.3f} |"
-        for name, truth in result["truth"].items()
-    ]
-    return "\n".join(lines)
+    truth = result["truth"]
+    head = ["backbones", "bootstrap over", *(f"{name}: true slope {effect:g}" for name, effect in truth.items())]
+    rows = [
+        [str(row["backbones"]), row["over"],
+         *(f"{row['coverage'][name]:.0%} (width {row['mean_width'][name]:.3f})" for name in truth)]
+        for row in result["intervals"]
+    ]  # fmt: skip
+    return (
+        f"Share of {result['tables']} tables whose 95 % interval of the SHAP slope holds the truth, and its mean "
+        f"width; {result['resamples']} resamples each.\n\n{report.table(head, rows)}"
+    )

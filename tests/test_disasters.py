@@ -69,7 +69,7 @@ def kill_again_and_again(file, out, kills, rng):
         while number % 3 == 0 and driver.poll() is None and not at_work(out, started):
             time.sleep(0.05)  # many moments are those of Ray's start, with nothing to lose: some come later for sure
         try:
-            driver.wait(timeout=seconds / 2 if number % 3 == 0 else seconds)
+            driver.wait(timeout=seconds / 8 if number % 3 == 0 else seconds)
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
         seconds = time.time() - started

@@ -53,14 +53,26 @@ def check_whole(out, expected):
     assert not [path for path in left if path.startswith(("failures/", "checkpoints/"))]
 
 
+def at_work(out, since):
+    """Whether a worker has said so after that moment; notes of killed ones stay for a while."""
+    try:
+        return any(note.stat().st_mtime > since for note in (out / "running").glob("*.json"))
+    except FileNotFoundError:  # it is gone in the meantime
+        return False
+
+
 def kill_again_and_again(file, out, kills, rng):
     """Start the sweep and SIGKILL its driver at a random moment, so often; then let it end."""
     for number in range(1, kills + 1):
-        driver, seconds = start(file, out, stderr=subprocess.DEVNULL), rng.uniform(0.5, 8.0)
+        started, seconds = time.time(), rng.uniform(0.5, 8.0)
+        driver = start(file, out, stderr=subprocess.DEVNULL)
+        while number % 3 == 0 and driver.poll() is None and not at_work(out, started):
+            time.sleep(0.05)  # many moments are those of Ray's start, with nothing to lose: some come later for sure
         try:
-            driver.wait(timeout=seconds)
+            driver.wait(timeout=seconds / 8 if number % 3 == 0 else seconds)
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
+        seconds = time.time() - started
         ended = "killed" if driver.wait() == -signal.SIGKILL else "ended by itself"
         print(f"{number}: {ended} after {seconds:.1f} s, {len(fragments(out))} curves done", flush=True)
     return run(file, out)

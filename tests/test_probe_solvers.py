@@ -54,12 +54,15 @@ def logistic(x_ND, labels_N, classes, penalty, smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("penalty", [1e-3, 1e-1])
-def test_lbfgs_finds_the_minimum(penalty, smoothing):
+def test_lbfgs_finds_the_minimum(penalty, smoothing, monkeypatch):
     data = make_data(signal=0.5)
+    usual = fit_probes(data, lbfgs(penalty, label_smoothing=smoothing), seed=1)
+    monkeypatch.setattr("sweep.probes.lbfgs._TOLERANCE", 1e-7)
     results = fit_probes(data, lbfgs(penalty, label_smoothing=smoothing), seed=1)
     for layer, result in enumerate(results):
         weights = [logistic(*images(data, layer, fit), data.classes, penalty, smoothing) for fit in FITS]
         assert [result.heldout_loss, result.test_loss] == pytest.approx(losses(data, layer, weights), abs=2e-3)
+        assert usual[layer].train_loss == pytest.approx(result.train_loss, abs=2e-4)
         assert (result.epoch_chosen, result.top1, result.top1_E) == (1, result.top1_best, (result.top1_last,))
 
 

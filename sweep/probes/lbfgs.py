@@ -1,14 +1,15 @@
 """Multinomial logistic regression to convergence, along a path of penalties.
 
-L-BFGS in the metric of the inputs' covariance: the Hessian of the loss is about (p (1 − p)) times the covariance,
-which one Cholesky factor per penalty inverts, so that ill-conditioned embeddings take as few iterations as white ones.
+L-BFGS, where embeddings are ill-conditioned in the metric of their covariance: the Hessian of the loss is about
+p (1 − p) times the covariance, which is inverted once per penalty, so that such embeddings, and those of networks are,
+take about as few iterations as white ones.
 
-Shapes: N images, D width, C classes, F = D + 1 rows of weights with the bias as the last.
+Shapes: N images, B images of a chunk, D width, C classes, F = D + 1 weights of a class with the bias as the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,11 +19,15 @@ from sweep.config import Probe
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.exact import FitData, Linear, both_fits, result_of
 
+_POWERS = 8
+_ROWS = {"cpu": 512, "cuda": 1 << 16}  # images of a chunk: inputs and logits stay in the cache for both matmuls
 _MEMORY = 10  # pairs of steps and gradient changes
 _ITERATIONS = 1000
-_TOLERANCE = 1e-7  # nats: expected decrease of the loss at which it has converged; float32 sees hardly less
+_TOLERANCE = 1e-6  # nats: expected decrease of the loss at which it has converged; float32 sees hardly less
+_WHITE = 10.0  # largest variance of a direction over the mean one, up to which embeddings are well conditioned
 _SUFFICIENT = 1e-4  # share of the expected decrease that a step must bring
 _HALVINGS = 30
+Metric = Callable[[Tensor], Tensor]  # a gradient, times the inverse of the metric
 
 
 @torch.inference_mode()
@@ -58,14 +63,14 @@ def fit_lbfgs(data: ProbeData, recipes: Sequence[Probe], layer: int) -> list[Pro
 def _path(fit: FitData, recipes: Sequence[Probe]) -> list[Linear | None]:
     """The probe of each recipe, from the strongest penalty to the weakest; None if it does not converge."""
     problem = _Problem(fit, recipes[0].label_smoothing)
-    theta_FC = fit.x_ND.new_zeros(fit.x_ND.shape[1] + 1, fit.classes)
+    theta_CF = fit.x_ND.new_zeros(fit.classes, fit.x_ND.shape[1] + 1)
     found: list[Linear | None] = [None] * len(recipes)
     for number in sorted(range(len(recipes)), key=lambda n: -recipes[n].weight_decay):
-        theta_FC, converged = _minimise(problem, theta_FC, recipes[number].weight_decay)
+        theta_CF, converged = _minimise(problem, theta_CF, recipes[number].weight_decay)
         if not converged:
-            theta_FC = torch.zeros_like(theta_FC)  # the next one starts anew
+            theta_CF = torch.zeros_like(theta_CF)  # the next one starts anew
             continue
-        found[number] = fit.linear(theta_FC[:-1], theta_FC[-1])
+        found[number] = fit.linear(theta_CF[:, :-1].T, theta_CF[:, -1])
     return found
 
 
@@ -73,92 +78,124 @@ class _Problem:
     """Loss and gradient of one fit, and the metric in which to descend."""
 
     def __init__(self, fit: FitData, smoothing: float) -> None:
-        self._x_ND, self._labels_N1 = fit.x_ND, fit.labels_N.unsqueeze(1)
-        self._smoothing, self._classes = smoothing, fit.classes
-        n = len(fit.x_ND)
-        self._covariance_DD = fit.x_ND.T @ fit.x_ND / n
-        self._logits_NC = fit.x_ND.new_empty(n, fit.classes)
+        self._chunks = list(zip(fit.x_ND.split(_ROWS[fit.x_ND.device.type]), self._labels(fit), strict=True))
+        self._n, self._classes, self._smoothing = len(fit.x_ND), fit.classes, smoothing
+        self._less = fit.x_ND.new_tensor(smoothing - 1)
+        self._curvature = (1 - 1 / fit.classes) / fit.classes  # p (1 − p), all probabilities equal
+        self._variance = float(fit.x_ND.square().sum(1).mean()) / fit.x_ND.shape[1]
+        white = _spread(fit.x_ND) <= _WHITE * self._variance
+        self._covariance_DD = None if white else fit.x_ND.T @ fit.x_ND / self._n
 
-    def metric(self, penalty: float) -> Tensor:
-        """Cholesky factor of the Hessian that all probabilities equal would give, but for the bias."""
-        curvature = (1 - 1 / self._classes) / self._classes
-        hessian_DD = curvature * self._covariance_DD
-        ridge = penalty + 1e-6 * float(hessian_DD.diagonal().mean()) + 1e-30
-        hessian_DD.diagonal().add_(ridge)
+    @staticmethod
+    def _labels(fit: FitData) -> Sequence[Tensor]:
+        return fit.labels_N.unsqueeze(0).split(_ROWS[fit.x_ND.device.type], dim=1)
+
+    def metric(self, penalty: float) -> Metric:
+        """Inverse of the Hessian that equal probabilities would give, of its mean where embeddings are about white."""
+        inverse: Tensor | float
+        if self._covariance_DD is None:
+            inverse = 1 / (self._curvature * self._variance + penalty + 1e-30)
+        else:
+            inverse = self._inverse(self._curvature * self._covariance_DD, penalty)
+
+        def natural(gradient_CF: Tensor) -> Tensor:
+            weight_CD = gradient_CF[:, :-1]
+            weight_CD = weight_CD @ inverse if isinstance(inverse, Tensor) else weight_CD * inverse
+            return torch.cat([weight_CD, gradient_CF[:, -1:] / self._curvature], 1)
+
+        return natural
+
+    @staticmethod
+    def _inverse(hessian_DD: Tensor, penalty: float) -> Tensor:
+        hessian_DD.diagonal().add_(penalty + 1e-6 * float(hessian_DD.diagonal().mean()) + 1e-30)
         factor_DD, failed = torch.linalg.cholesky_ex(hessian_DD)
         if int(failed):  # rounding: let the diagonal alone decide
-            factor_DD = torch.diag(hessian_DD.diagonal().sqrt())
-        return factor_DD
+            return torch.diag(1 / hessian_DD.diagonal())
+        return torch.cholesky_inverse(factor_DD)
 
-    def natural(self, factor_DD: Tensor, gradient_FC: Tensor) -> Tensor:
-        """A gradient, times the inverse of the metric."""
-        curvature = (1 - 1 / self._classes) / self._classes
-        step_DC = torch.cholesky_solve(gradient_FC[:-1], factor_DD)
-        return torch.cat([step_DC, gradient_FC[-1:] / curvature])
-
-    def value(self, theta_FC: Tensor, penalty: float) -> tuple[float, Tensor]:
+    def value(self, theta_CF: Tensor, penalty: float) -> tuple[float, Tensor]:
         """Loss in nats with its penalty, and its gradient."""
-        n = len(self._x_ND)
-        logits_NC = torch.addmm(theta_FC[-1], self._x_ND, theta_FC[:-1], out=self._logits_NC)
-        normaliser_N1 = logits_NC.logsumexp(1, keepdim=True)
-        expected_N1 = (1 - self._smoothing) * logits_NC.gather(1, self._labels_N1)
-        expected_N1 += self._smoothing * logits_NC.mean(1, keepdim=True)
-        loss = (normaliser_N1 - expected_N1).mean(dtype=torch.float64)
-        gradient_NC = logits_NC.sub_(normaliser_N1).exp_().sub_(self._smoothing / self._classes)
-        gradient_NC.scatter_add_(1, self._labels_N1, gradient_NC.new_full((1, 1), self._smoothing - 1).expand(n, 1))
-        weight_DC = theta_FC[:-1]
-        slope_DC = torch.addmm(weight_DC, self._x_ND.T, gradient_NC, beta=penalty, alpha=1 / n)
-        loss += 0.5 * penalty * weight_DC.square().sum(dtype=torch.float64)
-        return float(loss), torch.cat([slope_DC, gradient_NC.mean(0, keepdim=True)])
+        weight_CD, bias_C1 = theta_CF[:, :-1].contiguous(), theta_CF[:, -1:].contiguous()
+        slope_CD, slope_C1 = torch.zeros_like(weight_CD), torch.zeros_like(bias_C1)
+        loss = theta_CF.new_zeros((), dtype=torch.float64)
+        for x_BD, labels_1B in self._chunks:
+            logits_CB = torch.addmm(bias_C1, weight_CD, x_BD.T)
+            logits_CB -= logits_CB.amax(0, keepdim=True)
+            expected_1B = (1 - self._smoothing) * logits_CB.gather(0, labels_1B)
+            if self._smoothing:
+                expected_1B += self._smoothing * logits_CB.mean(0, keepdim=True)
+            total_1B = logits_CB.exp_().sum(0, keepdim=True)
+            loss += (total_1B.log() - expected_1B).sum(dtype=torch.float64)
+            gradient_CB = logits_CB.mul_(total_1B.reciprocal_())
+            if self._smoothing:
+                gradient_CB -= self._smoothing / self._classes
+            gradient_CB.scatter_add_(0, labels_1B, self._less.expand_as(labels_1B))
+            slope_CD.addmm_(gradient_CB, x_BD)
+            slope_C1 += gradient_CB.sum(1, keepdim=True)
+        slope_CF = torch.cat([torch.add(slope_CD / self._n, weight_CD, alpha=penalty), slope_C1 / self._n], 1)
+        return float(loss) / self._n + 0.5 * penalty * _dot(weight_CD, weight_CD), slope_CF
 
 
-def _minimise(problem: _Problem, theta_FC: Tensor, penalty: float) -> tuple[Tensor, bool]:
+def _spread(x_ND: Tensor) -> float:
+    """Largest variance of a direction, by a few power iterations."""
+    direction_D = x_ND.abs().mean(0)
+    for _ in range(_POWERS):
+        direction_D = x_ND.T @ (x_ND @ direction_D)
+        direction_D /= direction_D.norm().clamp_min(1e-30)
+    return float((x_ND @ direction_D).square().mean())
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    return float(torch.dot(one.reshape(-1), other.reshape(-1)))
+
+
+def _minimise(problem: _Problem, theta_CF: Tensor, penalty: float) -> tuple[Tensor, bool]:
     """L-BFGS with backtracking (Nocedal and Wright, algorithm 7.5); whether it converged."""
-    factor_DD = problem.metric(penalty)
-    loss, gradient_FC = problem.value(theta_FC, penalty)
+    natural = problem.metric(penalty)
+    loss, gradient_CF = problem.value(theta_CF, penalty)
     pairs: list[tuple[Tensor, Tensor, float]] = []  # step, change of the gradient, their product
     for _ in range(_ITERATIONS):
-        direction_FC = -_descent(problem, factor_DD, pairs, gradient_FC)
-        expected = -float((gradient_FC * direction_FC).sum(dtype=torch.float64))
+        direction_CF = -_descent(natural, pairs, gradient_CF)
+        expected = -_dot(gradient_CF, direction_CF)
         if expected <= 2 * _TOLERANCE:
-            return theta_FC, True
-        found = _search(problem, theta_FC, direction_FC, loss, expected, penalty)
+            return theta_CF, True
+        found = _search(problem, theta_CF, direction_CF, loss, expected, penalty)
         if found is None:  # float32 sees no decrease along the direction: as far as it goes, if that is far enough
-            return theta_FC, expected <= 1e3 * _TOLERANCE
-        step_FC, loss, new_FC = found
-        change_FC = new_FC - gradient_FC
-        product = float((step_FC * change_FC).sum(dtype=torch.float64))
+            return theta_CF, expected <= 1e3 * _TOLERANCE
+        step_CF, loss, new_CF = found
+        change_CF = new_CF - gradient_CF
+        product = _dot(step_CF, change_CF)
         if product > 0:
-            pairs = [*pairs, (step_FC, change_FC, product)][-_MEMORY:]
-        theta_FC, gradient_FC = theta_FC + step_FC, new_FC
-    return theta_FC, False
+            pairs = [*pairs, (step_CF, change_CF, product)][-_MEMORY:]
+        theta_CF, gradient_CF = theta_CF + step_CF, new_CF
+    return theta_CF, False
 
 
-def _descent(problem: _Problem, factor_DD: Tensor, pairs: list[tuple[Tensor, Tensor, float]], g_FC: Tensor) -> Tensor:
+def _descent(natural: Metric, pairs: list[tuple[Tensor, Tensor, float]], gradient_CF: Tensor) -> Tensor:
     """The gradient, times the inverse Hessian as the last steps show it (two-loop recursion)."""
-    q_FC, shares = g_FC.clone(), []
-    for step_FC, change_FC, product in reversed(pairs):
-        share = (step_FC * q_FC).sum() / product
-        q_FC -= share * change_FC
+    q_CF, shares = gradient_CF.clone(), []
+    for step_CF, change_CF, product in reversed(pairs):
+        share = _dot(step_CF, q_CF) / product
+        q_CF.sub_(change_CF, alpha=share)
         shares.append(share)
-    r_FC = problem.natural(factor_DD, q_FC)
+    r_CF = natural(q_CF)
     if pairs:
-        _, change_FC, product = pairs[-1]
-        r_FC *= product / (change_FC * problem.natural(factor_DD, change_FC)).sum()
-    for (step_FC, change_FC, product), share in zip(pairs, reversed(shares), strict=True):
-        r_FC += step_FC * (share - (change_FC * r_FC).sum() / product)
-    return r_FC
+        _, change_CF, product = pairs[-1]
+        r_CF *= product / _dot(change_CF, natural(change_CF))
+    for (step_CF, change_CF, product), share in zip(pairs, reversed(shares), strict=True):
+        r_CF.add_(step_CF, alpha=share - _dot(change_CF, r_CF) / product)
+    return r_CF
 
 
 def _search(
-    problem: _Problem, theta_FC: Tensor, direction_FC: Tensor, loss: float, expected: float, penalty: float
+    problem: _Problem, theta_CF: Tensor, direction_CF: Tensor, loss: float, expected: float, penalty: float
 ) -> tuple[Tensor, float, Tensor] | None:
     """Halve the step until the loss falls enough: the step, the new loss and gradient; None if it never does."""
     size = 1.0
     for _ in range(_HALVINGS):
-        step_FC = size * direction_FC
-        new, gradient_FC = problem.value(theta_FC + step_FC, penalty)
+        step_CF = size * direction_CF
+        new, gradient_CF = problem.value(theta_CF + step_CF, penalty)
         if new <= loss - _SUFFICIENT * size * expected:  # False for a loss that is not a number
-            return step_FC, new, gradient_FC
+            return step_CF, new, gradient_CF
         size /= 2
     return None

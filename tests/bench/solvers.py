@@ -159,8 +159,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"(c) `lbfgs` against scikit-learn's `LogisticRegression` at the same L2 strength ({_STRENGTH:g} on the mean "
         "loss), at scikit-learn's default tolerance or the first tighter one that brings its objective within "
         f"{_SAME:g} of ours; selection fit and full fit of one layer, scaled to all. Variances of the embeddings' "
-        "directions fall as 1/k, about as those of networks do; white embeddings are shown besides: there both take few iterations, "
-        "whose matmuls are most of the time, and the target does not ask for them.\n"
+        "directions fall as 1/k, about as those of networks do; white embeddings are shown besides: there both take "
+        "few iterations, whose matmuls are most of the time, and the target does not ask for them.\n"
     )
     head = ["case", "layers", "s", "÷ (c)", "tolerance of (c)", "objective", "of (c)", "Δ top-1, points"]
     return "\n".join([intro, table(head, rows)])

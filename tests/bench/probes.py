@@ -198,7 +198,8 @@ def markdown(result: dict[str, Any]) -> str:
         "images and 1 for 50,000 (an epoch costs the same whichever it is; the protocol has 30). “Ceiling” is the "
         "ratio to (a) of an engine that did its matmuls at the machine's peak, "
         f"{result['peak_gflops']:.0f} GFLOP/s, and nothing else: where it is low, arithmetic is most of what (a) does, "
-        "and no engine can be much faster. “Floor” is the share of the peak that steps of this batch size allow here: their two matmuls at the speed of the library for "
+        "and no engine can be much faster. “Floor” is the share of the peak that steps of this batch size allow here: "
+        "their two matmuls at the speed of the library for "
         "these shapes, a fused AdamW, one gather, and nothing else. All on one thread, as each worker of a sweep has; "
         f"“× {machine.THREADS}” is how much faster the engine is on {machine.THREADS} threads.",
         "",

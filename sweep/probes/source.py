@@ -16,15 +16,18 @@ _CHUNK = 8192  # rows converted to float64 at a time
 
 @dataclass(frozen=True)
 class Rows:
-    """Buffers for batches of one size: indices into the stack, embeddings as stored and as used."""
+    """Buffers for batches of one size: indices into the stack, embeddings as stored, by layer too, and as used."""
 
     index_LB: Tensor
     stored_LBD: Tensor
+    stored_BD: list[Tensor]
     x_LBD: Tensor
 
 
 class Source:
-    """Embeddings of some layers of one width, stacked, so that one operator gathers a batch of all layers.
+    """Embeddings of some layers of one width.
+
+    On CPU they stay where they are; on a GPU they are stacked, so that one operator gathers a batch of all layers.
 
     Parameters
     ----------
@@ -39,18 +42,14 @@ class Source:
     ) -> None:
         self._emb_ND, self._device, self._dtype, self._resident = list(embeddings), device, dtype, resident
         self.layers, (self.images, self.width) = len(embeddings), embeddings[0].shape
-        if not resident:
-            return
-        if self.layers == 1:
-            self._emb_ND = [embeddings[0].to(device)]
-            self._flat_RD = self._emb_ND[0].contiguous()
-        else:
+        self._flat_RD: Tensor | None = None
+        if device.type != "cpu" and resident:
             stack_LND = torch.empty(self.layers, self.images, self.width, dtype=embeddings[0].dtype, device=device)
             for row_ND, emb_ND in zip(stack_LND, embeddings, strict=True):
                 row_ND.copy_(emb_ND, non_blocking=True)
             self._emb_ND = list(stack_LND)
             self._flat_RD = stack_LND.flatten(0, 1)
-        self._starts_L1 = torch.arange(self.layers, device=device).unsqueeze(1) * self.images
+            self._starts_L1 = torch.arange(self.layers, device=device).unsqueeze(1) * self.images
 
     @property
     def row_bytes(self) -> int:
@@ -60,16 +59,22 @@ class Source:
     def buffers(self, batch: int) -> Rows:
         """For :meth:`gather`."""
         shape = (self.layers, batch)
+        stored_LBD = torch.empty(*shape, self.width, dtype=self._emb_ND[0].dtype, device=self._device)
         return Rows(
             torch.empty(shape, dtype=torch.long, device=self._device),
-            torch.empty(*shape, self.width, dtype=self._emb_ND[0].dtype, device=self._device),
+            stored_LBD,
+            list(stored_LBD),
             torch.empty(*shape, self.width, dtype=self._dtype, device=self._device),
         )
 
     def gather(self, images_B: Tensor, rows: Rows) -> Tensor:
         """(L, B, D) embeddings of these images, in ``rows``."""
-        torch.add(self._starts_L1, images_B, out=rows.index_LB)
-        torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_LBD.view(-1, self.width))
+        if self._flat_RD is None:
+            for emb_ND, stored_BD in zip(self._emb_ND, rows.stored_BD, strict=True):
+                torch.index_select(emb_ND, 0, images_B, out=stored_BD)
+        else:
+            torch.add(self._starts_L1, images_B, out=rows.index_LB)
+            torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_LBD.view(-1, self.width))
         return rows.x_LBD.copy_(rows.stored_LBD)
 
     def part(self, images: slice | Tensor) -> Tensor:

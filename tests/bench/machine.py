@@ -23,7 +23,6 @@ T = TypeVar("T")
 _SAMPLE_SECONDS = 0.01
 _LONG_SECONDS = 10.0  # a run this long is not repeated: its noise is small beside it
 _BUSY = 0.1  # share of the processor that others may use before figures are called provisional
-THREADS = torch.get_num_threads()
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -1,8 +1,8 @@
 """Fitting probes: the engine against one probe at a time, from a DataLoader and by slicing.
 
 Every engine gets the same embeddings, initial weights, batch order, epochs and batch size. The loops fit one layer
-of each width; their time for the others of that width is taken to be the same. All have one thread, as each worker
-of a sweep has by default (``resources.threads``); the engine is timed on all of torch's threads besides.
+of each width; their time for the others of that width is taken to be the same. Engine and loops have all of torch's
+threads; the share of the matmul peak is that of one thread, as each worker of a sweep has (``resources.threads``).
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def run(*, quick: bool, cases: Sequence[Case] | None = None) -> dict[str, Any]:
     cases = list(cases) if cases is not None else QUICK if quick else study_cases()
     with machine.threads(1):
         peak = machine.matmul_peak(CPU)
-        measured = [measure(case, peak=peak) for case in cases]
+    measured = [measure(case, peak=peak) for case in cases]
+    with machine.threads(1):
         solved = solvers.run(quick=quick)
     return {
         "peak_gflops": peak / 1e9,
@@ -82,11 +83,11 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
 
     Returns
     -------
-    seconds : of the engine, both fits of all layers; ``seconds_all_threads`` the same on ``threads`` threads.
+    seconds : of the engine on all ``threads``, both fits of all layers; ``seconds_one_thread`` the same on one.
     loop_seconds, sliced_seconds : of the loops, all layers; ``measured_layers`` of them measured.
     ratio_loop, ratio_sliced : theirs over the engine's.
     ratio_at_peak : ratio_loop of an engine that did nothing but its matmuls at the peak: the most that can be had.
-    gflops, peak_fraction : arithmetic of the probes over the engine's time, and over the matmul peak.
+    gflops, peak_fraction : arithmetic of the probes over the engine's time on one thread, and over its matmul peak.
     floor_fraction : share of the peak if a step did nothing but its two matmuls at this machine's speed for their
         shapes, a fused AdamW and one gather (:mod:`tests.bench.floor`): the most that such steps allow.
     max_abs_diff_points, mean_abs_diff_points : test top-1 of the engine and loop (a), at the chosen and the last
@@ -97,9 +98,9 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
     fit_probes(chosen_layers(data, [0]), replace(case, epochs=1).recipe, seed=SEED)  # threads and allocator
     with machine.peak_memory(CPU) as memory:
         seconds, ours = machine.timed(lambda: fit_probes(data, case.recipe, seed=SEED), device=CPU)
-    with machine.threads(machine.THREADS):
-        all_threads, _ = machine.timed(lambda: fit_probes(data, case.recipe, seed=SEED), device=CPU, repeats=1)
-    floor = floor_seconds(case, n_held=int(data.heldout_N.sum()))
+    with machine.threads(1):
+        one_thread, _ = machine.timed(lambda: fit_probes(data, case.recipe, seed=SEED), device=CPU)
+        floor = floor_seconds(case, n_held=int(data.heldout_N.sum()))
     layers = {width: case.widths.index(width) for width in case.widths}
     loop_seconds, looped = _loop(data, case, layers, loaded)
     sliced_seconds, _ = _loop(data, case, layers, sliced)
@@ -114,15 +115,15 @@ def measure(case: Case, *, peak: float) -> dict[str, Any]:
         "epochs": case.epochs,
         "measured_layers": len(layers),
         "seconds": seconds,
-        "seconds_all_threads": all_threads,
-        "threads": machine.THREADS,
+        "seconds_one_thread": one_thread,
+        "threads": torch.get_num_threads(),
         "loop_seconds": loop_seconds,
         "sliced_seconds": sliced_seconds,
         "ratio_loop": loop_seconds / seconds,
         "ratio_sliced": sliced_seconds / seconds,
-        "ratio_at_peak": loop_seconds * peak / flops,
-        "gflops": flops / seconds / 1e9,
-        "peak_fraction": flops / seconds / peak,
+        "ratio_at_peak": loop_seconds * peak * torch.get_num_threads() / flops,
+        "gflops": flops / one_thread / 1e9,
+        "peak_fraction": flops / one_thread / peak,
         "floor_fraction": flops / floor / peak,
         "max_abs_diff_points": max(differences),
         "mean_abs_diff_points": sum(differences) / len(differences),
@@ -253,7 +254,7 @@ def _row(case: dict[str, Any]) -> list[str]:
         f"{case['gflops']:.0f}",
         f"{case['peak_fraction']:.0%}",
         f"{case['floor_fraction']:.0%}",
-        f"{case['seconds'] / case['seconds_all_threads']:.2f}",
+        f"{case['seconds_one_thread'] / case['seconds']:.2f}",
         f"{case['max_abs_diff_points']:.2f}",
         f"{case['mean_abs_diff_points']:.2f}",
         f"{memory:.1f} ×" if math.isfinite(memory) else "–",

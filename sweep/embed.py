@@ -20,7 +20,9 @@ from sweep.config import Autocast
 from sweep.models import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
-_CPU_PIXELS, _CPU_BATCH = 2**18, (8, 128)  # per pass, where activations still fit the caches: `tests.bench embed`
+# On CPU, measured by `tests.bench embed`: a pass whose activations still fit the caches, and the layout of its maps
+_CPU_PIXELS, _CPU_BATCH = 2**18, (8, 32)
+_CHANNELS_LAST = 600_000  # numbers in an image's maps from which on convolutions are faster with channels last
 
 
 def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -62,6 +64,25 @@ def batch_size(resolution: int, device: torch.device) -> int:
 
 
 @torch.inference_mode()
+def memory_layout(
+    model: nn.Module, layers: Sequence[ProbedLayer], resolution: int, device: torch.device
+) -> torch.memory_format:
+    """Channels last on a GPU, and on CPU where maps are large: a rule, by the maps that one image gives."""
+    if device.type == "cuda":
+        return torch.channels_last
+    numbers, modules = [0], dict(model.named_modules())
+
+    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        numbers[0] += output.numel()
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(modules[layer.name].register_forward_hook(count).remove)
+        model(torch.zeros(1, 3, resolution, resolution))
+    return torch.channels_last if numbers[0] >= _CHANNELS_LAST else torch.contiguous_format
+
+
+@torch.inference_mode()
 def embed(
     model: nn.Module,
     layers: Sequence[ProbedLayer],
@@ -98,14 +119,15 @@ def embed(
     n, on_gpu = len(images_NHWC), device.type == "cuda"
     embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
     size, start = batch_size(images_NHWC.shape[1], device), 0
+    layout = memory_layout(model, layers, images_NHWC.shape[1], device)
     if on_gpu:
-        model.to(memory_format=torch.channels_last)  # as the images are; on CPU oneDNN lays out weights as it likes
+        model.to(memory_format=layout)  # on CPU oneDNN lays out weights as it likes
     mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
     with captured(model, layers) as outputs, mixed:
         while start < n:
             part = slice(start, start + size)
             try:
-                model(normalize(_on_device(images_NHWC[part], device), mean, std))
+                model(normalize(_on_device(images_NHWC[part], device), mean, std).contiguous(memory_format=layout))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -133,7 +155,7 @@ def _room(n: int, width: int, *, pinned: bool, spill: Path | None) -> Tensor:
 
 
 def _on_device(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
-    """Channels last as they are stored, which the convolutions keep and pool fastest."""
+    """A copy there, channels last as they are stored."""
     batch_BHWC = torch.from_numpy(np.array(images_BHWC))
     if device.type == "cuda":
         batch_BHWC = batch_BHWC.pin_memory()

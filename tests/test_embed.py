@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.embed import batch_size, embed, normalize
+from sweep.embed import batch_size, embed, memory_layout, normalize
 from sweep.models import build_backbone, probed_layers
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -57,6 +57,14 @@ def test_equals_one_image_and_one_layer_at_a_time(name):
         np.testing.assert_allclose(emb_ND.float(), slow_ND, rtol=1e-3, atol=1e-3 * scale, err_msg=layer.name)
 
 
+def test_small_maps_are_channels_first_and_large_ones_last_on_cpu():
+    formats = {}
+    for resolution in (32, 224):
+        model, layers = backbone("resnet18", resolution, width=1.0)
+        formats[resolution] = memory_layout(model, layers, resolution, CPU)
+    assert formats == {32: torch.contiguous_format, 224: torch.channels_last}
+
+
 def test_no_image_is_lost_between_batches():
     model, layers = backbone("vggm11", width=0.0625)
     images_NHWC = pictures(2 * batch_size(32, CPU) + 5)
@@ -69,19 +77,19 @@ def test_no_image_is_lost_between_batches():
 
 def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch):
     model, layers = backbone("resnet18", width=0.0625)
-    images_NHWC = pictures(150)
+    images_NHWC = pictures(46)
     expected = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
     sizes, forward = [], model.forward
 
     def small_device(images_NCHW):
         sizes.append(len(images_NCHW))
-        if len(images_NCHW) > 40:
+        if len(images_NCHW) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(images_NCHW)
 
     monkeypatch.setattr(model, "forward", small_device)
     shrunk = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
-    assert sizes == [128, 64, 32, 32, 32, 32, 22]
+    assert sizes == [1, 32, 16, 8, 8, 8, 8, 8, 6]  # the first asks for the layout of the maps
     for emb_ND, expected_ND in zip(shrunk, expected, strict=True):
         torch.testing.assert_close(emb_ND, expected_ND, rtol=2e-3, atol=1e-3)
 
@@ -99,11 +107,11 @@ def test_an_image_that_does_not_fit_is_an_error(monkeypatch):
 
 def test_batches_shrink_with_the_resolution():
     sizes = [batch_size(resolution, CPU) for resolution in (16, 32, 64, 128, 224, 512)]
-    assert sizes == [128, 128, 64, 16, 8, 8]
+    assert sizes == [32, 32, 32, 16, 8, 8]
 
 
 def test_normalized_images_are_channels_last():
-    """The stored layout is the fast one; a copy to channels-first would cost more than pooling."""
+    """As they are stored: no copy where maps are to be channels last."""
     images_NCHW = normalize(torch.from_numpy(pictures(2)), MEAN, STD)
     assert images_NCHW.is_contiguous(memory_format=torch.channels_last)
     model, layers = backbone("vggm11")

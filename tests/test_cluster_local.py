@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from cluster_readme import PATH, ROOT, one
+from local_head import free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -41,16 +41,6 @@ def bash(command, environment, **options):
     return subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **options
     )
-
-
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture

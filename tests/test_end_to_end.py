@@ -3,17 +3,16 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from local_head import ask, local_head, ray_environment
 from PIL import Image
 
 from sweep.integrity import verify
@@ -153,40 +152,11 @@ def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):
     assert not verify(Store(str(out))).quarantined  # what is listed is whole
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def ray_environment():
-    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # Ray Train leaves an actor that a node would wait for
-    return environment | at_once | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A local `ray start --head` of our own, on free ports; gives its address and that for jobs."""
-    tmp_path = tmp_path_factory.mktemp("head")
-    port, dashboard, agent = free_port(), free_port(), free_port()
-    binary = Path(sys.executable).with_name("ray")
-    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    arguments = ["--head", *ports, "--num-cpus=2", "--block"]
-    with open(tmp_path / "ray.log", "w") as log:
-        node = subprocess.Popen([binary, "start", *arguments], stdout=log, stderr=log, env=ray_environment())
-        try:
-            for _ in range(120):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                        break
-                assert node.poll() is None, (tmp_path / "ray.log").read_text()
-                time.sleep(0.5)
-            yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
-        finally:
-            node.terminate()
-            node.wait(timeout=60)
+    """The address of a cluster of this module's own, and that of its jobs."""
+    with local_head(tmp_path_factory.mktemp("head")) as addresses:
+        yield addresses
 
 
 def folder(root, *, broken):
@@ -231,15 +201,6 @@ def test_a_failing_dataset_is_recorded_and_the_others_go_on(config, head, tmp_pa
     assert about["failed_curves"] == []  # mended data is other data: the old record belongs to no planned curve
 
 
-def jobs(address, path, method="GET"):
-    """Ask the job API, as `ray job stop` and `ray job status` do, without the seconds that their start takes."""
-    token = ray_environment()["RAY_AUTH_TOKEN"]
-    request = urllib.request.Request(f"{address}/api/jobs/{path}", method=method)
-    request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
 def submit(address, *entrypoint, options=()):
     binary = Path(sys.executable).with_name("ray")
     words = [binary, "job", "submit", "--address", address, "--working-dir", ".", *options, "--", sys.executable]
@@ -267,8 +228,8 @@ def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
     started = submit(address, *sweep, options=("--no-wait", "--submission-id", "first"))
     assert started.returncode == 0, started.stdout + started.stderr
     waited_for(lambda: len(list(out.glob("fragments/*.parquet"))) >= 2)
-    assert jobs(address, "first/stop", "POST")["stopped"]
-    waited_for(lambda: jobs(address, "first")["status"] == "STOPPED")
+    assert ask(address, "jobs/first/stop", "POST")["stopped"]
+    waited_for(lambda: ask(address, "jobs/first")["status"] == "STOPPED")
     kept = len(list(out.glob("fragments/*.parquet")))
     assert 2 <= kept < 8
     assert not verify(Store(str(out))).quarantined  # what is listed is whole

@@ -314,7 +314,8 @@ def test_equal_logits_count_as_argmax_counts_them():
     logits_LCN = torch.zeros(2, 6, 12)
     logits_LCN[1] = torch.randint(0, 3, (6, 12), generator=torch.Generator().manual_seed(1)).float()
     for part in (slice(0, 5), slice(5, 12)):
-        tally.add(part, logits_LCN[:, :, part])
+        logits_LCB = logits_LCN[:, :, part].clone()
+        tally.add(part, logits_LCB, torch.empty_like(logits_LCB))
     scores = tally.scores()
     assert torch.equal(scores.correct_LN, logits_LCN.argmax(1) == labels_N)
     assert scores.top5_L[0] == pytest.approx(5 / 6)  # a dead layer is not right in five of its classes for nothing

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,23 +27,21 @@ _SCORE_BYTES = {"cpu": 1 << 20, "cuda": 16 << 20}  # inputs and logits of one la
 
 
 class _Matmul:
-    """``out = keep · added + factor · left @ right`` of every layer, the same tensors each time it is called."""
+    """``out = keep · added + left @ right`` of every layer, the same tensors each time it is called."""
 
-    def __init__(
-        self, out: Tensor, added: Tensor, left: Tensor, right: Tensor, *, keep: float = 1, factor: float = 1
-    ) -> None:
-        self._stacks, self._keep, self._factor = (added, left, right, out), keep, factor
+    def __init__(self, out: Tensor, added: Tensor, left: Tensor, right: Tensor, *, keep: float = 1) -> None:
+        self._stacks, self._keep = (added, left, right, out), keep
         # on CPU one after the other, from views made once: batched, the rounding of one depends on their number
         self._layers = [] if out.is_cuda else list(zip(added, left, right, out, strict=True))
 
     def __call__(self) -> Tensor:
         """Compute, and give ``out``."""
-        keep, factor = self._keep, self._factor
+        keep = self._keep
         if not self._layers:
             added, left, right, out = self._stacks
-            torch.baddbmm(added, left, right, beta=keep, alpha=factor, out=out)
+            torch.baddbmm(added, left, right, beta=keep, out=out)
         for added, left, right, out in self._layers:
-            torch.addmm(added, left, right, beta=keep, alpha=factor, out=out)
+            torch.addmm(added, left, right, beta=keep, out=out)
         return self._stacks[-1]
 
 
@@ -54,6 +53,7 @@ class _Batch:
     logits_LCB: Tensor
     peak_L1B: Tensor
     total_L1B: Tensor
+    spread: Tensor
     less_L1B: Tensor
     forward: list[_Matmul]
     backward: list[_Matmul]
@@ -90,7 +90,6 @@ class Bucket:
         self.biases_LC1 = [initial_LCD.new_zeros(source.layers, classes, 1) for _ in recipes]
         self.weight_grads_LCD = [torch.empty_like(weight_LCD) for weight_LCD in self.weights_LCD]
         self.bias_grads_LC1 = [torch.empty_like(bias_LC1) for bias_LC1 in self.biases_LC1]
-        self._spread = initial_LCD.new_tensor(-self._smoothing / classes)
         self._scale = source.standardisation(fit_N) if recipes[0].standardize == "feature" else None
         self._batches: dict[int, _Batch] = {}
 
@@ -106,7 +105,8 @@ class Bucket:
             layers, classes, _ = self.weights_LCD[0].shape
             rows = self.source.buffers(size)
             logits_LCB = self.weights_LCD[0].new_empty(layers, classes, size)
-            less_L1B = logits_LCB.new_full((layers, 1, size), self._smoothing - 1)
+            spread = logits_LCB.new_tensor(-self._smoothing / classes / size)
+            less_L1B = logits_LCB.new_full((layers, 1, size), (self._smoothing - 1) / size)
             peak_L1B, total_L1B = torch.empty_like(less_L1B), torch.empty_like(less_L1B)
             x_LDB = rows.x_LBD.transpose(1, 2)
             forward = [
@@ -114,10 +114,9 @@ class Bucket:
                 for weight_LCD, bias_LC1 in zip(self.weights_LCD, self.biases_LC1, strict=True)
             ]
             backward = [
-                _Matmul(grad_LCD, grad_LCD, logits_LCB, rows.x_LBD, keep=0, factor=1 / size)
-                for grad_LCD in self.weight_grads_LCD
+                _Matmul(grad_LCD, grad_LCD, logits_LCB, rows.x_LBD, keep=0) for grad_LCD in self.weight_grads_LCD
             ]
-            self._batches[size] = _Batch(rows, logits_LCB, peak_L1B, total_L1B, less_L1B, forward, backward)
+            self._batches[size] = _Batch(rows, logits_LCB, peak_L1B, total_L1B, spread, less_L1B, forward, backward)
         return self._batches[size]
 
     def gradients(self, source: Source, images_B: Tensor, labels_B: Tensor) -> None:
@@ -129,27 +128,39 @@ class Bucket:
         truth_L1B = labels_B.expand(layers, 1, size)
         for forward, backward, bias_grad_LC1 in zip(batch.forward, batch.backward, self.bias_grads_LC1, strict=True):
             forward()
-            # softmax less smoothing, in place and in as few passes as there are: half the time of torch.softmax
+            # in place and in as few passes as there are: half the time of torch.softmax; the mean over the batch
+            # costs nothing where the softmax is divided by its sum
             torch.amax(grad_LCB, 1, keepdim=True, out=batch.peak_L1B)
             grad_LCB.sub_(batch.peak_L1B).exp_()
             torch.sum(grad_LCB, 1, keepdim=True, out=batch.total_L1B)
-            torch.addcmul(self._spread, grad_LCB, batch.total_L1B.reciprocal_(), out=grad_LCB)
+            torch.addcmul(batch.spread, grad_LCB, batch.total_L1B.reciprocal_(), value=1 / size, out=grad_LCB)
             grad_LCB.scatter_add_(1, truth_L1B, batch.less_L1B)
-            torch.mean(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
+            torch.sum(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
             backward()
+
+    @cached_property
+    def _room(self) -> tuple[Tensor, Tensor, Tensor]:
+        """For scoring: inputs (L, B, D), logits (L, C, B), a copy of these. Fresh memory would take half the time."""
+        layers, classes, width = self.weights_LCD[0].shape
+        device = self.weights_LCD[0].device
+        chunk = max(128, _SCORE_BYTES[device.type] // (4 * (width + 4 * classes)))
+        logits_LCB = self.weights_LCD[0].new_empty(layers, classes, chunk)
+        return self.source.room(chunk), logits_LCB, torch.empty_like(logits_LCB)
 
     def scores(self, source: Source, labels_N: Tensor, images_N: Tensor | None = None) -> list[Scores]:
         """Scores of every recipe's probes on some images of a source, all by default."""
         labels_N = labels_N if images_N is None else labels_N[images_N]
-        layers, classes, width = self.weights_LCD[0].shape
-        chunk = max(128, _SCORE_BYTES[labels_N.device.type] // (4 * (width + 4 * classes)))
+        layers, classes, _ = self.weights_LCD[0].shape
+        room_LBD, room_LCB, spare_LCB = self._room
+        chunk = room_LBD.shape[1]
         tallies = [Tally(layers, classes, labels_N) for _ in self.weights_LCD]
         for start in range(0, len(labels_N), chunk):
             part = slice(start, min(start + chunk, len(labels_N)))
-            x_LBD = self._inputs(source.part(part if images_N is None else images_N[part]))
+            x_LBD = self._inputs(source.part(part if images_N is None else images_N[part], room_LBD))
+            logits_LCB = room_LCB[..., : part.stop - start]
             for tally, weight_LCD, bias_LC1 in zip(tallies, self.weights_LCD, self.biases_LC1, strict=True):
-                logits_LCB = x_LBD.new_empty(layers, classes, x_LBD.shape[1])
-                tally.add(part, _Matmul(logits_LCB, bias_LC1, weight_LCD, x_LBD.transpose(1, 2))())
+                _Matmul(logits_LCB, bias_LC1, weight_LCD, x_LBD.transpose(1, 2))()
+                tally.add(part, logits_LCB, spare_LCB[..., : part.stop - start])
         return [tally.scores() for tally in tallies]
 
 
@@ -169,7 +180,7 @@ class AdamW:
         self._parameters = [parameter for parameters, _ in stacks for parameter in parameters]
         self._gradients = [gradient for _, gradients in stacks for gradient in gradients]
         self._means, self._squares = ([torch.zeros_like(p) for p in self._parameters] for _ in range(2))
-        self._count = torch.zeros((), device=self._parameters[0].device)
+        self._count, self._one = (made((), device=self._parameters[0].device) for made in (torch.zeros, torch.ones))
         self._counts = [self._count] * len(self._parameters)
 
     @property
@@ -179,7 +190,7 @@ class AdamW:
 
     def step(self) -> None:
         """Update every parameter from its gradient."""
-        self._count += 1
+        self._count += self._one  # a tensor: adding a number takes several times as long
         torch._fused_adamw_(
             self._parameters,
             self._gradients,

@@ -14,6 +14,7 @@ from torch import Tensor
 from sweep.config import Probe
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.scores import History, Scores, Tally, summarise
+from sweep.probes.source import rows_apart
 
 _ROWS = 8192  # images scored at once
 
@@ -51,7 +52,8 @@ def fit_data(data: ProbeData, layer: int, recipe: Probe, fit_N: Tensor) -> FitDa
     """One layer's training images for one fit."""
     emb_ND, device = data.train[layer], data.device
     images_N = fit_N.nonzero().squeeze(1)
-    x_ND = emb_ND.index_select(0, images_N.to(emb_ND.device)).to(device).float()
+    stored_ND = emb_ND.index_select(0, images_N.to(emb_ND.device))
+    x_ND = rows_apart(*stored_ND.shape, dtype=torch.float32, device=device).copy_(stored_ND)
     mean_D = x_ND.mean(0, dtype=torch.float64)
     x_ND -= mean_D.float()
     scale_D = torch.ones_like(mean_D)
@@ -86,5 +88,6 @@ def _scores(probe: Linear, emb_ND: Tensor, labels_N: Tensor) -> Scores:
     for start in range(0, len(labels_N), _ROWS):
         part = slice(start, min(start + _ROWS, len(labels_N)))
         x_BD = emb_ND[part].to(labels_N.device).float()
-        tally.add(part, torch.addmm(probe.bias_C, x_BD, probe.weight_DC).T.unsqueeze(0))
+        logits_1CB = torch.addmm(probe.bias_C, x_BD, probe.weight_DC).T.unsqueeze(0)
+        tally.add(part, logits_1CB, torch.empty_like(logits_1CB))
     return tally.scores()

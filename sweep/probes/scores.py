@@ -42,20 +42,25 @@ class Tally:
         self._top5_L = torch.zeros(layers, dtype=torch.float64, device=device)
         self._loss_L = torch.zeros(layers, dtype=torch.float64, device=device)
 
-    def add(self, part: slice, logits_LCB: Tensor) -> None:
-        """Count a chunk of images; of equal logits the first counts as the higher, as for ``argmax``."""
+    def add(self, part: slice, logits_LCB: Tensor, spare_LCB: Tensor) -> None:
+        """Count a chunk of images; of equal logits the first counts as the higher, as for ``argmax``.
+
+        Parameters
+        ----------
+        logits_LCB : destroyed.
+        spare_LCB : room for as many numbers.
+        """
         labels_B = self._labels_N[part]
         true_L1B = logits_LCB.gather(1, labels_B.expand(len(logits_LCB), 1, -1))
         peak_L1B = logits_LCB.amax(1, keepdim=True)
         # as numbers: counting bools is several times slower
-        level_LCB = torch.empty_like(logits_LCB)
-        torch.ge(logits_LCB, true_L1B, out=level_LCB)
-        rank_LB = level_LCB.sum(1) - 1
+        torch.ge(logits_LCB, true_L1B, out=spare_LCB)
+        rank_LB = spare_LCB.sum(1) - 1
         if ((true_L1B == peak_L1B).squeeze(1) & (rank_LB > 0)).any():
             rank_LB = _rank_of_ties(logits_LCB, true_L1B, labels_B)
         self._correct_LN[:, part] = rank_LB == 0
         self._top5_L += (rank_LB < _TOP).sum(1)
-        total_LB = logits_LCB.sub(peak_L1B).exp_().sum(1)
+        total_LB = logits_LCB.sub_(peak_L1B).exp_().sum(1)
         self._loss_L += (total_LB.log_() - (true_L1B - peak_L1B).squeeze(1)).sum(1, dtype=torch.float64)
 
     def scores(self) -> Scores:

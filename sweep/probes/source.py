@@ -12,16 +12,31 @@ import torch
 from torch import Tensor
 
 _CHUNK = 8192  # rows converted to float64 at a time
+_APART = 16  # numbers between rows on CPU: widths are powers of two, and rows that many bytes apart share cache lines
+
+
+def rows_apart(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Room for embeddings of any numbers; on CPU some space between rows makes wide matmuls a fifth faster."""
+    *rows, width = shape
+    apart = _APART if device.type == "cpu" else 0
+    return torch.empty(*rows, width + apart, dtype=dtype, device=device)[..., :width]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Buffers for batches of one size: indices into the stack, embeddings as stored, by layer too, and as used."""
+    """Buffers for batches of one size.
+
+    Attributes
+    ----------
+    index_LB : into the stack of all layers.
+    stored_RD : embeddings as stored, one layer's on CPU and all on a GPU.
+    x_LBD : embeddings as used; ``x_BD`` are its layers.
+    """
 
     index_LB: Tensor
-    stored_LBD: Tensor
-    stored_BD: list[Tensor]
+    stored_RD: Tensor
     x_LBD: Tensor
+    x_BD: Sequence[Tensor]
 
 
 class Source:
@@ -56,37 +71,38 @@ class Source:
         """Bytes of one image, all layers."""
         return self.layers * self.width * self._emb_ND[0].element_size()
 
+    def room(self, images: int) -> Tensor:
+        """Room for (L, B, D) embeddings as they are used."""
+        return rows_apart(self.layers, images, self.width, dtype=self._dtype, device=self._device)
+
     def buffers(self, batch: int) -> Rows:
         """For :meth:`gather`."""
-        shape = (self.layers, batch)
-        stored_LBD = torch.empty(*shape, self.width, dtype=self._emb_ND[0].dtype, device=self._device)
-        return Rows(
-            torch.empty(shape, dtype=torch.long, device=self._device),
-            stored_LBD,
-            list(stored_LBD),
-            torch.empty(*shape, self.width, dtype=self._dtype, device=self._device),
-        )
+        index_LB = torch.empty(self.layers, batch, dtype=torch.long, device=self._device)
+        rows = batch if self._device.type == "cpu" else self.layers * batch
+        stored_RD = torch.empty(rows, self.width, dtype=self._emb_ND[0].dtype, device=self._device)
+        x_LBD = self.room(batch)
+        return Rows(index_LB, stored_RD, x_LBD, list(x_LBD))
 
     def gather(self, images_B: Tensor, rows: Rows) -> Tensor:
         """(L, B, D) embeddings of these images, in ``rows``."""
         if self._flat_RD is None:
-            for emb_ND, stored_BD in zip(self._emb_ND, rows.stored_BD, strict=True):
-                torch.index_select(emb_ND, 0, images_B, out=stored_BD)
-        else:
-            torch.add(self._starts_L1, images_B, out=rows.index_LB)
-            torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_LBD.view(-1, self.width))
-        return rows.x_LBD.copy_(rows.stored_LBD)
+            for emb_ND, x_BD in zip(self._emb_ND, rows.x_BD, strict=True):
+                torch.index_select(emb_ND, 0, images_B, out=rows.stored_RD)
+                x_BD.copy_(rows.stored_RD)
+            return rows.x_LBD
+        torch.add(self._starts_L1, images_B, out=rows.index_LB)
+        torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_RD)
+        return rows.x_LBD.copy_(rows.stored_RD.view_as(rows.x_LBD))
 
-    def part(self, images: slice | Tensor) -> Tensor:
-        """(L, B, D) embeddings of some images, for scoring: resident or not."""
-        rows = [
-            emb_ND[images] if isinstance(images, slice) else emb_ND.index_select(0, images.to(emb_ND.device))
-            for emb_ND in self._emb_ND
-        ]
-        x_LBD = torch.empty(self.layers, *rows[0].shape, dtype=self._dtype, device=self._device)
-        for out_BD, row_BD in zip(x_LBD, rows, strict=True):
-            out_BD.copy_(row_BD)
-        return x_LBD
+    def part(self, images: slice | Tensor, room_LBD: Tensor) -> Tensor:
+        """(L, B, D) embeddings of some images, for scoring: resident or not, in ``room_LBD`` of at least as many."""
+        for emb_ND, room_BD in zip(self._emb_ND, room_LBD, strict=True):
+            if isinstance(images, slice):
+                row_BD = emb_ND[images]
+            else:
+                row_BD = emb_ND.index_select(0, images.to(emb_ND.device))
+            room_BD[: len(row_BD)].copy_(row_BD)
+        return room_LBD[:, : len(row_BD)]
 
     def loaded(self, images_M: Tensor) -> Source:
         """A source of these images alone, in this order, on the device."""

@@ -63,23 +63,12 @@ def batch_size(resolution: int, device: torch.device) -> int:
     return min(max(_CPU_PIXELS // resolution**2, low), high)
 
 
-@torch.inference_mode()
-def memory_layout(
-    model: nn.Module, layers: Sequence[ProbedLayer], resolution: int, device: torch.device
-) -> torch.memory_format:
-    """Channels last on a GPU, and on CPU where maps are large: a rule, by the maps that one image gives."""
-    if device.type == "cuda":
+def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
+    """Channels last, as images are stored; on CPU channels first where maps are small: a rule, by one image's maps."""
+    numbers = sum(layer.width // 4 * layer.side**2 for layer in layers)
+    if device.type == "cuda" or not numbers or numbers >= _CHANNELS_LAST:
         return torch.channels_last
-    numbers, modules = [0], dict(model.named_modules())
-
-    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        numbers[0] += output.numel()
-
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.callback(modules[layer.name].register_forward_hook(count).remove)
-        model(torch.zeros(1, 3, resolution, resolution))
-    return torch.channels_last if numbers[0] >= _CHANNELS_LAST else torch.contiguous_format
+    return torch.contiguous_format
 
 
 @torch.inference_mode()
@@ -119,7 +108,7 @@ def embed(
     n, on_gpu = len(images_NHWC), device.type == "cuda"
     embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
     size, start = batch_size(images_NHWC.shape[1], device), 0
-    layout = memory_layout(model, layers, images_NHWC.shape[1], device)
+    layout = memory_layout(layers, device)
     if on_gpu:
         model.to(memory_format=layout)  # on CPU oneDNN lays out weights as it likes
     mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)

@@ -60,8 +60,8 @@ def test_equals_one_image_and_one_layer_at_a_time(name):
 def test_small_maps_are_channels_first_and_large_ones_last_on_cpu():
     formats = {}
     for resolution in (32, 224):
-        model, layers = backbone("resnet18", resolution, width=1.0)
-        formats[resolution] = memory_layout(model, layers, resolution, CPU)
+        _, layers = backbone("resnet18", resolution, width=1.0)
+        formats[resolution] = memory_layout(layers, CPU)
     assert formats == {32: torch.contiguous_format, 224: torch.channels_last}
 
 
@@ -89,7 +89,7 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch):
 
     monkeypatch.setattr(model, "forward", small_device)
     shrunk = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
-    assert sizes == [1, 32, 16, 8, 8, 8, 8, 8, 6]  # the first asks for the layout of the maps
+    assert sizes == [32, 16, 8, 8, 8, 8, 8, 6]
     for emb_ND, expected_ND in zip(shrunk, expected, strict=True):
         torch.testing.assert_close(emb_ND, expected_ND, rtol=2e-3, atol=1e-3)
 

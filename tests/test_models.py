@@ -152,6 +152,15 @@ def test_pooling_by_hand():
     assert pool(tokens_BTC.reshape(1, 1, 3, 2), "tokens")[0].tolist() == pytest.approx([13 / 3, 5.0])
 
 
+@pytest.mark.parametrize("sides", [(4, 4), (7, 7), (3, 8), (1, 5), (55, 55)])
+def test_both_layouts_of_a_map_are_pooled_like_torch_pools_it(sides):
+    map_BCHW = torch.randn(3, 5, *sides, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.nn.functional.adaptive_avg_pool2d(map_BCHW, 2).flatten(1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pooled = pool(map_BCHW.float().contiguous(memory_format=layout), "conv")
+        torch.testing.assert_close(pooled.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_seed_decides_the_weights_and_nothing_else_is_touched():
     torch.manual_seed(5)
     before = torch.get_rng_state()

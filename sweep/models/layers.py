@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -54,7 +55,18 @@ def pool(output: Tensor, kind: Kind, *, prefix_tokens: int = 0) -> Tensor:
         return output[:, prefix_tokens:].flatten(1, -2).mean(1)
     if output.shape[2] <= 2 and output.shape[3] <= 2:
         return output.flatten(1)
-    return F.adaptive_avg_pool2d(output, 2).flatten(1)
+    if output.device.type != "cpu" or not output.is_contiguous():
+        return F.adaptive_avg_pool2d(output, 2).flatten(1)
+    with torch.autocast("cpu", enabled=False):  # of a map channels first, a matmul: two to twelve times faster
+        return (output.flatten(2) @ _averages(*output.shape[2:]).to(output.dtype)).flatten(1)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(mode=False)
+def _averages(height: int, width: int) -> Tensor:
+    """(H W, 4): the shares that each place of a map has in its 2×2 averages, as ``adaptive_avg_pool2d`` shares them."""
+    rows_H2, columns_W2 = (F.adaptive_avg_pool1d(torch.eye(side)[None], 2)[0] for side in (height, width))
+    return torch.einsum("ha,wb->hwab", rows_H2, columns_W2).reshape(height * width, 4)
 
 
 def candidates(model: nn.Module) -> dict[str, Kind]:

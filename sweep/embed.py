@@ -21,15 +21,17 @@ from sweep.models import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured by `tests.bench embed`: a pass whose activations still fit the caches, and the layout of its maps
-_CPU_PIXELS, _CPU_BATCH = 2**18, (8, 32)
+_CPU_PIXELS, _CPU_SMALLEST = 2**18, 8
+_CPU_LARGEST = {torch.contiguous_format: 64, torch.channels_last: 32}
 _CHANNELS_LAST = 600_000  # numbers in an image's maps from which on convolutions are faster with channels last
 
 
 def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (N, H, W, 3) images in [0, 255] to standardised float (N, 3, H, W), on the images' device."""
-    mean_3 = torch.tensor(mean, device=images_NHWC.device)
-    std_3 = torch.tensor(std, device=images_NHWC.device)
-    return ((images_NHWC.float() / 255 - mean_3) / std_3).permute(0, 3, 1, 2)
+    shape = images_NHWC.shape
+    mean_W3, std_W3 = (torch.tensor(each, device=images_NHWC.device).repeat(shape[2]) for each in (mean, std))
+    rows_NHW3 = images_NHWC.reshape(*shape[:2], -1).float() / 255  # rows of pixels: loops over three channels are slow
+    return rows_NHW3.sub_(mean_W3).div_(std_W3).view(shape).permute(0, 3, 1, 2)
 
 
 @contextmanager
@@ -55,12 +57,12 @@ def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> 
         handle.remove()
 
 
-def batch_size(resolution: int, device: torch.device) -> int:
-    """Images of one forward pass; on CPU fewer of larger ones (measured, see ``tests/bench``)."""
+def batch_size(layers: Sequence[ProbedLayer], resolution: int, device: torch.device) -> int:
+    """Images of one forward pass; on CPU fewer of larger ones and of larger maps (measured, see ``tests/bench``)."""
     if device.type == "cuda":
         return _GPU_BATCH
-    low, high = _CPU_BATCH
-    return min(max(_CPU_PIXELS // resolution**2, low), high)
+    largest = _CPU_LARGEST[memory_layout(layers, device)]
+    return min(max(_CPU_PIXELS // resolution**2, _CPU_SMALLEST), largest)
 
 
 def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
@@ -107,7 +109,7 @@ def embed(
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
     embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
-    size, start = batch_size(images_NHWC.shape[1], device), 0
+    size, start = batch_size(layers, images_NHWC.shape[1], device), 0
     layout = memory_layout(layers, device)
     if on_gpu:
         model.to(memory_format=layout)  # on CPU oneDNN lays out weights as it likes

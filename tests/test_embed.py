@@ -67,9 +67,9 @@ def test_small_maps_are_channels_first_and_large_ones_last_on_cpu():
 
 def test_no_image_is_lost_between_batches():
     model, layers = backbone("vggm11", width=0.0625)
-    images_NHWC = pictures(2 * batch_size(32, CPU) + 5)
+    images_NHWC = pictures(2 * batch_size(layers, 32, CPU) + 5)
     together = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
-    for start in (0, batch_size(32, CPU) - 2, len(images_NHWC) - 3):
+    for start in (0, batch_size(layers, 32, CPU) - 2, len(images_NHWC) - 3):
         apart = embed(model, layers, images_NHWC[start : start + 3], mean=MEAN, std=STD, device=CPU)
         for all_ND, some_ND in zip(together, apart, strict=True):
             torch.testing.assert_close(all_ND[start : start + 3], some_ND, rtol=2e-3, atol=1e-3)
@@ -89,7 +89,7 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch):
 
     monkeypatch.setattr(model, "forward", small_device)
     shrunk = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
-    assert sizes == [32, 16, 8, 8, 8, 8, 8, 6]
+    assert sizes == [46, 32, 16, 8, 8, 8, 8, 8, 6]
     for emb_ND, expected_ND in zip(shrunk, expected, strict=True):
         torch.testing.assert_close(emb_ND, expected_ND, rtol=2e-3, atol=1e-3)
 
@@ -106,8 +106,10 @@ def test_an_image_that_does_not_fit_is_an_error(monkeypatch):
 
 
 def test_batches_shrink_with_the_resolution():
-    sizes = [batch_size(resolution, CPU) for resolution in (16, 32, 64, 128, 224, 512)]
+    sizes = [batch_size([], resolution, CPU) for resolution in (16, 32, 64, 128, 224, 512)]
     assert sizes == [32, 32, 32, 16, 8, 8]
+    _, small_maps = backbone("resnet18", 64)
+    assert batch_size(small_maps, 64, CPU) == 64
 
 
 def test_normalized_images_are_channels_last():

@@ -70,7 +70,7 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     bare_ms : the forward pass alone per image, float input ready on the device, at its best batch size and layout,
         in turns with the extraction.
     bare_by_batch_ms : for each batch size, the better of both layouts.
-    bare_layout : "channels last" or "channels first", of the best.
+    bare_layout, bare_batch : "channels last" or "channels first", and images of one pass, of the best.
     ratio : extract_ms / bare_ms; ratio_same_batch : against the bare pass with the extraction's own batches.
     """
     model = build_backbone(case.architecture, classes=100, resolution=case.resolution, width=case.width)
@@ -79,7 +79,7 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     shape = (case.images, case.resolution, case.resolution, 3)
     images_NHWC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     ready_NCHW = normalize(torch.from_numpy(images_NHWC).to(device), MEAN, STD)
-    own = batch_size(case.resolution, device)
+    own = batch_size(layers, case.resolution, device)
     sizes = sorted({min(size, case.images) for size in (*case.batches, own)})
     runs: dict[str, Callable[[], object]] = {
         f"{layout} {size}": _bare(model, ready_NCHW.contiguous(memory_format=memory), size, device)
@@ -102,6 +102,7 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
         "bare_ms": 1e3 * bare / case.images,
         "bare_by_batch_ms": {str(size): 1e3 * value / case.images for size, value in by_size.items()},
         "bare_layout": f"channels {best.split()[0]}",
+        "bare_batch": int(best.split()[1]),
         "ratio": extract / bare,
         "ratio_same_batch": extract / by_size[min(own, case.images)],
     }

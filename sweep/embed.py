@@ -111,8 +111,7 @@ def embed(
     embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
     size, start = batch_size(layers, images_NHWC.shape[1], device), 0
     layout = memory_layout(layers, device)
-    if on_gpu:
-        model.to(memory_format=layout)  # on CPU oneDNN lays out weights as it likes
+    model.to(memory_format=layout)  # or each pass would copy the weights into it
     mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
     with captured(model, layers) as outputs, mixed:
         while start < n:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +82,10 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     ready_NCHW = normalize(torch.from_numpy(images_NHWC).to(device), MEAN, STD)
     own = batch_size(layers, case.resolution, device)
     sizes = sorted({min(size, case.images) for size in (*case.batches, own)})
-    runs: dict[str, Callable[[], object]] = {
-        f"{layout} {size}": _bare(model, ready_NCHW.contiguous(memory_format=memory), size, device)
-        for layout, memory in (("first", torch.contiguous_format), ("last", torch.channels_last))
-        for size in sizes
-    }
+    runs: dict[str, Callable[[], object]] = {}
+    for layout, memory in (("first", torch.contiguous_format), ("last", torch.channels_last)):
+        bare, bare_NCHW = deepcopy(model).to(memory_format=memory), ready_NCHW.contiguous(memory_format=memory)
+        runs |= {f"{layout} {size}": _bare(bare, bare_NCHW, size, device) for size in sizes}
     runs[f"last {sizes[-1]}"]()
     seconds = machine.together(runs, repeats=repeats)
     best = min(seconds, key=lambda name: seconds[name])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import psutil
@@ -116,6 +117,16 @@ def together(runs: dict[str, Callable[[], object]], *, repeats: int) -> dict[str
             run()
             best[name] = min(best[name], time.perf_counter() - started)
     return best
+
+
+def race(one: Callable[[], object], other: Callable[[], object], *, turns: int) -> tuple[float, float, float]:
+    """Median seconds of each, and the median ratio one ÷ other over turns, in which one meets what the other meets."""
+    pairs = []
+    for _ in range(turns):
+        seconds = together({"one": one, "other": other}, repeats=1)
+        pairs.append((seconds["one"], seconds["other"]))
+    ones, others = zip(*pairs, strict=True)
+    return median(ones), median(others), median(first / second for first, second in pairs)
 
 
 def matmul_peak(device: torch.device, *, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:

@@ -23,6 +23,7 @@ class _WholeBatch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+        """Output, then mean, biased variance and count of the whole batch, which take no gradient."""
         mean_C, variance_C, count = _moments(x)
         ctx.save_for_backward(x, weight, mean_C, torch.rsqrt(variance_C + eps), count)
         ctx.mark_non_differentiable(mean_C, variance_C, count)
@@ -30,6 +31,7 @@ class _WholeBatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of input, weight and bias; those of the two parameters are of this process's part of the batch."""
         x, weight, mean_C, scale_C, count = ctx.saved_tensors
         gradient = gradients[0].float()
         normal = (x.float() - _shaped(mean_C, x)) * _shaped(scale_C, x)
@@ -69,6 +71,7 @@ class _Synchronised:
     """Mixed into a batch norm class: while training, moments are those of the whole batch."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
+        """As the class does, with the moments of all processes while training."""
         if not self.training:
             return super().forward(x)  # type: ignore[misc]
         out, mean_C, variance_C, count = _WholeBatch.apply(x, self.weight, self.bias, self.eps)

@@ -209,6 +209,7 @@ def embed_curve(task: CellTask, curve: Curve, weights: Weights, images: Images, 
     kept = scratch / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
 
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
+        """Of the training or test part, from the cache if they are there."""
         return cached(
             kept and kept.with_suffix(f".{part}.safetensors"),
             lambda: embed(

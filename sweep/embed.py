@@ -48,6 +48,7 @@ def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[s
 @contextmanager
 def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Pool the output at once: the map itself is free to go."""
         outputs[layer.name] = pool(output.float(), layer.kind, prefix_tokens=layer.prefix_tokens)
 
     handle = module.register_forward_hook(keep)

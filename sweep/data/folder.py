@@ -38,6 +38,7 @@ class _FolderReader:
     files: tuple[ImageFile, ...]
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
+        """Images with their indices in the order they are stored, or why one cannot be decoded."""
         order = sorted(indices, key=lambda index: (self.files[index].offset, self.files[index].path))
         if self.path.is_dir():
             for index in order:

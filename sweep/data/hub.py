@@ -229,6 +229,7 @@ def open_hugging_face(name: str, options: DatasetOptions, *, cache_dir: Path) ->
         raise UserError(f"dataset {name!r}: {asked} of the hub comes over the network; set download: true")
 
     def source(where: str, split: str) -> _Source:
+        """One split, its columns checked."""
         reader = _timm_reader(
             where,
             f"hfds/{asked}",
@@ -248,6 +249,7 @@ def open_webdataset(name: str, options: DatasetOptions, *, cache_dir: Path) -> D
     """Open a directory of webdataset shards."""
 
     def source(where: str, split: str) -> _Source:
+        """One split, its shards all there."""
         reader = _timm_reader(
             where, "wds/", root=options.path, split=split, input_key=options.image_key, target_key=options.label_key
         )

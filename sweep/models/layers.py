@@ -129,7 +129,10 @@ def probed_layers(model: nn.Module, *, resolution: int, pattern: str | None = No
     found: dict[str, ProbedLayer] = {}
 
     def watch(name: str, kind: Kind) -> Callable[[nn.Module, object, object], None]:
+        """A hook that notes one layer."""
+
         def note(_module: nn.Module, _inputs: object, output: object) -> None:
+            """Keep its shape the first time it runs."""
             if not isinstance(output, Tensor) or output.dim() < 2:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UserError(f"layer {name}: its output ({shape}) is no map, no sequence of tokens and no vector")

@@ -15,7 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from cluster_readme import PATH, ROOT, one
-from local_head import free_ports
+
+from tests.local_head import free_ports
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from local_head import ask, local_head, ray_environment
 from PIL import Image
 
 from sweep.integrity import verify
 from sweep.schema import RUN_COLUMNS
 from sweep.store import Store
+from tests.local_head import ask, local_head, ray_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -217,7 +217,7 @@ def waited_for(happened, process=None, seconds=120):
     until = time.monotonic() + seconds
     while not (found := happened()):
         assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < until
+        assert time.monotonic() < until, f"not within {seconds} s"
         time.sleep(0.05)
     return found
 
@@ -225,9 +225,16 @@ def waited_for(happened, process=None, seconds=120):
 def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
     (file, expected), (_, address), out = four, head, tmp_path / "job"
     sweep = ("sweep/run.py", "--config", file, "--out", out)
-    started = submit(address, *sweep, options=("--no-wait", "--submission-id", "first"))
+    slowly = (*sweep, "--set", "resources.max_in_flight=1")  # that there is something left to stop
+    started = submit(address, *slowly, options=("--no-wait", "--submission-id", "first"))
     assert started.returncode == 0, started.stdout + started.stderr
-    waited_for(lambda: len(list(out.glob("fragments/*.parquet"))) >= 2)
+
+    def half_way():
+        job = ask(address, "jobs/first")
+        assert job["status"] in {"PENDING", "RUNNING"}, (job, ask(address, "jobs/first/logs"))
+        return len(list(out.glob("fragments/*.parquet"))) >= 2
+
+    waited_for(half_way)
     assert ask(address, "jobs/first/stop", "POST")["stopped"]
     waited_for(lambda: ask(address, "jobs/first")["status"] == "STOPPED")
     kept = len(list(out.glob("fragments/*.parquet")))

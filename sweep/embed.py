@@ -21,9 +21,9 @@ from sweep.models import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured by `tests.bench embed`: a pass whose activations still fit the caches, and the layout of its maps
-_CPU_PIXELS, _CPU_SMALLEST = 2**18, 8
-_CPU_LARGEST = {torch.contiguous_format: 64, torch.channels_last: 32}
-_CHANNELS_LAST = 600_000  # numbers in an image's maps from which on convolutions are faster with channels last
+_CPU_PIXELS, _CPU_SMALLEST, _CPU_LARGEST, _CPU_LARGEST_SMALL_MAPS = 2**18, 8, 32, 64
+_SMALL_MAPS = 600_000  # less than so many numbers in all maps of an image
+_MANY_CHANNELS = 384  # of the widest layer, from which on convolutions of small maps are faster with channels first
 
 
 def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -62,16 +62,20 @@ def batch_size(layers: Sequence[ProbedLayer], resolution: int, device: torch.dev
     """Images of one forward pass; on CPU fewer of larger ones and of larger maps (measured, see ``tests/bench``)."""
     if device.type == "cuda":
         return _GPU_BATCH
-    largest = _CPU_LARGEST[memory_layout(layers, device)]
+    largest = _CPU_LARGEST_SMALL_MAPS if _small_maps(layers) else _CPU_LARGEST
     return min(max(_CPU_PIXELS // resolution**2, _CPU_SMALLEST), largest)
 
 
 def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
-    """Channels last, as images are stored; on CPU channels first where maps are small: a rule, by one image's maps."""
-    numbers = sum(layer.width // 4 * layer.side**2 for layer in layers)
-    if device.type == "cuda" or not numbers or numbers >= _CHANNELS_LAST:
+    """Channels last, as images are stored; on CPU channels first for small maps of many channels: a rule of layers."""
+    widest = max((layer.channels for layer in layers if layer.side), default=0)
+    if device.type == "cuda" or not _small_maps(layers) or widest < _MANY_CHANNELS:
         return torch.channels_last
     return torch.contiguous_format
+
+
+def _small_maps(layers: Sequence[ProbedLayer]) -> bool:
+    return 0 < sum(layer.channels * layer.side**2 for layer in layers) < _SMALL_MAPS
 
 
 @torch.inference_mode()

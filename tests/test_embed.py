@@ -57,12 +57,20 @@ def test_equals_one_image_and_one_layer_at_a_time(name):
         np.testing.assert_allclose(emb_ND.float(), slow_ND, rtol=1e-3, atol=1e-3 * scale, err_msg=layer.name)
 
 
-def test_small_maps_are_channels_first_and_large_ones_last_on_cpu():
+def test_small_maps_of_many_channels_are_channels_first_on_cpu():
     formats = {}
-    for resolution in (32, 224):
-        _, layers = backbone("resnet18", resolution, width=1.0)
-        formats[resolution] = memory_layout(layers, CPU)
-    assert formats == {32: torch.contiguous_format, 224: torch.channels_last}
+    for resolution, width in ((64, 1.0), (64, 0.125), (224, 1.0)):
+        _, layers = backbone("resnet18", resolution, width=width)
+        formats[resolution, width] = memory_layout(layers, CPU)
+    last = torch.channels_last
+    assert formats == {(64, 1.0): torch.contiguous_format, (64, 0.125): last, (224, 1.0): last}
+
+
+def test_channels_of_a_layer_are_those_of_its_map():
+    model, layers = backbone("resnet18", 32, width=1.0)
+    convolutions = dict(model.named_modules())
+    assert [layer.channels for layer in layers] == [convolutions[layer.name].out_channels for layer in layers]
+    assert {layer.side for layer in layers} >= {1, 2, 4}
 
 
 def test_no_image_is_lost_between_batches():

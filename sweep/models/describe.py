@@ -42,7 +42,7 @@ def describe(name: str) -> dict[str, Any]:
         "features": model.num_features,
         "flops": _flops(model, native),
         "flops_resolution": native,
-        "layers": [[layer.name, _channels(layer), _stride(layer.side, native), layer.kind] for layer in layers],
+        "layers": [[layer.name, layer.channels, _stride(layer.side, native), layer.kind] for layer in layers],
     }
 
 
@@ -58,10 +58,6 @@ def _first_reduction(layers: list[ProbedLayer], resolution: int) -> float:
 
 def _stride(side: int, resolution: int) -> int:
     return max(1, round(resolution / side)) if side else 1
-
-
-def _channels(layer: ProbedLayer) -> int:
-    return layer.width if layer.kind == "tokens" else layer.width // min(layer.side, 2) ** 2
 
 
 def _flops(model: nn.Module, resolution: int) -> float:

@@ -42,6 +42,11 @@ class ProbedLayer:
     prefix_tokens: int = 0
     side: int = 0
 
+    @property
+    def channels(self) -> int:
+        """Of the map; of tokens and vectors the width."""
+        return self.width // min(self.side, 2) ** 2 if self.side else self.width
+
 
 def pool(output: Tensor, kind: Kind, *, prefix_tokens: int = 0) -> Tensor:
     """Output of a layer as an embedding (B, D).

@@ -18,10 +18,11 @@ from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
 from sweep.data.library import Library
+from sweep.embed import memory_layout
 from sweep.errors import StorageError, UserError
 from sweep.grid import Backbone, Keyring, variables
 from sweep.measure import Cost, measured
-from sweep.models import build_backbone, normalization
+from sweep.models import build_backbone, normalization, probed_layers
 from sweep.pretrain import (
     NOTHING_ALONG,
     Along,
@@ -193,6 +194,7 @@ def train(
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
+        layout = _layout(model, backbone, shop.device)
     mean, std = normalization(backbone.architecture, backbone.pretraining)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
@@ -210,8 +212,17 @@ def train(
             along=along,
             last_epoch=last_epoch,
             ranks=shop.ranks,
+            layout=layout,
         )
     return trained, cost
+
+
+def _layout(model: nn.Module, backbone: Backbone, device: torch.device) -> torch.memory_format:
+    """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
+    try:
+        return memory_layout(probed_layers(model, resolution=backbone.resolution), device)
+    except UserError:  # a network for which layers must be named
+        return torch.channels_last
 
 
 def _checkpoints(name: str, shop: Workshop) -> Checkpoints:

@@ -124,6 +124,7 @@ def pretrain(
     along: Along = NOTHING_ALONG,
     last_epoch: int | None = None,
     ranks: Ranks = ALONE,
+    layout: torch.memory_format = torch.channels_last,
 ) -> Trained:
     """Train, keep the epoch that ``recipe.checkpoint_on`` names, resume from a checkpoint if there is one.
 
@@ -133,6 +134,8 @@ def pretrain(
     last_epoch : stop after so many epochs of the recipe and return the weights there, where only ``along`` is wanted.
     ranks : this process among those that train together. All call this with the same arguments, and all but the first
         with ``checkpoints``, ``on_epoch`` and ``along`` that do nothing.
+    layout : of maps and of convolutions' weights, see :func:`sweep.embed.memory_layout`; the state that is returned is
+        contiguous whichever it is.
 
     Raises
     ------
@@ -141,9 +144,9 @@ def pretrain(
     RankLostError
         If another process is gone.
     """
-    model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks)
+    model.to(device).to(memory_format=layout)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
     run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
     saved_at = started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
@@ -181,8 +184,9 @@ class _Run:
         device: torch.device,
         images: int,
         ranks: Ranks,
+        layout: torch.memory_format,
     ):
-        self.ranks, self.shared = ranks, ranks.share(model)
+        self.ranks, self.shared, self.layout = ranks, ranks.share(model), layout
         self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
         self.mean, self.std, self.device, self.images = mean, std, device, images
         self.epoch = 0
@@ -193,6 +197,7 @@ class _Run:
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
         """Logits, in bfloat16 where the device is a GPU."""
         images = normalize(images_BHWC.to(self.device, non_blocking=True), self.mean, self.std)
+        images = images.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return (model or self.model)(images)
 
@@ -274,6 +279,10 @@ class _Run:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():  # laid out as the parameter, which the step assumes
+            moments |= {
+                n: torch.empty_like(parameter).copy_(v) for n, v in moments.items() if v.shape == parameter.shape
+            }
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
@@ -293,7 +302,10 @@ def _unsealed(data: bytes) -> bytes:
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
 
 
 @torch.inference_mode()

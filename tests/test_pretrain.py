@@ -21,10 +21,15 @@ from sweep.pretrain import (
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
 
-def network():
+def network(dropout):
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.LazyLinear(3)
+        nn.Conv2d(3, 4, 3, bias=False),  # before a batch norm the gradient of a bias is rounding alone
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.LazyLinear(3),
     )
 
 
@@ -36,9 +41,9 @@ def data(n=30, seed=0):
     return images_NHWC, labels_N
 
 
-def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, key="k"):
+def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, key="k", dropout=0.2, **layout):
     images_NHWC, labels_N = data()
-    model = network()
+    model = network(dropout)
     with torch.no_grad():
         model(torch.zeros(2, 3, 6, 6))
     torch.manual_seed(0)
@@ -56,6 +61,7 @@ def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, k
         device=torch.device("cpu"),
         checkpoints=checkpoints,
         on_epoch=on_epoch,
+        **layout,
     )
 
 
@@ -65,6 +71,14 @@ def nowhere():
 
 def same(one, other):
     return all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+
+
+def close(one, other):
+    """Equal but for rounding."""
+    for name, value in one.state.items():
+        torch.testing.assert_close(
+            value, other.state[name], rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def test_schedule_warms_up_and_ends_near_zero():
@@ -109,6 +123,27 @@ def test_resumed_training_ends_with_the_same_weights(killed_after):
     assert same(resumed, undisturbed)
     assert (resumed.epoch, resumed.heldout_top1) == (undisturbed.epoch, undisturbed.heldout_top1)
     assert [h["train_loss"] for h in resumed.history] == [h["train_loss"] for h in undisturbed.history]
+
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def test_layout_of_maps_changes_no_more_than_rounding():
+    first, last = (train(nowhere(), dropout=0, layout=layout) for layout in LAYOUTS)  # dropout goes by memory
+    close(first, last)
+    for trained in (first, last):
+        assert all(value.is_contiguous() for value in trained.state.values())  # as safetensors wants them
+
+
+@pytest.mark.parametrize(("saved_in", "resumed_in"), [LAYOUTS, LAYOUTS[::-1]])
+def test_a_checkpoint_of_another_layout_is_resumed(saved_in, resumed_in):
+    """Fused AdamW reads moments in the order of memory, whatever their strides say."""
+    snapshots = []
+    train(Checkpoints(load=lambda: None, save=snapshots.append, every_seconds=0), dropout=0, layout=saved_in)
+    kept = Checkpoints(load=lambda: snapshots[0], save=lambda data: None)
+    resumed = train(kept, dropout=0, layout=resumed_in)
+    assert len(snapshots) == 3
+    close(resumed, train(nowhere(), dropout=0, layout=resumed_in))
 
 
 def test_damaged_checkpoint_is_ignored_and_a_foreign_one_refused(caplog):

@@ -21,7 +21,7 @@ from sweep.pretrain import (
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
 
-def network(dropout):
+def network(dropout=0.2):
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),  # before a batch norm the gradient of a bias is rounding alone

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bench import __main__ as command
-from bench import attribution, coverage, embed, gpu, growth, machine, operators, probes, report, solvers, storage
+from bench import attribution, coverage, embed, gpu, growth, jobs, machine, operators, probes, report, solvers, storage
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -213,3 +213,18 @@ def test_storage_measures_a_real_rerun_and_listings():
     )
     assert "less than" in text
     assert "216 probes" in text
+
+
+def test_the_main_job_by_two_codes(tmp_path):
+    config = storage.write(tmp_path, storage.TRAINED, seeds=[0], epochs=2, images=20)
+    case = jobs.compare(jobs.Job(config), {"before": jobs.ROOT, "after": jobs.ROOT}, tmp_path / "run")
+    assert case["probes"] == 30  # 10 layers, ID and two datasets
+    assert case["ratio"] == pytest.approx(case["before"]["whole"] / case["after"]["whole"])
+    for code in ("before", "after"):
+        assert 0 < case[code]["embed"] < case[code]["whole"]
+    assert "| config | 30 |" in jobs.markdown({"before": "abc", "jobs": [case]})
+
+
+def test_a_commit_that_is_not_there_is_named():
+    with pytest.raises(RuntimeError, match="no files of commit 0123456789"), jobs.earlier("0123456789"):
+        pass

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [probes|embed|gpu|growth|attribution|coverage|storage] [--quick] [--json FILE]``."""
+"""``python -m tests.bench [probes|embed|gpu|growth|attribution|coverage|storage|jobs] [--quick] [--json FILE]``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import attribution, coverage, embed, gpu, growth, machine, probes, report, storage
+from . import attribution, coverage, embed, gpu, growth, jobs, machine, probes, report, storage
 
 BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
@@ -22,9 +22,15 @@ BENCHMARKS: dict[str, ModuleType] = {
     "attribution": attribution,
     "coverage": coverage,
     "storage": storage,
+    "jobs": jobs,
 }
+ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
 ON_CPU = ("probes", "growth", "attribution", "coverage", "storage")
-OWN_WORKERS = ("storage", "coverage")  # most of the work is done by processes of their own, which look like others
+OWN_WORKERS = (
+    "storage",
+    "coverage",
+    "jobs",
+)  # most of the work is done by processes of their own, which look like others
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -37,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results: dict[str, Any] = {"quick": options.quick}
-    for name in options.benchmarks or BENCHMARKS:
+    for name in options.benchmarks or ALL:
         started = time.perf_counter()
         with machine.neighbours() as others:
             result = BENCHMARKS[name].run(quick=options.quick)
@@ -55,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="which; all if none is named")
+    parser.add_argument(
+        "benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="which; all but jobs if none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, within a minute; RESULTS.md stays as it is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     return parser

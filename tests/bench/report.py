@@ -20,6 +20,7 @@ TITLES = {
     "attribution": "Attribution",
     "coverage": "How often intervals hold the truth",
     "storage": "Store, scheduling, workers",
+    "jobs": "The main job, before and now",
 }
 
 

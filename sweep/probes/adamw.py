@@ -176,14 +176,15 @@ def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
 @contextmanager
 def _tensor_float32(device: torch.device) -> Iterator[None]:
     """Matmuls of float32 by tensor cores, which keep ten bits of the mantissa: all that a float16 embedding has."""
+    if device.type != "cuda":
+        yield
+        return
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
 
 
 class _Fit:

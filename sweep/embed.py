@@ -20,8 +20,10 @@ from sweep.config import Autocast
 from sweep.models import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
-# On CPU, measured by `tests.bench embed`: a pass whose activations still fit the caches, and the layout of its maps
-_CPU_PIXELS, _CPU_SMALLEST, _CPU_LARGEST, _CPU_LARGEST_SMALL_MAPS = 2**18, 8, 32, 64
+# On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
+_CPU_SMALLEST = 8
+_CPU_TOKENS, _CPU_LARGE_MAPS = (2**17, 128), (2**18, 32)
+_CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small maps
 _SMALL_MAPS = 600_000  # less than so many numbers in all maps of an image
 _MANY_CHANNELS = 384  # of the widest layer, from which on convolutions of small maps are faster with channels first
 
@@ -62,8 +64,17 @@ def batch_size(layers: Sequence[ProbedLayer], resolution: int, device: torch.dev
     """Images of one forward pass; on CPU fewer of larger ones and of larger maps (measured, see ``tests/bench``)."""
     if device.type == "cuda":
         return _GPU_BATCH
-    largest = _CPU_LARGEST_SMALL_MAPS if _small_maps(layers) else _CPU_LARGEST
-    return min(max(_CPU_PIXELS // resolution**2, _CPU_SMALLEST), largest)
+    pixels, most = _cpu_pass(layers)
+    return min(max(pixels // resolution**2, _CPU_SMALLEST), most)
+
+
+def _cpu_pass(layers: Sequence[ProbedLayer]) -> tuple[int, int]:
+    if not any(layer.side for layer in layers):
+        return _CPU_TOKENS
+    if not _small_maps(layers):
+        return _CPU_LARGE_MAPS
+    first = memory_layout(layers, torch.device("cpu")) == torch.contiguous_format
+    return _CPU_CHANNELS_FIRST if first else _CPU_CHANNELS_LAST
 
 
 def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
@@ -114,7 +125,7 @@ def embed(
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
     embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
-    size, start = batch_size(layers, images_NHWC.shape[1], device), 0
+    size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
     layout = memory_layout(layers, device)
     model.to(memory_format=layout)  # or each pass would copy the weights into it
     mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)

@@ -66,6 +66,22 @@ def test_small_maps_of_many_channels_are_channels_first_on_cpu():
     assert formats == {(64, 1.0): torch.contiguous_format, (64, 0.125): last, (224, 1.0): last}
 
 
+@pytest.mark.parametrize(
+    ("name", "resolution", "width", "images"),
+    [
+        ("vggm11", 32, 0.125, 128),  # few channels
+        ("vggm11", 64, 0.125, 64),
+        ("resnet18", 64, 1.0, 64),  # many, in small maps
+        ("resnet18", 224, 1.0, 8),  # large maps
+        ("vit_tiny_patch8", 32, 0.25, 128),
+        ("vit_tiny_patch8", 64, 0.25, 32),
+    ],
+)
+def test_images_of_a_pass_follow_the_layers_on_cpu(name, resolution, width, images):
+    _, layers = backbone(name, resolution, width=width)
+    assert batch_size(layers, resolution, CPU) == images
+
+
 def test_channels_of_a_layer_are_those_of_its_map():
     model, layers = backbone("resnet18", 32, width=1.0)
     convolutions = dict(model.named_modules())
@@ -97,7 +113,7 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch):
 
     monkeypatch.setattr(model, "forward", small_device)
     shrunk = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
-    assert sizes == [46, 32, 16, 8, 8, 8, 8, 8, 6]
+    assert sizes == [46, 23, 11, *[5] * 9, 1]
     for emb_ND, expected_ND in zip(shrunk, expected, strict=True):
         torch.testing.assert_close(emb_ND, expected_ND, rtol=2e-3, atol=1e-3)
 
@@ -115,9 +131,7 @@ def test_an_image_that_does_not_fit_is_an_error(monkeypatch):
 
 def test_batches_shrink_with_the_resolution():
     sizes = [batch_size([], resolution, CPU) for resolution in (16, 32, 64, 128, 224, 512)]
-    assert sizes == [32, 32, 32, 16, 8, 8]
-    _, small_maps = backbone("resnet18", 64)
-    assert batch_size(small_maps, 64, CPU) == 64
+    assert sizes == [128, 128, 32, 8, 8, 8]
 
 
 def test_normalized_images_are_channels_last():

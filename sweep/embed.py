@@ -69,6 +69,7 @@ def batch_size(layers: Sequence[ProbedLayer], resolution: int, device: torch.dev
 
 
 def _cpu_pass(layers: Sequence[ProbedLayer]) -> tuple[int, int]:
+    """Pixels and most images of a pass on CPU."""
     if not any(layer.side for layer in layers):
         return _CPU_TOKENS
     if not _small_maps(layers):

@@ -97,6 +97,7 @@ def _train(config: Mapping[str, Any], tasks: Mapping[int, CellTask]) -> None:
     from sweep.trial import run_trial
 
     def report(record: Record) -> None:
+        """Tell Tune the held-out top-1 so far, and what a record of the trial needs."""
         tune.report(
             {
                 _METRIC: record.heldout_top1,

@@ -26,11 +26,7 @@ BENCHMARKS: dict[str, ModuleType] = {
 }
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
 ON_CPU = ("probes", "growth", "attribution", "coverage", "storage")
-OWN_WORKERS = (
-    "storage",
-    "coverage",
-    "jobs",
-)  # most of the work is done by processes of their own, which look like others
+OWN_WORKERS = ("storage", "coverage", "jobs")  # most of the work is done by their own processes, which look like others
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -51,8 +51,8 @@ def run(*, quick: bool, jobs: Sequence[Job] | None = None, commit: str = BEFORE)
     -------
     before : the commit that is compared with.
     jobs : one mapping per job: name; probes, how many rows the table has; before and after, each with the seconds of
-        the ``whole`` command and of the stages ``pretrain``, ``embed`` and ``probe`` summed over workers, all means
-        over turns; ratio, of the whole.
+        the ``whole`` command and of the stages ``pretrain``, ``embed`` and ``probe`` summed over workers; ratio, of
+        the whole.
     """
     with earlier(commit) as code, tempfile.TemporaryDirectory() as directory:
         if jobs is None:

@@ -14,15 +14,18 @@ import torch
 from torch import nn
 
 from sweep.augment import policy
+from sweep.base.errors import StorageError, UserError
+from sweep.base.measure import Measured, measured
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
 from sweep.batches import AugmentedImages, PlainImages
 from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
 from sweep.data.library import Library
 from sweep.embed import memory_layout
-from sweep.errors import StorageError, UserError
 from sweep.grid import Backbone, Keyring, variables
-from sweep.measure import Cost, measured
-from sweep.models import build_backbone, normalization, probed_layers
+from sweep.models.build import build_backbone, normalization
+from sweep.models.layers import probed_layers
 from sweep.pretrain import (
     NOTHING_ALONG,
     Along,
@@ -35,8 +38,6 @@ from sweep.pretrain import (
     pretrain,
 )
 from sweep.ranks import ALONE, Ranks
-from sweep.seeds import derive_seed
-from sweep.store import Store
 from sweep.task import checkpoint_name
 
 
@@ -181,7 +182,7 @@ def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
 
 def train(
     backbone: Backbone, shop: Workshop, *, along: Along = NOTHING_ALONG, last_epoch: int | None = None
-) -> tuple[Trained, Cost]:
+) -> tuple[Trained, Measured]:
     """Train a backbone by its recipe, from its checkpoint if there is one; see :func:`sweep.pretrain.pretrain`.
 
     The caller publishes what it needs of the result, and deletes the checkpoint after that.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sweep.base.seeds import derive_seed
 from sweep.data.images import TrainImages
-from sweep.seeds import derive_seed
 
 
 class PlainImages:

@@ -21,21 +21,23 @@ from torch import nn
 
 from sweep import plugins, table
 from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
+from sweep.base.errors import UserError
+from sweep.base.measure import Measured, device_name, measured
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
 from sweep.config import PENALTIES, Probe
 from sweep.data.library import Images, Library
 from sweep.embed import cached, embed
-from sweep.errors import UserError
 from sweep.grid import Backbone, Curve, derived, variables
-from sweep.measure import Cost, device_name, measured
-from sweep.models import ProbedLayer, probed_layers
+from sweep.models.layers import ProbedLayer, probed_layers
 from sweep.pretrain import OnEpoch
-from sweep.probes import ProbeData, ProbeResult, budget_bytes, fit_probes, replicate_seeds
+from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.fit import fit_probes, replicate_seeds
+from sweep.probes.memory import budget_bytes
 from sweep.progress import Progress
 from sweep.ranks import ALONE, Ranks
 from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
-from sweep.seeds import derive_seed
-from sweep.store import Store
 from sweep.task import CellResult, CellTask, failure_record
 
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
@@ -184,7 +186,7 @@ class Embedded:
     layers: list[ProbedLayer]
     train: list[torch.Tensor]
     test: list[torch.Tensor]
-    cost: Cost
+    cost: Measured
 
 
 def publish_split(store: Store, curve: Curve, images: Images) -> None:
@@ -237,7 +239,7 @@ class Fitted:
     statistics: list[Statistics | None]
     registered: list[dict[str, float | None]]
     seed: int
-    cost: Cost
+    cost: Measured
 
 
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:

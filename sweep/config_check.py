@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweep import catalogue, plugins
+from sweep.base.errors import UserError
 from sweep.config import (
     GRID_VARIABLES,
     PENALTIES,
@@ -29,7 +30,6 @@ from sweep.config import (
 from sweep.config_datasets import check_data_files, check_datasets
 from sweep.config_file import KeyPath, Problem
 from sweep.config_search import check_search
-from sweep.errors import UserError
 from sweep.grid import resolution_of
 from sweep.inventory import dataset_names, declared_sizes
 

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sweep.base.errors import UserError
 from sweep.config import Config
-from sweep.errors import UserError
 from sweep.plugins import PluginImportError, load
 
 KeyPath = tuple[str | int, ...]

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from sweep import status, table
+from sweep.base.errors import StorageError, UserError
+from sweep.base.provenance import provenance
+from sweep.base.store import Store
 from sweep.config import Config, Resources
 from sweep.driver_cluster import JOB_VARIABLE, cluster, refuse_too_many, room
 from sweep.driver_tasks import Lost, run_cells
-from sweep.errors import StorageError, UserError
 from sweep.grid import Cell, Curve, Grid, Keyring, expand
 from sweep.inventory import cache_dir, dataset_options, keyring, named_weights, sizes, used_datasets
 from sweep.meter import Meter
 from sweep.plan import curve_cost, layer_widths, training_flops, varied_roles
-from sweep.provenance import provenance
-from sweep.store import Store
 from sweep.task import CellTask, failure_record
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweep.base.errors import UserError
 from sweep.config import Resources
-from sweep.errors import UserError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _KNOCK_SECONDS = 10.0

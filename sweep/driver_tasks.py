@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Literal
 
+from sweep.base.errors import InterruptedSweepError
 from sweep.config import Resources
 from sweep.driver_cluster import places, room
 from sweep.driver_train import start
-from sweep.errors import InterruptedSweepError
 from sweep.grid import Cell, Curve
 from sweep.task import CellResult, CellTask
 

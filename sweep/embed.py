@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sweep.config import Autocast
-from sweep.models import ProbedLayer, pool
+from sweep.models.layers import ProbedLayer, pool
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from sweep import integrity, table
-from sweep.console import Line
-from sweep.errors import StorageError, UserError
-from sweep.store import Store
+from sweep.base.errors import StorageError, UserError
+from sweep.base.line import Line
+from sweep.base.store import Store
 
 MANIFEST = "export.json"
 _ROWS_PER_FILE = 2_000_000

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from sweep.base.store import Store
 from sweep.schema import SCHEMA, is_statistic
-from sweep.store import Store
 from sweep.table import FRAGMENTS, parse
 
 QUARANTINE = "quarantine/"

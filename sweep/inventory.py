@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep import catalogue, plugins
+from sweep.base.errors import UserError
 from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
 from sweep.data.options import TORCHVISION, DatasetOptions
-from sweep.errors import UserError
 from sweep.grid import Keyring, Sizes
 
 CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"

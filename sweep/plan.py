@@ -56,7 +56,7 @@ def layer_widths(backbone: Backbone) -> tuple[int, ...]:
     if backbone.layers_pattern is None:
         facts = catalogue.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
         return tuple(layer.width for layer in facts)
-    from sweep.models import layers_of  # torch: only where a config overrides the rule
+    from sweep.models.build import layers_of  # torch: only where a config overrides the rule
 
     layers = layers_of(
         backbone.architecture,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sweep.errors import UserError
+from sweep.base.errors import UserError
 
 Kind = Literal["model", "dataset", "augmentation", "statistic", "probe"]
 Function = TypeVar("Function", bound=Callable[..., Any])

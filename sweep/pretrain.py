@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
 from sweep.embed import normalize
 from sweep.ranks import ALONE, Ranks
-from sweep.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 

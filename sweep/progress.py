@@ -13,8 +13,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from sweep.errors import StorageError
-from sweep.store import Store
+from sweep.base.errors import StorageError
+from sweep.base.store import Store
 
 RUNNING = "running/"
 _SECONDS_BETWEEN = 3.0

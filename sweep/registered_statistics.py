@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sweep import plugins
-from sweep.errors import UserError
-from sweep.seeds import derive_seed
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
 
 
 def registered_statistics(

@@ -22,8 +22,8 @@ sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "sweep"]
 
 from sweep import summary  # noqa: E402  (after the path is set: the file runs from any directory)
+from sweep.base.errors import StorageError, UserError  # noqa: E402
 from sweep.config_file import read_config  # noqa: E402
-from sweep.errors import StorageError, UserError  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
 from sweep.config import Range, Search
 from sweep.config_search import whole
 from sweep.grid import Backbone, Grid, Keyring
-from sweep.seeds import derive_seed
-from sweep.store import Store
 
 RECORDS = "trials/"
 _DIGITS = 3  # significant ones of a drawn value: people copy recipes

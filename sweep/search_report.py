@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from sweep.base.store import Store
 from sweep.grid import variables
 from sweep.search import Outcome, group_label
-from sweep.store import Store
 
 RECIPES, TRIALS, FIGURE = "recipes.yaml", "trials.parquet", "trials.png"
 _PANELS, _COLUMNS = 12, 3

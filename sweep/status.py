@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sweep import table
-from sweep.console import duration
-from sweep.errors import UserError
+from sweep.base.errors import UserError
+from sweep.base.line import duration
+from sweep.base.store import Store
 from sweep.progress import fresh_notes
-from sweep.store import Store
 
 PLANS = "plans/"
 STATES = ("done", "running", "failed", "missing")

@@ -6,14 +6,14 @@ import sys
 
 from sweep import catalogue, driver, integrity
 from sweep import status as progress
+from sweep.base.errors import InterruptedSweepError, UserError
+from sweep.base.line import duration
+from sweep.base.store import Store
 from sweep.config import Config
 from sweep.config_file import closest
-from sweep.console import duration
-from sweep.errors import InterruptedSweepError, UserError
 from sweep.grid import block_values, expand, resolution_of
 from sweep.inventory import located_weights, sizes, without_downloads
 from sweep.plan import render
-from sweep.store import Store
 
 _SHOWN = 5
 
@@ -35,7 +35,7 @@ def weights(config: Config, name: str) -> str:
     if name not in config.weights:
         near = ", ".join(closest(name, config.weights)) or "there are none"
         raise UserError(f"--weights {name}: the config's section weights has no such entry; {near}")
-    from sweep.models import match_weights  # torch: only here
+    from sweep.models.build import match_weights  # torch: only here
 
     used = {
         (values["architecture"], resolution_of(config, values) or 0)

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweep.base.errors import StorageError, UserError
+from sweep.base.store import Store
 from sweep.config import Role
-from sweep.errors import StorageError, UserError
 from sweep.schema import FAILURE_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
-from sweep.store import Store
 
 FRAGMENTS, FAILURES, EXPORT = "fragments/", "failures/", "probes.parquet"
 

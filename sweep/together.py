@@ -11,10 +11,10 @@ import torch
 
 from sweep import plugins
 from sweep.backbone import help_training
+from sweep.base.store import Store
 from sweep.cell import run_cell, workshop
 from sweep.pretrain import TrainingDivergedError
 from sweep.ranks import RankLostError, Ranks
-from sweep.store import Store
 from sweep.task import CellTask
 
 

@@ -12,10 +12,10 @@ import torch
 
 from sweep import plugins
 from sweep.backbone import Workshop, train
+from sweep.base.store import Store
 from sweep.cell import TRANSIENT, library_of
 from sweep.grid import Keyring
 from sweep.search import Record, write_record
-from sweep.store import Store
 from sweep.task import CellTask
 
 

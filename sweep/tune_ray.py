@@ -18,11 +18,11 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from sweep.base.errors import InterruptedSweepError
+from sweep.base.line import Line, duration
+from sweep.base.store import Store
 from sweep.config import Resources, Search
-from sweep.console import Line, duration
-from sweep.errors import InterruptedSweepError
 from sweep.search import Outcome, Record, Trial, group_label, read_records, write_record
-from sweep.store import Store
 from sweep.task import CellTask
 
 _METRIC, _EPOCH, _INDEX = "heldout_top1", "epoch", "trial"

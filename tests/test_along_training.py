@@ -18,6 +18,7 @@ from torch import nn
 import sweep.backbone
 from analysis import shap_report
 from sweep import driver, table
+from sweep.base.store import Store
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config_file import ConfigError, read_config
@@ -25,7 +26,6 @@ from sweep.grid import asked_epochs, block_values
 from sweep.plan import cost, render, varied_roles
 from sweep.pretrain import Along, Checkpoints, Labelled, pretrain
 from sweep.schema import RUN_COLUMNS
-from sweep.store import Store
 
 TINY = """
 name: tiny

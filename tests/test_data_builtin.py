@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sweep.base.errors import UserError
 from sweep.data.builtin.generator import GENERATORS
-from sweep.data.source import DatasetOptions, fingerprint, open_dataset
-from sweep.errors import UserError
+from sweep.data.options import DatasetOptions
+from sweep.data.source import fingerprint, open_dataset
 
 NAMES = ["digits", "fractals", "glyphs", "gratings"]
 SMALL = {"classes": 3, "train_per_class": 4, "test_per_class": 2}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data import listing
-from sweep.data.source import DatasetOptions, fingerprint, open_dataset
-from sweep.errors import UserError
+from sweep.data.options import DatasetOptions
+from sweep.data.source import fingerprint, open_dataset
 
 COUNTS = {"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 3}
 

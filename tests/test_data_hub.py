@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.config_file import read_config
-from sweep.data.source import DatasetOptions, open_dataset
-from sweep.errors import UserError
+from sweep.data.options import DatasetOptions
+from sweep.data.source import open_dataset
 from sweep.inventory import dataset_options
 from tests.original_files import PER_CLASS, jpeg, labels
 

@@ -11,9 +11,10 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
+from sweep.base.errors import UserError
 from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
-from sweep.data.source import DatasetOptions, Split, open_dataset
-from sweep.errors import UserError
+from sweep.data.options import DatasetOptions
+from sweep.data.source import Split, open_dataset
 
 
 def picture(width, height, seed=0):

@@ -20,16 +20,16 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from sweep import driver, table
+from sweep.base.errors import StorageError
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
 from sweep.batch_norm import synchronise
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config import Recipe
 from sweep.config_file import ConfigError, read_config
-from sweep.errors import StorageError
 from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, Labelled, pretrain
 from sweep.ranks import ALONE, RankLostError, connected
-from sweep.seeds import derive_seed
-from sweep.store import Store
 from sweep.together import RecordedError, train_together
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep.base.errors import UserError
 from sweep.data.splits import capped, choose_classes, hold_out, subset
-from sweep.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(7), [30, 31, 40, 29, 33, 35, 50]))
 SEEDS = st.integers(0, 2**63 - 1)

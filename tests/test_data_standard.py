@@ -11,12 +11,12 @@ from PIL import Image
 from torchvision import datasets
 
 from sweep import summary
+from sweep.base.errors import UserError
 from sweep.config_file import read_config
 from sweep.data.library import Library
-from sweep.data.options import TORCHVISION
-from sweep.data.source import DatasetOptions, open_dataset
+from sweep.data.options import TORCHVISION, DatasetOptions
+from sweep.data.source import open_dataset
 from sweep.data.standard import STANDARD
-from sweep.errors import UserError
 from sweep.inventory import data_identities, dataset_options, sizes
 from tests.original_files import ORIGINALS, PER_CLASS, image, jpeg, labels, md5
 

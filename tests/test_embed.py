@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from sweep.embed import batch_size, embed, memory_layout, normalize
-from sweep.models import build_backbone, probed_layers
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sweep.base.store import Store
 from sweep.integrity import verify
 from sweep.schema import RUN_COLUMNS
-from sweep.store import Store
 from tests.local_head import ask, local_head, ray_environment
 
 ROOT = Path(__file__).resolve().parents[1]

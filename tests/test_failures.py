@@ -11,11 +11,11 @@ import sweep.backbone
 import sweep.cell
 import sweep.schema
 from sweep import driver, table
+from sweep.base.errors import StorageError
+from sweep.base.store import Store
 from sweep.cell import run_cell
 from sweep.config_file import read_config
-from sweep.errors import StorageError
 from sweep.pretrain import Checkpoints, TrainingDivergedError
-from sweep.store import Store
 from tests.test_end_to_end import ROOT, TWO_CURVES
 
 

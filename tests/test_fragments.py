@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep import fragments, table
-from sweep.errors import UserError
-from sweep.store import Store
+from sweep.base.errors import UserError
+from sweep.base.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,9 +4,10 @@ import pytest
 from gcs_server import SECRET, gcs_server
 from test_table import failure, row
 
-from sweep import status, store, table
-from sweep.errors import StorageError
-from sweep.store import Store
+from sweep import status, table
+from sweep.base import store
+from sweep.base.errors import StorageError
+from sweep.base.store import Store
 
 
 @pytest.fixture

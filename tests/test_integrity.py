@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep import integrity, table
-from sweep.errors import UserError
+from sweep.base.errors import UserError
+from sweep.base.store import Store
 from sweep.schema import SCHEMA
-from sweep.store import Store
 
 
 def rows(key="k1", layers=3):

@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep import catalogue
+from sweep.base.errors import UserError
 from sweep.config import WeightsEntry
-from sweep.errors import UserError
-from sweep.models import build_backbone, layers_of, normalization, pool, probed_layers
-from sweep.models.build import BUILDERS
+from sweep.models.build import BUILDERS, build_backbone, layers_of, normalization
 from sweep.models.catalogue_build import FILE, build, text
+from sweep.models.layers import pool, probed_layers
 
 # protocol §3, at 100 classes
 PARAMETERS = {

@@ -16,18 +16,20 @@ from torch import nn
 
 from sweep import catalogue, driver, plugins, table
 from sweep.augment import policy
+from sweep.base.errors import UserError
+from sweep.base.store import Store
 from sweep.cell import run_cell
 from sweep.config import Probe
 from sweep.config_file import ConfigError, read_config
 from sweep.data.options import DatasetOptions
 from sweep.data.source import open_dataset
-from sweep.errors import UserError
 from sweep.inventory import plugin_code
-from sweep.models import layers_of, pool, probed_layers
+from sweep.models.build import layers_of
+from sweep.models.layers import pool, probed_layers
 from sweep.plan import layer_widths
-from sweep.probes import ProbeData, fit_probes
+from sweep.probes.data import ProbeData
+from sweep.probes.fit import fit_probes
 from sweep.registered_statistics import registered_statistics
-from sweep.store import Store
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"
 SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]

@@ -8,7 +8,8 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from sweep.config import Probe
-from sweep.probes import ProbeData, fit_probes
+from sweep.probes.data import ProbeData
+from sweep.probes.fit import fit_probes
 from tests.test_probes import make_data
 
 FITS = ("selection", "full")

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
 from sweep.config import Probe
-from sweep.errors import UserError
-from sweep.probes import ProbeData, fit_probes, memory, replicate_seeds
+from sweep.probes import memory
 from sweep.probes.adamw import fit_adamw
+from sweep.probes.data import ProbeData
+from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.scores import Tally
-from sweep.seeds import derive_seed
 
 WIDTHS = (5, 8, 8, 3)
 

@@ -3,10 +3,10 @@
 import pytest
 import ray
 
+from sweep.base.errors import UserError
 from sweep.config import Resources
 from sweep.config_file import ConfigError, read_config
 from sweep.driver_cluster import cluster, resolve
-from sweep.errors import UserError
 
 CONFIG = """
 name: t

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sweep import status, table
-from sweep.errors import UserError
+from sweep.base.errors import UserError
+from sweep.base.store import Store
 from sweep.progress import STALE_SECONDS, Progress
-from sweep.store import Store
 from tests.test_table import failure, row
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from sweep.errors import UserError
-from sweep.store import Store
+from sweep.base.errors import UserError
+from sweep.base.store import Store
 
 
 def test_put_get_names_delete(tmp_path):

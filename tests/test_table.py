@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep import table
+from sweep.base.store import Store
 from sweep.schema import FAILURE_SCHEMA, SCHEMA, data_dictionary
-from sweep.store import Store
 
 
 def row(key="k1", layer=1, **more):

@@ -8,13 +8,13 @@ from test_end_to_end import TWO_CURVES
 
 from sweep import driver, driver_tasks
 from sweep.backbone import train
+from sweep.base.errors import StorageError, UserError
 from sweep.cell import workshop
 from sweep.config import Recipe, Resources
 from sweep.config_file import read_config
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
 from sweep.driver_train import _outcome
-from sweep.errors import StorageError, UserError
 from sweep.pretrain import TrainingDivergedError
 from sweep.ranks import RankLostError, Ranks
 from sweep.task import CellResult

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from sweep import driver, search, search_report
+from sweep.base.store import Store
 from sweep.config_file import ConfigError, read_config
 from sweep.grid import Cell, block_values, recipe_of
 from sweep.search import Record, outcomes, propose, read_records, trial_key, write_record
-from sweep.store import Store
 from sweep.trial import run_trial
 from sweep.tune_ray import AshaPerGroup
 

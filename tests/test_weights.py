@@ -11,12 +11,13 @@ import torch
 import torchvision
 
 from sweep import driver, summary, table
+from sweep.base.errors import UserError
 from sweep.cell import run_cell
 from sweep.config import WeightsEntry
 from sweep.config_file import ConfigError, read_config
-from sweep.errors import UserError
 from sweep.inventory import keyring
-from sweep.models import build_backbone, match_weights, normalization, probed_layers
+from sweep.models.build import build_backbone, match_weights, normalization
+from sweep.models.layers import probed_layers
 from sweep.models.local_weights import read_weights
 
 CONFIG = """

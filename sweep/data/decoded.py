@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data import cache
 from sweep.data.source import Dataset, Split
-from sweep.errors import UserError
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable

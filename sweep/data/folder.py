@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, list_images, open_tar
 from sweep.data.options import DatasetOptions
 from sweep.data.registry import register_dataset
 from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped, hold_out
-from sweep.errors import UserError
 
 _TEST_DIRECTORIES = ("test", "val", "valid", "validation")  # the first that is there
 

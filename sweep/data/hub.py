@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, file_state, listed
 from sweep.data.options import DatasetOptions
 from sweep.data.registry import register_dataset
 from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped
-from sweep.errors import UserError
 
 _EXTRA = "pip install 'tunnel-sweep[hub]'"
 

@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from sweep.base.errors import UserError
 from sweep.data import cache
-from sweep.errors import UserError
 
 _VERSION = 1  # of the cached listing
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp")

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from sweep import plugins
+from sweep.base.errors import UserError
 from sweep.data.options import DatasetOptions
 from sweep.data.registry import register_dataset
 from sweep.data.source import Dataset, Split
-from sweep.errors import UserError
 
 _PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 

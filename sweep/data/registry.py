@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sweep.base.errors import UserError
 from sweep.data.options import DatasetOptions
-from sweep.errors import UserError
 
 if TYPE_CHECKING:
     from sweep.data.source import Dataset

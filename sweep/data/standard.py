@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data import cache
 from sweep.data.listing import list_images
 from sweep.data.options import TORCHVISION, DatasetOptions
 from sweep.data.registry import register_dataset
 from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped
-from sweep.errors import UserError
 
 Part = Literal["train", "test"]
 

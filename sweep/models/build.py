@@ -13,9 +13,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from sweep import plugins
-from sweep.catalogue import RESNETS, VGGS, VITS, scaled
+from sweep.base.errors import UserError
+from sweep.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.config import SCRATCH, WeightsEntry
-from sweep.errors import UserError
 from sweep.models.layers import ProbedLayer, probed_layers
 from sweep.models.local_weights import Match, load_weights, match, own_normalization, read_weights
 from sweep.models.vgg import VGGm

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.errors import UserError
+from sweep.base.errors import UserError
 from sweep.models.layers import ProbedLayer, probed_layers
 from sweep.plugins import Plugin
 

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sweep.base.errors import UserError
 from sweep.config import WeightsEntry
-from sweep.errors import UserError
 
 _SHOWN = 4
 _WRAPPERS = ("state_dict", "model", "teacher")  # keys under which training scripts put the weights

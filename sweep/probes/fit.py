@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
 from sweep.config import Probe
-from sweep.errors import UserError
 from sweep.probes import memory
 from sweep.probes.adamw import Request, fit_adamw
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.lbfgs import fit_lbfgs
 from sweep.probes.registered import fit_registered
 from sweep.probes.ridge import fit_ridge
-from sweep.seeds import derive_seed
 
 _EXACT: dict[str, Callable[[ProbeData, Sequence[Probe], int], list[ProbeResult]]] = {
     "lbfgs": fit_lbfgs,

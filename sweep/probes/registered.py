@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sweep import plugins
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
 from sweep.config import SOLVERS, Probe
-from sweep.errors import UserError
 from sweep.plugins import Plugin
 from sweep.probes.data import ProbeData, ProbeResult
-from sweep.seeds import derive_seed
 
 Scorer = Callable[[Tensor], Tensor]  # (M, D) → (M, C)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sweep.embed import batch_size, embed, normalize
-from sweep.models import build_backbone, probed_layers
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
 
 from . import machine
 from .report import table

@@ -17,7 +17,7 @@ from sweep.config import Probe
 from sweep.config_file import read_config
 from sweep.grid import Sizes, expand
 from sweep.inventory import sizes
-from sweep.probes import fit_probes
+from sweep.probes.fit import fit_probes
 from sweep.representation import statistics
 
 from . import machine

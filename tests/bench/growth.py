@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from sweep.probes import ProbeData, fit_probes
+from sweep.probes.data import ProbeData
+from sweep.probes.fit import fit_probes
 from sweep.representation import statistics
 
 from . import machine

@@ -10,8 +10,9 @@ import torch
 from torch.profiler import profile
 
 from sweep.embed import embed
-from sweep.models import build_backbone, probed_layers
-from sweep.probes import fit_probes
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
+from sweep.probes.fit import fit_probes
 from sweep.representation import statistics
 
 from .embed import MEAN, STD

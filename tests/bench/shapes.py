@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sweep import catalogue
 from sweep.config import Probe
-from sweep.probes import ProbeData
+from sweep.probes.data import ProbeData
 
 _SEPARATION = 4.0  # distance of class means in noise widths: neither trivial nor hopeless for 10 to 200 classes
 _HELD_EVERY = 10

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sweep.base.errors import UserError
 from sweep.data.builtin import digits, fractals, glyphs, gratings  # noqa: F401 (they register themselves)
 from sweep.data.builtin.generator import GENERATORS, Generator, Part
 from sweep.data.options import DatasetOptions
 from sweep.data.registry import register_dataset
 from sweep.data.source import Dataset, Split
-from sweep.errors import UserError
 
 _BATCH = 256  # images rendered at once: enough to amortise numpy's overhead, little memory
 

@@ -33,7 +33,7 @@ def library_versions() -> dict[str, str]:
 
 def git_commit() -> str:
     """Commit of the checkout the code runs from, '+dirty' if it is changed; else $TUNNEL_SWEEP_COMMIT or 'unknown'."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return os.environ.get(COMMIT_VARIABLE, "unknown")
     try:

@@ -15,7 +15,7 @@ import torch
 
 
 @dataclass
-class Cost:
+class Measured:
     """Filled in when the measured block ends.
 
     Attributes
@@ -29,9 +29,9 @@ class Cost:
 
 
 @contextmanager
-def measured(device: torch.device) -> Iterator[Cost]:
+def measured(device: torch.device) -> Iterator[Measured]:
     """Measure the block of a ``with`` statement."""
-    cost, started = Cost(), time.monotonic()
+    cost, started = Measured(), time.monotonic()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from sweep.errors import StorageError, UserError
+from sweep.base.errors import StorageError, UserError
 
 _TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 86_400.0  # a writer that is alive is done long before, and no clock is so wrong
@@ -37,7 +37,7 @@ T = TypeVar("T")
 class Store:
     """A directory on any filesystem, addressed by relative names such as ``fragments/ab12.parquet``.
 
-    Every failing operation raises :class:`~sweep.errors.StorageError`, an OSError, but a read of what is not there:
+    Every failing operation raises :class:`~sweep.base.errors.StorageError`, an OSError, but a read of what is not there:
     that is a FileNotFoundError.
 
     Parameters

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from sweep import plugins
 from sweep.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+from sweep.config import AUGMENTATIONS
 
-AUGMENTATIONS: tuple[str, ...] = ("off", "on", "strong")
 _FILE = Path(__file__).with_name("catalogue.json")
 
 

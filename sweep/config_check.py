@@ -1,12 +1,12 @@
 """What a config asks for against what there is: names, sizes, combinations. Nothing heavy is imported.
 
-Each check yields :class:`~sweep.config_file.Problem` with the key path, the value and the valid choices.
+Each check yields :class:`~sweep.config.Problem` with the key path, the value and the valid choices.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,43 @@ from sweep.config import (
     SOLVERS,
     Block,
     Config,
+    KeyPath,
     ProbeSection,
+    Problem,
     Recipe,
     RecipeRule,
     Rule,
+    read_yaml,
 )
 from sweep.config_datasets import check_data_files, check_datasets
-from sweep.config_file import KeyPath, Problem
 from sweep.config_search import check_search
 from sweep.grid import resolution_of
 from sweep.inventory import dataset_names, declared_sizes
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
+    """Read a config file, load its plug-ins, check it against what there is.
+
+    Parameters
+    ----------
+    path, overrides : see :func:`sweep.config.read_yaml`.
+    need_data : also require the files of every dataset in use to be there.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and the valid choices of every mistake found.
+    """
+    reading = read_yaml(path, overrides)
+    config = reading.config
+    try:
+        plugins.load(config.imports, config.import_path)
+    except plugins.PluginImportError as error:
+        problem = Problem(("imports", error.position), config.imports[error.position], str(error))
+        raise reading.error([problem]) from error
+    if problems := check(config, need_data=need_data):
+        raise reading.error(problems)
+    return config
 
 
 def check(config: Config, *, need_data: bool = False) -> list[Problem]:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweep import catalogue, plugins
-from sweep.config import Config, DatasetEntry
-from sweep.config_file import KeyPath, Problem
+from sweep.config import Config, DatasetEntry, KeyPath, Problem
 from sweep.data.options import TORCHVISION
 from sweep.inventory import dataset_options, source_of, used_datasets
 

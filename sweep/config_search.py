@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweep.config import DESIGN_KEYS, RECIPE_KEYS, SCRATCH, Config, Range, Recipe, Search
-from sweep.config_file import KeyPath, Problem
+from sweep.config import DESIGN_KEYS, RECIPE_KEYS, SCRATCH, Config, KeyPath, Problem, Range, Recipe, Search
 
 FIXED = {
     "train_on": "a search trains without the held-out part, which judges its trials",

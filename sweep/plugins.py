@@ -219,7 +219,7 @@ def _taken(kind: Kind) -> Iterable[str]:
     return {
         "model": lambda: set(catalogue.names()) - set(names("model")),
         "dataset": lambda: catalogue.DATASETS,
-        "augmentation": lambda: catalogue.AUGMENTATIONS,
+        "augmentation": lambda: config.AUGMENTATIONS,
         "probe": lambda: config.SOLVERS,
     }[kind]()
 

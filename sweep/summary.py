@@ -9,8 +9,7 @@ from sweep import status as progress
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
-from sweep.config import Config
-from sweep.config_file import closest
+from sweep.config import Config, closest
 from sweep.grid import block_values, expand, resolution_of
 from sweep.inventory import located_weights, sizes, without_downloads
 from sweep.plan import render

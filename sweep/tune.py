@@ -20,7 +20,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import driver, search_report  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import InterruptedSweepError, UserError  # noqa: E402
-from sweep.config_file import read_config  # noqa: E402
+from sweep.config_check import read_config  # noqa: E402
 from sweep.driver_cluster import cluster  # noqa: E402
 from sweep.grid import Cell  # noqa: E402
 from sweep.search import Outcome, group_label, outcomes, propose, read_records, trial_key  # noqa: E402

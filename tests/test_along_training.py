@@ -21,7 +21,8 @@ from sweep import driver, table
 from sweep.base.store import Store
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config_check import read_config
 from sweep.grid import asked_epochs, block_values
 from sweep.plan import cost, render, varied_roles
 from sweep.pretrain import Along, Checkpoints, Labelled, pretrain

@@ -5,7 +5,7 @@ import pytest
 
 from sweep import driver, integrity, plan, table
 from sweep.cell import run_cell
-from sweep.config_file import read_config
+from sweep.config_check import read_config
 from sweep.embed import embed
 from sweep.schema import RUN_COLUMNS
 

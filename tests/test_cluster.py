@@ -20,8 +20,8 @@ from ray.autoscaler._private.util import fillout_defaults, validate_config
 from ray.scripts.scripts import cli
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
-from sweep.config import Resources
-from sweep.config_file import read_config
+from sweep.config.schema import Resources
+from sweep.config_check import read_config
 from sweep.run import parse
 
 IMAGE_ROOT = "/opt/tunnel-sweep"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import Config
-from sweep.config_file import ConfigError, closest, read_config
+from sweep.config.problem import ConfigError, closest
+from sweep.config.schema import Config
+from sweep.config_check import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = """

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.config_file import read_config
+from sweep.config_check import read_config
 from sweep.data.options import DatasetOptions
 from sweep.data.source import open_dataset
 from sweep.inventory import dataset_options

@@ -26,8 +26,9 @@ from sweep.base.store import Store
 from sweep.batch_norm import synchronise
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
-from sweep.config import Recipe
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config.schema import Recipe
+from sweep.config_check import read_config
 from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, Labelled, pretrain
 from sweep.ranks import ALONE, RankLostError, connected
 from sweep.together import RecordedError, train_together

@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from sweep import summary
 from sweep.base.errors import UserError
-from sweep.config_file import read_config
+from sweep.config_check import read_config
 from sweep.data.library import Library
 from sweep.data.options import TORCHVISION, DatasetOptions
 from sweep.data.source import open_dataset

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from sweep import driver_tasks
-from sweep.config import Probe, Recipe, Resources
+from sweep.config.schema import Probe, Recipe, Resources
 from sweep.driver_cluster import cluster
 from sweep.driver_tasks import _Job, _Queue, cause_of, pause, run_cells
 from sweep.grid import Backbone, Cell, Curve

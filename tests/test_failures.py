@@ -14,7 +14,7 @@ from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.cell import run_cell
-from sweep.config_file import read_config
+from sweep.config_check import read_config
 from sweep.pretrain import Checkpoints, TrainingDivergedError
 from tests.test_end_to_end import ROOT, TWO_CURVES
 

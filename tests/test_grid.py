@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweep.base.seeds import derive_seed
-from sweep.config import PENALTIES, Config
-from sweep.config_file import read_config
+from sweep.config.schema import PENALTIES, Config
+from sweep.config_check import read_config
 from sweep.grid import Keyring, Sizes, content_key, derived, expand, variables
 from sweep.inventory import sizes
 from sweep.plan import correlations, cost, render, varied_roles

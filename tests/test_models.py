@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep import catalogue
 from sweep.base.errors import UserError
-from sweep.config import WeightsEntry
+from sweep.config.schema import WeightsEntry
 from sweep.models.build import BUILDERS, build_backbone, layers_of, normalization
 from sweep.models.catalogue_build import FILE, build, text
 from sweep.models.layers import pool, probed_layers

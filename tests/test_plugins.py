@@ -19,8 +19,9 @@ from sweep.augment import policy
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell import run_cell
-from sweep.config import Probe
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config.schema import Probe
+from sweep.config_check import read_config
 from sweep.data.options import DatasetOptions
 from sweep.data.source import open_dataset
 from sweep.inventory import plugin_code

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from synthetic_tables import grid, probe_table, write_sweep
 
-from sweep.config_file import read_config
+from sweep.config_check import read_config
 from sweep.schema import data_dictionary
 
 ROOT = Path(__file__).parents[1]

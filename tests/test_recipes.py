@@ -2,7 +2,8 @@
 
 import pytest
 
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config_check import read_config
 from sweep.grid import block_values, recipe_of
 
 CONFIG = """

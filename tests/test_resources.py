@@ -4,8 +4,9 @@ import pytest
 import ray
 
 from sweep.base.errors import UserError
-from sweep.config import Resources
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config.schema import Resources
+from sweep.config_check import read_config
 from sweep.driver_cluster import cluster, resolve
 
 CONFIG = """

@@ -10,8 +10,8 @@ from sweep import driver, driver_tasks
 from sweep.backbone import train
 from sweep.base.errors import StorageError, UserError
 from sweep.cell import workshop
-from sweep.config import Recipe, Resources
-from sweep.config_file import read_config
+from sweep.config.schema import Recipe, Resources
+from sweep.config_check import read_config
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
 from sweep.driver_train import _outcome

@@ -16,7 +16,8 @@ import yaml
 
 from sweep import driver, search, search_report
 from sweep.base.store import Store
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config_check import read_config
 from sweep.grid import Cell, block_values, recipe_of
 from sweep.search import Record, outcomes, propose, read_records, trial_key, write_record
 from sweep.trial import run_trial

@@ -13,8 +13,9 @@ import torchvision
 from sweep import driver, summary, table
 from sweep.base.errors import UserError
 from sweep.cell import run_cell
-from sweep.config import WeightsEntry
-from sweep.config_file import ConfigError, read_config
+from sweep.config.problem import ConfigError
+from sweep.config.schema import WeightsEntry
+from sweep.config_check import read_config
 from sweep.inventory import keyring
 from sweep.models.build import build_backbone, match_weights, normalization
 from sweep.models.layers import probed_layers

@@ -37,8 +37,8 @@ T = TypeVar("T")
 class Store:
     """A directory on any filesystem, addressed by relative names such as ``fragments/ab12.parquet``.
 
-    Every failing operation raises :class:`~sweep.base.errors.StorageError`, an OSError, but a read of what is not there:
-    that is a FileNotFoundError.
+    Every failing operation raises :class:`~sweep.base.errors.StorageError`, an OSError, but a read of what is not
+    there: that is a FileNotFoundError.
 
     Parameters
     ----------

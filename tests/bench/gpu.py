@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from sweep import plan
-from sweep.config import Probe
-from sweep.config_file import read_config
+from sweep.config.schema import Probe
+from sweep.config_check import read_config
 from sweep.grid import Sizes, expand
 from sweep.inventory import sizes
 from sweep.probes.fit import fit_probes

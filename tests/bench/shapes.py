@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sweep import catalogue
-from sweep.config import Probe
+from sweep.config.schema import Probe
 from sweep.probes.data import ProbeData
 
 _SEPARATION = 4.0  # distance of class means in noise widths: neither trivial nor hopeless for 10 to 200 classes

@@ -1,7 +1,7 @@
 """The configuration as frozen, documented models.
 
 Only shapes and types are checked here; what needs knowledge of the catalogue (does this architecture exist,
-has that dataset so many classes) is in :mod:`sweep.config_check`, and reading YAML in :mod:`sweep.config_file`.
+has that dataset so many classes) is in :mod:`sweep.config_check`, and reading YAML in :mod:`sweep.config.read`.
 """
 
 from __future__ import annotations
@@ -248,3 +248,6 @@ DESIGN_KEYS: tuple[str, ...] = (
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
 DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}
+
+
+AUGMENTATIONS: tuple[str, ...] = ("off", "on", "strong")

@@ -1,11 +1,10 @@
-"""Read a config: YAML in, a checked :class:`~sweep.config.Config` out, every mistake named with its place.
+"""Read a config: YAML in, a :class:`~sweep.config.Config` of the right shape out, every mistake named with its place.
 
 YAML is read as version 1.2 does: ``off``, ``on``, ``yes`` and ``no`` are words, and ``1e-3`` is a number.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,39 +14,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sweep.base.errors import UserError
-from sweep.config import Config
-from sweep.plugins import PluginImportError, load
+from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render
+from sweep.config.schema import Config
 
-KeyPath = tuple[str | int, ...]
-MAX_SHOWN = 12
 _UNION_TAGS = ("constrained-int", "range", "choices")  # parts of pydantic's places that are no keys
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that a config was read from, and its nodes, which know their lines."""
-
-    file: Path
-    root: yaml.Node
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake in a config: where, what stands there, what is wrong, and what would be valid."""
-
-    path: KeyPath
-    value: Any
-    message: str
-    valid: tuple[str, ...] = ()
-
-
-class ConfigError(UserError):
-    """A config that cannot be run; carries every problem found."""
-
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems)
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,9 +28,13 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+
+
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|nan))$"),
@@ -83,26 +57,40 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
-    """Read, override and validate a config file.
+@dataclass(frozen=True)
+class Reading:
+    """A config as it was read: its values, and the files and overrides in which its mistakes have their place.
+
+    Attributes
+    ----------
+    sources : the config's own file under the empty key, and the files that stand for one of its keys under that key.
+    """
+
+    config: Config
+    sources: Mapping[str, ConfigFile]
+    overrides: tuple[str, ...]
+
+    def error(self, problems: Sequence[Problem]) -> ConfigError:
+        """The error to raise for these mistakes: each with its file, line, key and value."""
+        return ConfigError(render(self.sources, problems, self.overrides), problems)
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Reading:
+    """Read and override a config file; shapes and types are checked, names and files are not.
 
     Parameters
     ----------
     path : path of a YAML file.
     overrides : ``key.path=value`` strings; the value is read as YAML, list items are addressed by number.
 
-    need_data : also require the files of every dataset in use to be there.
-
     Raises
     ------
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
     """
-    from sweep.config_check import check
-
     file = Path(path)
     raw, root = _parse(file)
-    sources = {"": Source(file, root)}
+    sources = {"": ConfigFile(file, root)}
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: a config is a mapping of keys such as name, grid, probe_datasets")
     for override in overrides:
@@ -113,25 +101,17 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
         config = Config.model_validate(raw)
     except ValidationError as error:
         problems = list(_from_pydantic(error))
-        raise ConfigError(_render(sources, problems, overrides), problems) from None
+        raise ConfigError(render(sources, problems, overrides), problems) from None
     paths = {"data_root": _beside(file, config.data_root), "import_path": _beside(file, config.import_path)}
-    config = config.model_copy(update=paths)
-    try:
-        load(config.imports, config.import_path)
-    except PluginImportError as error:
-        problems = [Problem(("imports", error.position), config.imports[error.position], str(error))]
-        raise ConfigError(_render(sources, problems, overrides), problems) from error
-    if problems := check(config, need_data=need_data):
-        raise ConfigError(_render(sources, problems, overrides), problems)
-    return config
+    return Reading(config.model_copy(update=paths), sources, tuple(overrides))
 
 
-def _recipes(file: Path) -> tuple[list[Any], Source]:
+def _recipes(file: Path) -> tuple[list[Any], ConfigFile]:
     """The list that a file of recipes holds; it becomes part of the config."""
     raw, root = _parse(file, what="recipes")
     if not isinstance(raw, list):
         raise ConfigError(f"{file}: a recipes file is a list of {{when: {{...}}, recipe: {{...}}}}")
-    return raw, Source(file, root)
+    return raw, ConfigFile(file, root)
 
 
 def _beside(file: Path, directory: str | None) -> str:
@@ -237,70 +217,3 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)
-
-
-def closest(value: Any, valid: Iterable[str]) -> list[str]:
-    """The valid choices, those most like ``value`` first."""
-    word = str(value).lower()
-    return sorted(valid, key=lambda v: (-difflib.SequenceMatcher(None, word, v.lower()).ratio(), v))
-
-
-def _render(sources: Mapping[str, Source], problems: Sequence[Problem], overrides: Sequence[str]) -> str:
-    """Problems as lines of text.
-
-    Parameters
-    ----------
-    sources : the config's own file under the empty key, and the files that stand for one of its keys under that key.
-    """
-    lines = []
-    for problem in problems[:MAX_SHOWN]:
-        path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in problem.path).lstrip(".")
-        where = _place(sources, problem.path, overrides)
-        value = "" if problem.value is None else f" = {_short(problem.value)}"
-        lines.append(f"{where}: {path}{value}: {problem.message}")
-        if problem.valid:
-            wanted = problem.path[-1] if problem.message == "unknown key" else problem.value
-            choices = closest(wanted, problem.valid)
-            shown, more = choices[:MAX_SHOWN], len(choices) - MAX_SHOWN
-            lines.append(f"    valid: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}")
-    if len(problems) > MAX_SHOWN:
-        lines.append(f"and {len(problems) - MAX_SHOWN} more problems")
-    return "\n".join(lines)
-
-
-def _place(sources: Mapping[str, Source], path: KeyPath, overrides: Sequence[str]) -> str:
-    """``file:line`` of a key path in the file that holds it, or the override that set it."""
-    if len(path) > 1 and path[0] in sources:
-        own = sources[str(path[0])]
-        return f"{own.file}:{_line(own.root, path[1:])}"
-    if override := next((o for o in overrides if _covers(o, path)), None):
-        return f"--set {override}"
-    main = sources[""]
-    return f"{main.file}:{_line(main.root, path)}"
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _covers(override: str, path: KeyPath) -> bool:
-    keys = tuple(override.partition("=")[0].split("."))
-    return tuple(str(k) for k in path)[: len(keys)] == keys
-
-
-def _line(root: yaml.Node, path: KeyPath) -> int:
-    """Line of the deepest node of ``path`` that the file has."""
-    node, line = root, root.start_mark.line
-    for key in path:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == key), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1

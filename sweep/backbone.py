@@ -19,9 +19,8 @@ from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.batches import AugmentedImages, PlainImages
-from sweep.catalogue import DATASETS
 from sweep.config import WeightsEntry
-from sweep.data.library import Library
+from sweep.data import DATASETS, Library
 from sweep.embed import memory_layout
 from sweep.grid import Backbone, Keyring, variables
 from sweep.models.build import build_backbone, normalization

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sweep.base.seeds import derive_seed
-from sweep.data.images import TrainImages
+from sweep.data import TrainImages
 
 
 class PlainImages:

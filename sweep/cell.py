@@ -26,7 +26,7 @@ from sweep.base.measure import Measured, device_name, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.config import PENALTIES, Probe
-from sweep.data.library import Images, Library
+from sweep.data import Images, Library
 from sweep.embed import cached, embed
 from sweep.grid import Backbone, Curve, derived, variables
 from sweep.models.layers import ProbedLayer, probed_layers

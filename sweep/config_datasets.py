@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweep import catalogue, plugins
+from sweep import plugins
 from sweep.config import Config, DatasetEntry, KeyPath, Problem
-from sweep.data.options import TORCHVISION
+from sweep.data import TORCHVISION, known_datasets
 from sweep.inventory import dataset_options, source_of, used_datasets
 
 _SOURCES = ("torchvision/NAME", "hfds/NAME", "hfds with a path", "wds with a path")
@@ -16,7 +16,7 @@ _OF_READERS = ("train_split", "test_split", "image_key", "label_key")  # of hfds
 
 def check_datasets(config: Config) -> Iterator[Problem]:
     """Problems of the ``datasets`` section that show without the files."""
-    generators = tuple(name for name, fact in catalogue.datasets().items() if fact.reader != "folder")
+    generators = tuple(name for name, fact in known_datasets().items() if fact.reader != "folder")
     for name, entry in config.datasets.items():
         at: KeyPath = ("datasets", name)
         kind, there = source_of(config, name)
@@ -29,7 +29,7 @@ def check_datasets(config: Config) -> Iterator[Problem]:
             yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")
         elif entry.generator and entry.generator not in generators:
             yield Problem((*at, "generator"), entry.generator, "no such generator", generators)
-        elif not entry.path and not entry.generator and name not in catalogue.datasets():
+        elif not entry.path and not entry.generator and name not in known_datasets():
             yield Problem(at, None, "needs a path (an ImageFolder tree or tar), a source or a generator", generators)
         elif entry.size and entry.path:
             yield Problem((*at, "size"), entry.size, "only built-in datasets have a size; images keep their own")

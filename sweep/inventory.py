@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sweep import catalogue, plugins
+from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
-from sweep.data.options import TORCHVISION, DatasetOptions
+from sweep.data import TORCHVISION, DatasetOptions, known_datasets
 from sweep.grid import Keyring, Sizes
 
 CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
@@ -26,7 +26,7 @@ def cache_dir(config: Config) -> Path:
 
 def dataset_names(config: Config) -> tuple[str, ...]:
     """Names that a grid may use: the config's own datasets and the registered ones."""
-    return tuple(dict.fromkeys((*config.datasets, *catalogue.datasets())))
+    return tuple(dict.fromkeys((*config.datasets, *known_datasets())))
 
 
 def used_datasets(config: Config) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def without_downloads(config: Config) -> Config:
 def dataset_options(config: Config, name: str) -> DatasetOptions:
     """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
     entry = config.datasets.get(name, DatasetEntry())
-    fact = catalogue.datasets().get(name)
+    fact = known_datasets().get(name)
     shared: dict[str, Any] = {
         "train_per_class": entry.train_per_class,
         "test_per_class": entry.test_per_class,
@@ -109,7 +109,7 @@ def declared_sizes(config: Config, name: str) -> Sizes | None:
     """
     entry = config.datasets.get(name, DatasetEntry())
     kind, there = source_of(config, name)
-    fact = catalogue.datasets().get(there if kind == "torchvision" else entry.generator or name)
+    fact = known_datasets().get(there if kind == "torchvision" else entry.generator or name)
     classes = entry.classes or (fact.classes if fact else None)
     if classes is None:
         return None
@@ -148,7 +148,7 @@ def data_identities(config: Config, names: Iterable[str]) -> dict[str, str]:
 
 
 def _identity(config: Config, name: str) -> tuple[str, Sizes]:
-    from sweep.data.source import open_dataset  # numpy and PIL: only when files are needed
+    from sweep.data import open_dataset  # numpy and PIL: only when files are needed
 
     options = dataset_options(config, name)
     if options.kind == "folder" and options.path is None:

@@ -211,6 +211,7 @@ def _check_name(kind: Kind, name: str) -> None:
 def _taken(kind: Kind) -> Iterable[str]:
     """Names that come with the program. The modules that know them import this one."""
     from sweep import catalogue, config
+    from sweep.data import DATASETS
 
     if kind == "statistic":
         from sweep.schema import SCHEMA
@@ -218,7 +219,7 @@ def _taken(kind: Kind) -> Iterable[str]:
         return SCHEMA.names
     return {
         "model": lambda: set(catalogue.names()) - set(names("model")),
-        "dataset": lambda: catalogue.DATASETS,
+        "dataset": lambda: DATASETS,
         "augmentation": lambda: config.AUGMENTATIONS,
         "probe": lambda: config.SOLVERS,
     }[kind]()

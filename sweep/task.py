@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweep.config import WeightsEntry
-from sweep.data.options import DatasetOptions
+from sweep.data import DatasetOptions
 from sweep.grid import Cell, Curve, Keyring
 
 _TRACEBACK_LINES = 30

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sweep.base.errors import UserError
-from sweep.data.builtin.generator import GENERATORS
+from sweep.data.kinds.builtin import GENERATORS
+from sweep.data.open import fingerprint, open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import fingerprint, open_dataset
 
 NAMES = ["digits", "fractals", "glyphs", "gratings"]
 SMALL = {"classes": 3, "train_per_class": 4, "test_per_class": 2}
@@ -60,7 +60,7 @@ def test_all_images_differ_and_the_seed_matters(tmp_path, name):
 def test_another_process_draws_the_same_pixels(tmp_path):
     code = (
         "import sys, hashlib, numpy as np; from pathlib import Path;"
-        "from sweep.data.source import DatasetOptions, open_dataset\n"
+        "from sweep.data import DatasetOptions, open_dataset\n"
         "for name in sys.argv[1:]:\n"
         "    options = DatasetOptions('builtin', generator=name, classes=3, train_per_class=4, test_per_class=2)\n"
         "    split = open_dataset(name, options, cache_dir=Path('unused')).train\n"

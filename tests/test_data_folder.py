@@ -10,8 +10,8 @@ from PIL import Image
 
 from sweep.base.errors import UserError
 from sweep.data import listing
+from sweep.data.open import fingerprint, open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import fingerprint, open_dataset
 
 COUNTS = {"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 3}
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sweep.base.errors import UserError
 from sweep.config_check import read_config
+from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import open_dataset
 from sweep.inventory import dataset_options
 from tests.original_files import PER_CLASS, jpeg, labels
 
@@ -103,7 +103,7 @@ def test_samples_are_listed_once(kind, tmp_path, monkeypatch):
     write, options = MADE[kind]
     write(tmp_path / "a")
     first = open_dataset("x", options(tmp_path / "a"), cache_dir=tmp_path / "c")
-    monkeypatch.setattr("sweep.data.hub._list", lambda source: pytest.fail(f"{source.place} was read again"))
+    monkeypatch.setattr("sweep.data.kinds.hub._list", lambda source: pytest.fail(f"{source.place} was read again"))
     again = open_dataset("other name", options(tmp_path / "a"), cache_dir=tmp_path / "c")
     assert again.fingerprint == first.fingerprint
 

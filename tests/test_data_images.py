@@ -12,9 +12,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from sweep.base.errors import UserError
+from sweep.data.dataset import Split
 from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
+from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import Split, open_dataset
 
 
 def picture(width, height, seed=0):
@@ -195,7 +196,9 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from sweep.data.decoded import decoded
-from sweep.data.source import DatasetOptions, Split, open_dataset
+from sweep.data.dataset import Split
+from sweep.data.open import open_dataset
+from sweep.data.options import DatasetOptions
 
 log, cache_dir, die_after = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 options = DatasetOptions("builtin", generator="gratings", classes=4, train_per_class=5)

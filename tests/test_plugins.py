@@ -22,8 +22,8 @@ from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Probe
 from sweep.config_check import read_config
+from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import open_dataset
 from sweep.inventory import plugin_code
 from sweep.models.build import layers_of
 from sweep.models.layers import pool, probed_layers

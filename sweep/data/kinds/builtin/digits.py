@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from sweep.data.builtin.generator import Generator, Part, register_generator, stream
+from sweep.data.kinds.builtin.generator import Generator, Part, stream
 
 _SMALLEST_CLASS = 174  # images of the digit 8, the rarest
 
@@ -36,18 +36,16 @@ def render(part: Part, classes_N: np.ndarray, indices_N: np.ndarray, *, size: in
     return images
 
 
-register_generator(
-    Generator(
-        name="digits",
-        version=1,
-        render=render,
-        class_name=str,
-        classes=10,
-        train_per_class=20,
-        test_per_class=60,
-        size=8,
-        fixed_size=True,
-        max_classes=10,
-        max_per_class=_SMALLEST_CLASS,
-    )
+DIGITS = Generator(
+    name="digits",
+    version=1,
+    render=render,
+    class_name=str,
+    classes=10,
+    train_per_class=20,
+    test_per_class=60,
+    size=8,
+    fixed_size=True,
+    max_classes=10,
+    max_per_class=_SMALLEST_CLASS,
 )

@@ -15,9 +15,8 @@ from PIL import Image
 
 from sweep import plugins
 from sweep.base.errors import UserError
+from sweep.data.dataset import Dataset, Split
 from sweep.data.options import DatasetOptions
-from sweep.data.registry import register_dataset
-from sweep.data.source import Dataset, Split
 
 _PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
@@ -60,7 +59,6 @@ def _split(
     return Split(labels_N, names, _Reader(samples)), samples.fingerprint
 
 
-@register_dataset("plugin")
 def open_registered(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Ask a plug-in for its samples; ``cache_dir`` is not used."""
     plugin = plugins.find("dataset", options.generator)

@@ -20,11 +20,10 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
+from sweep.data.dataset import Dataset, Split
 from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, file_state, listed
 from sweep.data.options import DatasetOptions
-from sweep.data.registry import register_dataset
-from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped
 
 _EXTRA = "pip install 'tunnel-sweep[hub]'"
@@ -221,7 +220,6 @@ def _check_columns(where: str, reader: Any) -> None:
             raise UserError(f"{where} has no column {column}; set {key} to one of {', '.join(columns)}")
 
 
-@register_dataset("hfds")
 def open_hugging_face(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Open a dataset of the Hugging Face hub, or a directory that ``datasets.load_dataset`` understands."""
     asked = options.path if options.generator is None else options.generator
@@ -244,7 +242,6 @@ def open_hugging_face(name: str, options: DatasetOptions, *, cache_dir: Path) ->
     return _open(name, options, source, cache_dir=cache_dir)
 
 
-@register_dataset("wds")
 def open_webdataset(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Open a directory of webdataset shards."""
 

@@ -16,11 +16,10 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
+from sweep.data.dataset import Dataset, Split
 from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, list_images, open_tar
 from sweep.data.options import DatasetOptions
-from sweep.data.registry import register_dataset
-from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped, hold_out
 
 _TEST_DIRECTORIES = ("test", "val", "valid", "validation")  # the first that is there
@@ -133,7 +132,6 @@ def _fingerprint(parts: dict[str, list[_Sample]]) -> str:
     return total.hexdigest()
 
 
-@register_dataset("folder")
 def open_folder(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Open an image folder or archive; decodes nothing, reads every byte once (then cached)."""
     if options.path is None:

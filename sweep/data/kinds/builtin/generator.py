@@ -55,15 +55,6 @@ class Generator:
     ingredients: Callable[[], str] = str
 
 
-GENERATORS: dict[str, Generator] = {}
-
-
-def register_generator(generator: Generator) -> Generator:
-    """Make a generator known under its name."""
-    GENERATORS[generator.name] = generator
-    return generator
-
-
 def stream(*key: str | int) -> np.random.Generator:
     """The random stream of a key: independent of every other key's, and cheap to open (microseconds)."""
     text = "\x1f".join(map(str, key))

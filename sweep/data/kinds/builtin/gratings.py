@@ -7,8 +7,8 @@ Legend: N images, S side in pixels, U draws of an image.
 
 import numpy as np
 
-from sweep.data.builtin import canvas
-from sweep.data.builtin.generator import Generator, Part, image_streams, register_generator
+from sweep.data.kinds.builtin import canvas
+from sweep.data.kinds.builtin.generator import Generator, Part, image_streams
 
 _ORIENTATIONS = 8
 _CYCLES = (3.0, 4.5, 6.75)  # per image side
@@ -55,15 +55,13 @@ def _class_name(label: int) -> str:
     return f"{kind}_{degrees:05.1f}deg_{_CYCLES[frequency]:.2f}cycles"
 
 
-register_generator(
-    Generator(
-        name="gratings",
-        version=1,
-        render=render,
-        class_name=_class_name,
-        classes=_GRATINGS,
-        train_per_class=30,
-        test_per_class=20,
-        max_classes=2 * _GRATINGS,
-    )
+GRATINGS = Generator(
+    name="gratings",
+    version=1,
+    render=render,
+    class_name=_class_name,
+    classes=_GRATINGS,
+    train_per_class=30,
+    test_per_class=20,
+    max_classes=2 * _GRATINGS,
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sweep.data.builtin import canvas
-from sweep.data.builtin.generator import Generator, Part, image_streams, register_generator
+from sweep.data.kinds.builtin import canvas
+from sweep.data.kinds.builtin.generator import Generator, Part, image_streams
 
 CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 _FONTS = (  # those of matplotlib's that hold every character above
@@ -85,16 +85,14 @@ def render(part: Part, classes_N: np.ndarray, indices_N: np.ndarray, *, size: in
     return canvas.paint(np.stack(draws), np.stack(alpha), grain, contrast=0.3)
 
 
-register_generator(
-    Generator(
-        name="glyphs",
-        version=1,
-        render=render,
-        class_name=lambda label: f"U+{ord(CHARACTERS[label]):04X}",
-        classes=len(CHARACTERS),
-        train_per_class=20,
-        test_per_class=10,
-        max_classes=len(CHARACTERS),
-        ingredients=fonts_digest,
-    )
+GLYPHS = Generator(
+    name="glyphs",
+    version=1,
+    render=render,
+    class_name=lambda label: f"U+{ord(CHARACTERS[label]):04X}",
+    classes=len(CHARACTERS),
+    train_per_class=20,
+    test_per_class=10,
+    max_classes=len(CHARACTERS),
+    ingredients=fonts_digest,
 )

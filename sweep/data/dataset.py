@@ -5,16 +5,10 @@ Legend: N samples of one split.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
-
-from sweep.data.options import DatasetOptions
-from sweep.data.registry import opener
-
-__all__ = ["Dataset", "DatasetOptions", "Reader", "Split", "fingerprint", "open_dataset"]
 
 
 class Reader(Protocol):
@@ -80,28 +74,3 @@ class Dataset:
     train: Split
     test: Split
     split_note: str
-
-
-def open_dataset(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
-    """List a dataset's samples and fingerprint it; no image is decoded.
-
-    Parameters
-    ----------
-    name
-        What messages call the dataset.
-    options
-        Its kind and parameters.
-    cache_dir
-        Local directory for what is slow to find out (listing and digests of a folder's files).
-
-    Raises
-    ------
-    UserError
-        Unknown kind or generator, missing or unreadable files, impossible counts.
-    """
-    return opener(options.kind)(name, options, cache_dir=cache_dir)
-
-
-def fingerprint(name: str, options: DatasetOptions, *, cache_dir: Path) -> str:
-    """The fingerprint of :func:`open_dataset`: instant for built-ins, one cached pass for folders."""
-    return open_dataset(name, options, cache_dir=cache_dir).fingerprint

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.data.builtin import canvas
-from sweep.data.builtin.generator import Generator, Part, image_streams, register_generator, stream
+from sweep.data.kinds.builtin import canvas
+from sweep.data.kinds.builtin.generator import Generator, Part, image_streams, stream
 
 _MAX_MAPS = 6
 _BURN_IN, _KEPT_STEPS = 14, 24
@@ -135,14 +135,12 @@ def render(part: Part, classes_N: np.ndarray, indices_N: np.ndarray, *, size: in
     return canvas.paint(draws_NU[:, 6:], alpha, speckle, contrast=0.3)
 
 
-register_generator(
-    Generator(
-        name="fractals",
-        version=1,
-        render=render,
-        class_name=lambda label: f"system{label:04d}",
-        classes=100,
-        train_per_class=200,
-        test_per_class=20,
-    )
+FRACTALS = Generator(
+    name="fractals",
+    version=1,
+    render=render,
+    class_name=lambda label: f"system{label:04d}",
+    classes=100,
+    train_per_class=200,
+    test_per_class=20,
 )

@@ -13,12 +13,15 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.data.builtin import digits, fractals, glyphs, gratings  # noqa: F401 (they register themselves)
-from sweep.data.builtin.generator import GENERATORS, Generator, Part
+from sweep.data.dataset import Dataset, Split
+from sweep.data.kinds.builtin.digits import DIGITS
+from sweep.data.kinds.builtin.fractals import FRACTALS
+from sweep.data.kinds.builtin.generator import Generator, Part
+from sweep.data.kinds.builtin.glyphs import GLYPHS
+from sweep.data.kinds.builtin.gratings import GRATINGS
 from sweep.data.options import DatasetOptions
-from sweep.data.registry import register_dataset
-from sweep.data.source import Dataset, Split
 
+GENERATORS = {generator.name: generator for generator in (FRACTALS, GLYPHS, GRATINGS, DIGITS)}
 _BATCH = 256  # images rendered at once: enough to amortise numpy's overhead, little memory
 
 
@@ -81,7 +84,6 @@ def _split(part: Part, per_class: int, resolved: dict[str, int], generator: Gene
     )
 
 
-@register_dataset("builtin")
 def open_builtin(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Open a generated dataset; nothing is drawn yet and ``cache_dir`` is not used."""
     generator = _generator(name, options)

@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.data import cache
+from sweep.data.dataset import Dataset, Split
+from sweep.data.files import aside, locked
 from sweep.data.listing import list_images
 from sweep.data.options import TORCHVISION, DatasetOptions
-from sweep.data.registry import register_dataset
-from sweep.data.source import Dataset, Split
 from sweep.data.splits import capped
 
 Part = Literal["train", "test"]
@@ -81,21 +80,21 @@ class _Reader:
 def _download(where: str, standard: _Standard, root: Path) -> None:
     """Fetch into a directory aside, then give it its name."""
     home = root / standard.directory
-    aside = cache.aside(home)
-    with cache.locked(home):
+    temporary = aside(home)
+    with locked(home):
         if home.exists():
             return  # fetched by another process in the meantime
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            standard.read(aside, "train", download=True)
-            (aside / standard.directory).replace(home)
+            standard.read(temporary, "train", download=True)
+            (temporary / standard.directory).replace(home)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
             raise UserError(
                 f"{where}: torchvision cannot download {standard.name}: {error}; without a network, copy its "
                 f"directory {standard.directory} into {root} from a machine that has one"
             ) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(where: str, standard: _Standard, root: Path, part: Part, *, download: bool) -> Any:
@@ -124,7 +123,6 @@ def _content(where: str, standard: _Standard, samples: Any, home: Path, cache_di
     return [digests[Path(path)] for path in images]
 
 
-@register_dataset("torchvision")
 def open_standard(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Open a standard dataset below ``options.path``; no JPEG is decoded."""
     standard = STANDARD[str(options.generator)]

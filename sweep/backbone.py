@@ -21,10 +21,8 @@ from sweep.base.store import Store
 from sweep.batches import AugmentedImages, PlainImages
 from sweep.config import WeightsEntry
 from sweep.data import DATASETS, Library
-from sweep.embed import memory_layout
 from sweep.grid import Backbone, Keyring, variables
-from sweep.models.build import build_backbone, normalization
-from sweep.models.layers import probed_layers
+from sweep.models import build_backbone, memory_layout, normalization, probed_layers
 from sweep.pretrain import (
     NOTHING_ALONG,
     Along,

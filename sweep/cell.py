@@ -29,7 +29,7 @@ from sweep.config import PENALTIES, Probe
 from sweep.data import Images, Library
 from sweep.embed import cached, embed
 from sweep.grid import Backbone, Curve, derived, variables
-from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models import ProbedLayer, probed_layers
 from sweep.pretrain import OnEpoch
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes, replicate_seeds

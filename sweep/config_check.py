@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweep import catalogue, plugins
+from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import (
     GRID_VARIABLES,
@@ -28,12 +28,14 @@ from sweep.config import (
     Recipe,
     RecipeRule,
     Rule,
+    augmentations,
     read_yaml,
 )
 from sweep.config_datasets import check_data_files, check_datasets
 from sweep.config_search import check_search
 from sweep.grid import resolution_of
 from sweep.inventory import dataset_names, declared_sizes
+from sweep.models import facts
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -99,7 +101,7 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _architectures((*at, "architecture"), block.architecture)
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
-        yield from _unknown((*at, "augmentation"), block.augmentation or (), catalogue.augmentations(), "augmentation")
+        yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations(), "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     for name, pattern in config.layers.items():
@@ -113,13 +115,13 @@ def _names(config: Config) -> Iterator[Problem]:
 def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
     for position, name in enumerate(names):
         try:
-            catalogue.architecture(name)
+            facts.architecture(name)
         except KeyError:
             yield Problem(
                 (*path, position),
                 name,
                 "no such architecture (nor a timm model of that name)",
-                catalogue.names(),
+                facts.names(),
             )
         except UserError as error:  # a registered one that cannot be described
             yield Problem((*path, position), name, str(error))
@@ -163,7 +165,7 @@ def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], wh
 def _rules(config: Config) -> Iterator[Problem]:
     known = {
         "id_dataset": dataset_names(config),
-        "augmentation": catalogue.augmentations(),
+        "augmentation": augmentations(),
         "pretraining": None,
     }
     numbered: list[tuple[KeyPath, RecipeRule]] = [(("recipes", n), rule) for n, rule in enumerate(config.recipes)]
@@ -202,7 +204,7 @@ def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
     at: KeyPath = ("grid", number)
     named = [name for name in block.pretraining if name != SCRATCH]
     for name in block.architecture:
-        tags = catalogue.architecture(name).weights
+        tags = facts.architecture(name).weights
         valid = (SCRATCH, *(("timm", *tags) if tags else ()), *config.weights)
         for position, pretraining in enumerate(block.pretraining):
             if pretraining not in valid:
@@ -240,21 +242,21 @@ def _named_weights(config: Config) -> Iterator[Problem]:
 def _shapes(config: Config, block: Block, number: int) -> Iterator[Problem]:
     at: KeyPath = ("grid", number)
     for name in block.architecture:
-        facts = catalogue.architecture(name)
+        about = facts.architecture(name)
         for position, resolution in _resolutions(config, block, name):
             path = (*at, "resolution", position)
             if resolution is None:
                 yield Problem(path, "native", f"nobody says which resolution the weights of {name} were made for")
-            elif resolution % facts.multiple_of:
-                lower = resolution // facts.multiple_of * facts.multiple_of
-                valid = tuple(str(v) for v in (lower, lower + facts.multiple_of) if v)
-                yield Problem(path, resolution, f"{name} needs a multiple of its patch, {facts.multiple_of}", valid)
-            elif resolution < facts.min_resolution:
-                yield Problem(path, resolution, f"{name} needs at least {facts.min_resolution} px")
+            elif resolution % about.multiple_of:
+                lower = resolution // about.multiple_of * about.multiple_of
+                valid = tuple(str(v) for v in (lower, lower + about.multiple_of) if v)
+                yield Problem(path, resolution, f"{name} needs a multiple of its patch, {about.multiple_of}", valid)
+            elif resolution < about.min_resolution:
+                yield Problem(path, resolution, f"{name} needs at least {about.min_resolution} px")
             elif problem := _unbuildable(name, resolution):
                 yield Problem(path, resolution, problem)
         for position, width in enumerate(block.width):
-            if problem := catalogue.width_problem(name, width):
+            if problem := facts.width_problem(name, width):
                 yield Problem((*at, "width", position), width, f"{name}: {problem}")
 
 
@@ -271,7 +273,7 @@ def _unbuildable(name: str, resolution: int) -> str | None:
     """Why a registered model cannot be built for a resolution; others are known to be."""
     if plugins.find("model", name):
         try:
-            catalogue.layers(name, resolution=resolution)
+            facts.layers(name, resolution=resolution)
         except UserError as error:
             return str(error)
     return None
@@ -367,7 +369,7 @@ def _weights_files(config: Config) -> Iterator[Problem]:
 
 
 def _torchvision(name: str, weights: str) -> Iterator[Problem]:
-    from sweep.models.local_weights import torchvision_weights  # torchvision: only when a config asks for it
+    from sweep.models import torchvision_weights  # torchvision: only when a config asks for it
 
     try:
         torchvision_weights(weights)

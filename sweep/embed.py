@@ -17,23 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from sweep.config import Autocast
-from sweep.models.layers import ProbedLayer, pool
+from sweep.models import ProbedLayer, memory_layout, normalize, pool, small_maps
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
+
+
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
 _CPU_SMALLEST = 8
+
+
 _CPU_TOKENS, _CPU_LARGE_MAPS = (2**17, 128), (2**18, 32)
+
+
 _CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small maps
-_SMALL_MAPS = 600_000  # less than so many numbers in all maps of an image
-_MANY_CHANNELS = 384  # of the widest layer, from which on convolutions of small maps are faster with channels first
-
-
-def normalize(images_NHWC: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (N, H, W, 3) images in [0, 255] to standardised float (N, 3, H, W), on the images' device."""
-    shape = images_NHWC.shape
-    mean_W3, std_W3 = (torch.tensor(each, device=images_NHWC.device).repeat(shape[2]) for each in (mean, std))
-    rows_NHW3 = images_NHWC.reshape(*shape[:2], -1).float() / 255  # rows of pixels: loops over three channels are slow
-    return rows_NHW3.sub_(mean_W3).div_(std_W3).view(shape).permute(0, 3, 1, 2)
 
 
 @contextmanager
@@ -72,22 +68,10 @@ def _cpu_pass(layers: Sequence[ProbedLayer]) -> tuple[int, int]:
     """Pixels and most images of a pass on CPU."""
     if not any(layer.side for layer in layers):
         return _CPU_TOKENS
-    if not _small_maps(layers):
+    if not small_maps(layers):
         return _CPU_LARGE_MAPS
     first = memory_layout(layers, torch.device("cpu")) == torch.contiguous_format
     return _CPU_CHANNELS_FIRST if first else _CPU_CHANNELS_LAST
-
-
-def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
-    """Channels last, as images are stored; on CPU channels first for small maps of many channels: a rule of layers."""
-    widest = max((layer.channels for layer in layers if layer.side), default=0)
-    if device.type == "cuda" or not _small_maps(layers) or widest < _MANY_CHANNELS:
-        return torch.channels_last
-    return torch.contiguous_format
-
-
-def _small_maps(layers: Sequence[ProbedLayer]) -> bool:
-    return 0 < sum(layer.channels * layer.side**2 for layer in layers) < _SMALL_MAPS
 
 
 @torch.inference_mode()

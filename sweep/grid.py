@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sweep import catalogue
 from sweep.config import (
     DESIGN_KEYS,
     EPOCH,
@@ -27,6 +26,7 @@ from sweep.config import (
     ProbeSection,
     Recipe,
 )
+from sweep.models import facts
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
@@ -184,7 +184,7 @@ def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
         return values["resolution"]
     entry = config.weights.get(values["pretraining"])
     own = entry.resolution if entry is not None else None
-    return own or catalogue.architecture(values["architecture"]).native_resolution
+    return own or facts.architecture(values["architecture"]).native_resolution
 
 
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
@@ -205,7 +205,7 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         seed=values["seed"],
         width=float(values["width"]),
         recipe=recipe_of(config, values) if scratch else None,
-        layers_pattern=config.layers.get(values["architecture"], catalogue.layers_pattern(values["architecture"])),
+        layers_pattern=config.layers.get(values["architecture"], facts.layers_pattern(values["architecture"])),
     )
 
 
@@ -377,15 +377,15 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
     ----------
     id_images : images the weights were trained on, None if unknown (then γ is None too).
     """
-    facts = catalogue.architecture(backbone.architecture)
-    parameters = catalogue.parameters(
+    about = facts.architecture(backbone.architecture)
+    parameters = facts.parameters(
         backbone.architecture, classes=backbone.id_classes, width=backbone.width, resolution=backbone.resolution
     )
     return {
-        "family": facts.family,
-        "stem": facts.stem,
-        "depth": facts.depth,
-        "spatial_reduction": facts.spatial_reduction,
+        "family": about.family,
+        "stem": about.stem,
+        "depth": about.depth,
+        "spatial_reduction": about.spatial_reduction,
         "parameters": parameters,
         "id_images": id_images,
         "overparametrization": parameters / id_images if id_images else None,

@@ -9,10 +9,10 @@ from itertools import combinations
 from statistics import StatisticsError, correlation
 from typing import Any
 
-from sweep import catalogue
 from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, PENALTIES, RECIPE_KEYS, Config, Role
 from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
 from sweep.inventory import sizes
+from sweep.models import facts
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
@@ -54,9 +54,9 @@ class CurveCost:
 def layer_widths(backbone: Backbone) -> tuple[int, ...]:
     """Embedding widths of a backbone's probed layers; a pattern of the config is applied to the real network."""
     if backbone.layers_pattern is None:
-        facts = catalogue.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
-        return tuple(layer.width for layer in facts)
-    from sweep.models.build import layers_of  # torch: only where a config overrides the rule
+        layers = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
+        return tuple(layer.width for layer in layers)
+    from sweep.models import layers_of  # torch: only where a config overrides the rule
 
     layers = layers_of(
         backbone.architecture,
@@ -82,7 +82,7 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
     """Cost of extraction and probes of one curve."""
     backbone, (classes, train, test) = curve.backbone, curve_sizes(config, curve)
     widths = layer_widths(backbone)
-    forward = catalogue.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+    forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
     probes = len(widths) * curve.probes_per_layer
     flops = forward * (train + test) + curve.probes_per_layer * probe_flops(curve, widths, Sizes(classes, train, test))
     return CurveCost(probes, flops, probes * (_ROW_BYTES + test / 8))
@@ -101,7 +101,7 @@ def training_flops(config: Config, backbone: Backbone) -> float:
     """Of ID training, forward and backward; 0 for downloaded weights."""
     if backbone.recipe is None:
         return 0.0
-    forward = catalogue.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+    forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
     return 3 * forward * id_images(config, backbone) * backbone.recipe.epochs
 
 

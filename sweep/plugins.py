@@ -113,7 +113,7 @@ def register_model(
 
     Parameters
     ----------
-    family, stem, depth, spatial_reduction : columns of the table, see :class:`sweep.catalogue.Architecture`.
+    family, stem, depth, spatial_reduction : columns of the table, see :class:`sweep.models.facts.Architecture`.
     multiple_of, min_resolution : of the resolutions it takes, px.
     scalable : whether it heeds ``width``; if not, the grid may not vary it.
     layers : regular expression on whole module paths: which layers are probed. None: the rule for all networks,
@@ -210,15 +210,16 @@ def _check_name(kind: Kind, name: str) -> None:
 
 def _taken(kind: Kind) -> Iterable[str]:
     """Names that come with the program. The modules that know them import this one."""
-    from sweep import catalogue, config
+    from sweep import config
     from sweep.data import DATASETS
+    from sweep.models import facts
 
     if kind == "statistic":
         from sweep.schema import SCHEMA
 
         return SCHEMA.names
     return {
-        "model": lambda: set(catalogue.names()) - set(names("model")),
+        "model": lambda: set(facts.names()) - set(names("model")),
         "dataset": lambda: DATASETS,
         "augmentation": lambda: config.AUGMENTATIONS,
         "probe": lambda: config.SOLVERS,

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
-from sweep.embed import normalize
+from sweep.models import normalize
 from sweep.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def pretrain(
     last_epoch : stop after so many epochs of the recipe and return the weights there, where only ``along`` is wanted.
     ranks : this process among those that train together. All call this with the same arguments, and all but the first
         with ``checkpoints``, ``on_epoch`` and ``along`` that do nothing.
-    layout : of maps and of convolutions' weights, see :func:`sweep.embed.memory_layout`; the state that is returned is
+    layout : of maps and of convolutions' weights, see :func:`sweep.models.memory_layout`; the state that is returned is
         contiguous whichever it is.
 
     Raises

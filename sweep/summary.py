@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sweep import catalogue, driver, integrity
+from sweep import driver, integrity
 from sweep import status as progress
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
@@ -12,6 +12,7 @@ from sweep.base.store import Store
 from sweep.config import Config, closest
 from sweep.grid import block_values, expand, resolution_of
 from sweep.inventory import located_weights, sizes, without_downloads
+from sweep.models import facts
 from sweep.plan import render
 
 _SHOWN = 5
@@ -20,12 +21,12 @@ _SHOWN = 5
 def layers(name: str, resolution: int) -> str:
     """Probed layers of an architecture, one a line."""
     try:
-        facts = catalogue.layers(name, resolution=resolution)
+        found = facts.layers(name, resolution=resolution)
     except KeyError:
-        near = ", ".join(closest(name, catalogue.names())[:8])
+        near = ", ".join(closest(name, facts.names())[:8])
         raise UserError(f"--layers {name}: no such architecture; the closest are {near}") from None
-    rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(facts, start=1)]
-    head = f"{name} at {resolution} px: {len(facts)} probed layers, the last is the penultimate layer"
+    rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(found, start=1)]
+    head = f"{name} at {resolution} px: {len(found)} probed layers, the last is the penultimate layer"
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
 
 
@@ -34,7 +35,7 @@ def weights(config: Config, name: str) -> str:
     if name not in config.weights:
         near = ", ".join(closest(name, config.weights)) or "there are none"
         raise UserError(f"--weights {name}: the config's section weights has no such entry; {near}")
-    from sweep.models.build import match_weights  # torch: only here
+    from sweep.models import match_weights  # torch: only here
 
     used = {
         (values["architecture"], resolution_of(config, values) or 0)

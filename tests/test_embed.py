@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.embed import batch_size, embed, memory_layout, normalize
+from sweep.embed import batch_size, embed
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
+from sweep.models.pixels import memory_layout, normalize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")

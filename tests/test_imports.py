@@ -14,7 +14,7 @@ LIGHT = [
     "sweep.config",
     "sweep.config.read",
     "sweep.config_check",
-    "sweep.catalogue",
+    "sweep.models.facts",
     "sweep.grid",
     "sweep.plan",
 ]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep import catalogue
 from sweep.base.errors import UserError
 from sweep.config.schema import WeightsEntry
+from sweep.models import facts
 from sweep.models.build import BUILDERS, build_backbone, layers_of, normalization
 from sweep.models.catalogue_build import FILE, build, text
 from sweep.models.layers import pool, probed_layers
@@ -54,13 +54,13 @@ def meta(name, resolution=32, width=1.0, classes=100):
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts_are_exact(name):
-    assert count(meta(name)) == PARAMETERS[name] == catalogue.parameters(name, classes=100)
+    assert count(meta(name)) == PARAMETERS[name] == facts.parameters(name, classes=100)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_counts_are_the_papers(name):
-    assert len(catalogue.layers(name)) == LAYERS[name]
-    assert len(layers_of(name, resolution=catalogue.architecture(name).native_resolution or 32)) == LAYERS[name]
+    assert len(facts.layers(name)) == LAYERS[name]
+    assert len(layers_of(name, resolution=facts.architecture(name).native_resolution or 32)) == LAYERS[name]
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -68,17 +68,17 @@ def test_layer_counts_are_the_papers(name):
 def test_closed_forms_equal_the_networks(name, width, resolution):
     model = meta(name, resolution, width)
     built = [(layer.name, layer.width, layer.kind) for layer in probed_layers(model, resolution=resolution)]
-    facts = catalogue.layers(name, width=width, resolution=resolution)
-    assert [(fact.name, fact.width, fact.kind) for fact in facts] == built
-    assert catalogue.parameters(name, classes=100, width=width) == count(model)
+    about = facts.layers(name, width=width, resolution=resolution)
+    assert [(fact.name, fact.width, fact.kind) for fact in about] == built
+    assert facts.parameters(name, classes=100, width=width) == count(model)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.eval()(torch.zeros(1, 3, resolution, resolution, device="meta"))
-    ours = catalogue.forward_flops(name, resolution=resolution, width=width)
+    ours = facts.forward_flops(name, resolution=resolution, width=width)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_small_maps_are_only_flattened():
-    widths = [fact.width for fact in catalogue.layers("resnet18", resolution=32)]
+    widths = [fact.width for fact in facts.layers("resnet18", resolution=32)]
     assert widths[0] == 64 * 4
     assert widths[-1] == 512  # a 1×1 map
     assert [layer.width for layer in layers_of("resnet18", resolution=32)] == widths
@@ -88,9 +88,9 @@ def test_small_maps_are_only_flattened():
 def test_timm_facts_equal_the_networks(name):
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=7)
-    assert catalogue.parameters(name, classes=7) == count(model)
+    assert facts.parameters(name, classes=7) == count(model)
     layers = layers_of(name, resolution=224)
-    assert [(f.name, f.width) for f in catalogue.layers(name, resolution=224)] == [(x.name, x.width) for x in layers]
+    assert [(f.name, f.width) for f in facts.layers(name, resolution=224)] == [(x.name, x.width) for x in layers]
 
 
 def test_catalogue_file_is_what_the_installed_timm_gives():
@@ -101,20 +101,20 @@ def test_catalogue_file_is_what_the_installed_timm_gives():
 
 
 def test_a_timm_name_outside_the_file_is_described_and_a_wrong_one_is_not():
-    facts = catalogue.architecture("resnet26")
-    assert (facts.family, facts.stem, facts.depth) == ("CNN", 7, 26)
+    about = facts.architecture("resnet26")
+    assert (about.family, about.stem, about.depth) == ("CNN", 7, 26)
     with pytest.raises(KeyError):
-        catalogue.architecture("resnet8191")
+        facts.architecture("resnet8191")
 
 
 def test_the_papers_downloaded_backbones_have_their_facts():
-    facts = catalogue.architecture("resnet50")
-    assert (facts.family, facts.stem, facts.depth, facts.spatial_reduction) == ("CNN", 7, 50, 0.25)
-    assert "tv2_in1k" in facts.weights
-    vit = catalogue.architecture("vit_base_patch16_224")
+    about = facts.architecture("resnet50")
+    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 7, 50, 0.25)
+    assert "tv2_in1k" in about.weights
+    vit = facts.architecture("vit_base_patch16_224")
     assert (vit.family, vit.stem, vit.depth, vit.spatial_reduction, vit.multiple_of) == ("ViT", 16, 12, 1.0, 16)
     assert {"dino", "mae", "augreg_in1k"} <= set(vit.weights)
-    assert "fcmae_ft_in1k" in catalogue.architecture("convnextv2_base").weights
+    assert "fcmae_ft_in1k" in facts.architecture("convnextv2_base").weights
 
 
 @pytest.mark.parametrize("name", ["vggm11", "resnet18", "vit_tiny_patch8"])
@@ -179,10 +179,10 @@ def test_position_embedding_is_fixed_and_not_stored():
 
 
 def test_width_problems():
-    assert catalogue.width_problem("vggm11", 0.3) is None
-    assert catalogue.width_problem("vit_tiny_patch8", 0.25) is None
-    assert "multiple of 12" in catalogue.width_problem("vit_tiny_patch8", 0.3)
-    assert "one width" in catalogue.width_problem("resnet50", 0.5)
+    assert facts.width_problem("vggm11", 0.3) is None
+    assert facts.width_problem("vit_tiny_patch8", 0.25) is None
+    assert "multiple of 12" in facts.width_problem("vit_tiny_patch8", 0.3)
+    assert "one width" in facts.width_problem("resnet50", 0.5)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])

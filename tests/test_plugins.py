@@ -14,17 +14,18 @@ from test_end_to_end import run as run_sweep
 from test_table import SCHEMA, row
 from torch import nn
 
-from sweep import catalogue, driver, plugins, table
+from sweep import driver, plugins, table
 from sweep.augment import policy
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
-from sweep.config.schema import Probe
+from sweep.config.schema import Probe, augmentations
 from sweep.config_check import read_config
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.inventory import plugin_code
+from sweep.models import facts
 from sweep.models.build import layers_of
 from sweep.models.layers import pool, probed_layers
 from sweep.plan import layer_widths
@@ -303,16 +304,16 @@ def test_facts_come_from_the_network_where_the_plugin_is_silent():
 
     plugins.register_model("small", scalable=True)(small)
     plugins.register_model("tall", depth=99)(small)
-    facts = catalogue.architecture("small")
-    assert (facts.family, facts.stem, facts.depth, facts.spatial_reduction) == ("CNN", 5, 3, 12 / 32)
-    assert catalogue.architecture("tall").depth == 99
-    assert [(x.name, x.width) for x in catalogue.layers("small", width=2, resolution=16)] == [("0", 64), ("1", 24)]
-    assert catalogue.parameters("small", classes=10) == sum(
+    about = facts.architecture("small")
+    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 12 / 32)
+    assert facts.architecture("tall").depth == 99
+    assert [(x.name, x.width) for x in facts.layers("small", width=2, resolution=16)] == [("0", 64), ("1", 24)]
+    assert facts.parameters("small", classes=10) == sum(
         p.numel() for p in small(classes=10, resolution=32, width=1).parameters()
     )
-    assert catalogue.forward_flops("small", resolution=16) > 0
-    assert catalogue.width_problem("small", 2) is None
-    assert "scalable=False" in catalogue.width_problem("tall", 2)
+    assert facts.forward_flops("small", resolution=16) > 0
+    assert facts.width_problem("small", 2) is None
+    assert "scalable=False" in facts.width_problem("tall", 2)
     assert [layer.name for layer in layers_of("small", resolution=16)] == ["0", "1"]
 
 
@@ -402,7 +403,7 @@ def test_a_registered_policy_is_a_policy():
     assert (found.name, found.source) == ("negative", "evaluation")
     assert torch.equal(found.build(4)(torch.zeros(3, 4, 4, dtype=torch.uint8)), torch.full((3, 4, 4), 255))
     assert policy("on").source == "training"
-    assert catalogue.augmentations()[-1] == "negative"
+    assert augmentations()[-1] == "negative"
 
 
 # ------------------------------------------------------------------------------------------------- probes, statistics

@@ -19,7 +19,7 @@ from sweep.config_check import read_config
 from sweep.inventory import keyring
 from sweep.models.build import build_backbone, match_weights, normalization
 from sweep.models.layers import probed_layers
-from sweep.models.local_weights import read_weights
+from sweep.models.weights import read_weights
 
 CONFIG = """
 name: t

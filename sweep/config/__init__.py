@@ -26,6 +26,7 @@ from sweep.config.schema import (
     Rule,
     Search,
     WeightsEntry,
+    augmentations,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Rule",
     "Search",
     "WeightsEntry",
+    "augmentations",
     "closest",
     "read_yaml",
 ]

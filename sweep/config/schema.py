@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from sweep import plugins
+
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -251,3 +253,8 @@ DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}
 
 
 AUGMENTATIONS: tuple[str, ...] = ("off", "on", "strong")
+
+
+def augmentations() -> tuple[str, ...]:
+    """Every augmentation policy: the program's and the registered ones."""
+    return (*AUGMENTATIONS, *plugins.names("augmentation"))

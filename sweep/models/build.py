@@ -14,12 +14,12 @@ from torch import nn
 
 from sweep import plugins
 from sweep.base.errors import UserError
-from sweep.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.config import SCRATCH, WeightsEntry
+from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.models.layers import ProbedLayer, probed_layers
-from sweep.models.local_weights import Match, load_weights, match, own_normalization, read_weights
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
+from sweep.models.weights import Match, load_weights, match, own_normalization, read_weights
 
 Builder = Callable[..., nn.Module]
 _OWN_WEIGHTS = "timm"  # `pretraining: timm` takes a model's default weights

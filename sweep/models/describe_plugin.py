@@ -20,7 +20,7 @@ _RESOLUTION = 32  # facts are looked up at the smallest resolution the model tak
 
 @functools.cache
 def facts(plugin: Plugin) -> dict[str, Any]:
-    """What :class:`sweep.catalogue.Architecture` wants to know."""
+    """What :class:`sweep.models.facts.Architecture` wants to know."""
     given, ranges = plugin.facts["given"], plugin.facts["ranges"]
     described = given if None not in given.values() else _described(plugin)
     return {

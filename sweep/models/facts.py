@@ -1,6 +1,6 @@
 """What is known of a model or dataset without building it: names, layers, widths, parameters, classes, sizes.
 
-The study's own architectures follow from their plans in closed form (:mod:`sweep.closed_form`); timm's are read
+The study's own architectures follow from their plans in closed form (:mod:`sweep.models.closed_form`); timm's are read
 from ``catalogue.json``, which ``python -m sweep.models.catalogue_build`` writes and a test regenerates. A timm
 model that is not in the file is described by building it without memory, which takes some seconds; so is a model
 that a plug-in registered.
@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweep import plugins
-from sweep.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
-from sweep.config import AUGMENTATIONS
+from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
 
 _FILE = Path(__file__).with_name("catalogue.json")
 
@@ -81,11 +80,6 @@ _BUILT_IN: Mapping[str, Architecture] = {
 }
 
 
-def augmentations() -> tuple[str, ...]:
-    """Every augmentation policy: the program's and the registered ones."""
-    return (*AUGMENTATIONS, *plugins.names("augmentation"))
-
-
 @functools.cache
 def _stored() -> dict[str, Any]:
     return json.loads(_FILE.read_text(encoding="utf-8"))
@@ -98,7 +92,7 @@ def names() -> tuple[str, ...]:
 
 def _registered() -> Any:
     """Descriptions of registered models, from building them without memory; imports torch."""
-    return importlib.import_module("sweep.models.describe_registered")
+    return importlib.import_module("sweep.models.describe_plugin")
 
 
 @functools.cache
@@ -210,7 +204,6 @@ __all__ = [
     "LayerFact",
     "Step",
     "architecture",
-    "augmentations",
     "forward_flops",
     "layers",
     "layers_pattern",

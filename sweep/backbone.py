@@ -21,7 +21,6 @@ from sweep.base.store import Store
 from sweep.batches import AugmentedImages, PlainImages
 from sweep.config import WeightsEntry
 from sweep.data import DATASETS, Library
-from sweep.grid import Backbone, Keyring, variables
 from sweep.models import build_backbone, memory_layout, normalization, probed_layers
 from sweep.pretrain import (
     NOTHING_ALONG,
@@ -35,6 +34,7 @@ from sweep.pretrain import (
     pretrain,
 )
 from sweep.ranks import ALONE, Ranks
+from sweep.study import Backbone, Keyring, variables
 from sweep.task import checkpoint_name
 
 

@@ -28,7 +28,6 @@ from sweep.base.store import Store
 from sweep.config import PENALTIES, Probe
 from sweep.data import Images, Library
 from sweep.embed import cached, embed
-from sweep.grid import Backbone, Curve, derived, variables
 from sweep.models import ProbedLayer, probed_layers
 from sweep.pretrain import OnEpoch
 from sweep.probes.data import ProbeData, ProbeResult
@@ -38,6 +37,7 @@ from sweep.progress import Progress
 from sweep.ranks import ALONE, Ranks
 from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
+from sweep.study import Backbone, Curve, derived, variables
 from sweep.task import CellResult, CellTask, failure_record
 
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network

@@ -21,10 +21,24 @@ from sweep.base.store import Store
 from sweep.config import Config, Resources
 from sweep.driver_cluster import JOB_VARIABLE, cluster, refuse_too_many, room
 from sweep.driver_tasks import Lost, run_cells
-from sweep.grid import Cell, Curve, Grid, Keyring, expand
-from sweep.inventory import cache_dir, dataset_options, keyring, named_weights, sizes, used_datasets
 from sweep.meter import Meter
-from sweep.plan import curve_cost, layer_widths, training_flops, varied_roles
+from sweep.study import (
+    Cell,
+    Curve,
+    Grid,
+    Keyring,
+    cache_dir,
+    curve_cost,
+    dataset_options,
+    expand,
+    keyring,
+    layer_widths,
+    named_weights,
+    sizes,
+    training_flops,
+    used_datasets,
+    varied_roles,
+)
 from sweep.task import CellTask, failure_record
 
 

@@ -15,7 +15,7 @@ from sweep.base.errors import InterruptedSweepError
 from sweep.config import Resources
 from sweep.driver_cluster import places, room
 from sweep.driver_train import start
-from sweep.grid import Cell, Curve
+from sweep.study import Cell, Curve
 from sweep.task import CellResult, CellTask
 
 POLL_SECONDS = 1.0

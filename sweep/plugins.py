@@ -285,7 +285,7 @@ def check_code(expected: Mapping[str, str]) -> None:
 
     Parameters
     ----------
-    expected : "kind name" → :attr:`Plugin.code`, as :class:`sweep.grid.Keyring` has it.
+    expected : "kind name" → :attr:`Plugin.code`, as :class:`sweep.study.keys.Keyring` has it.
 
     Raises
     ------

@@ -23,7 +23,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import summary  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import StorageError, UserError  # noqa: E402
-from sweep.config_check import read_config  # noqa: E402
+from sweep.study import read_config  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from sweep.base.store import Store
-from sweep.grid import variables
-from sweep.search import Outcome, group_label
+from sweep.study import Outcome, group_label, variables
 
 RECIPES, TRIALS, FIGURE = "recipes.yaml", "trials.parquet", "trials.png"
 _PANELS, _COLUMNS = 12, 3

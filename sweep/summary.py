@@ -10,10 +10,8 @@ from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
 from sweep.config import Config, closest
-from sweep.grid import block_values, expand, resolution_of
-from sweep.inventory import located_weights, sizes, without_downloads
 from sweep.models import facts
-from sweep.plan import render
+from sweep.study import block_values, expand, located_weights, render, resolution_of, sizes, without_downloads
 
 _SHOWN = 5
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep.config import WeightsEntry
 from sweep.data import DatasetOptions
-from sweep.grid import Cell, Curve, Keyring
+from sweep.study import Cell, Curve, Keyring
 
 _TRACEBACK_LINES = 30
 

@@ -14,8 +14,7 @@ from sweep import plugins
 from sweep.backbone import Workshop, train
 from sweep.base.store import Store
 from sweep.cell import TRANSIENT, library_of
-from sweep.grid import Keyring
-from sweep.search import Record, write_record
+from sweep.study import Keyring, Record, write_record
 from sweep.task import CellTask
 
 

@@ -20,10 +20,17 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import driver, search_report  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import InterruptedSweepError, UserError  # noqa: E402
-from sweep.config_check import read_config  # noqa: E402
 from sweep.driver_cluster import cluster  # noqa: E402
-from sweep.grid import Cell  # noqa: E402
-from sweep.search import Outcome, group_label, outcomes, propose, read_records, trial_key  # noqa: E402
+from sweep.study import (  # noqa: E402
+    Cell,
+    Outcome,
+    group_label,
+    outcomes,
+    propose,
+    read_config,
+    read_records,
+    trial_key,
+)
 from sweep.task import CellTask, checkpoint_name  # noqa: E402
 
 

@@ -1,7 +1,7 @@
 """The recipe search on Ray Tune: ASHA among the trials of each group, many groups at once.
 
-Tune runs and stops trials; what is known of them stands in the store, see :mod:`sweep.search`. So a search goes on
-from records and checkpoints, and nothing is unpickled from storage.
+Tune runs and stops trials; what is known of them stands in the store, see :mod:`sweep.study.recipes`. So a search goes
+on from records and checkpoints, and nothing is unpickled from storage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweep.base.errors import InterruptedSweepError
 from sweep.base.line import Line, duration
 from sweep.base.store import Store
 from sweep.config import Resources, Search
-from sweep.search import Outcome, Record, Trial, group_label, read_records, write_record
+from sweep.study import Outcome, Record, Trial, group_label, read_records, write_record
 from sweep.task import CellTask
 
 _METRIC, _EPOCH, _INDEX = "heldout_top1", "epoch", "trial"

@@ -22,11 +22,11 @@ from sweep.base.store import Store
 from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
-from sweep.config_check import read_config
-from sweep.grid import asked_epochs, block_values
-from sweep.plan import cost, render, varied_roles
 from sweep.pretrain import Along, Checkpoints, Labelled, pretrain
 from sweep.schema import RUN_COLUMNS
+from sweep.study.check import read_config
+from sweep.study.grid import asked_epochs, block_values
+from sweep.study.plan import cost, render, varied_roles
 
 TINY = """
 name: tiny

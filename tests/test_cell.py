@@ -3,11 +3,12 @@
 import pyarrow.parquet as pq
 import pytest
 
-from sweep import driver, integrity, plan, table
+from sweep import driver, integrity, table
 from sweep.cell import run_cell
-from sweep.config_check import read_config
 from sweep.embed import embed
 from sweep.schema import RUN_COLUMNS
+from sweep.study import plan
+from sweep.study.check import read_config
 
 TINY = """
 name: tiny

@@ -21,8 +21,8 @@ from ray.scripts.scripts import cli
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from sweep.config.schema import Resources
-from sweep.config_check import read_config
 from sweep.run import parse
+from sweep.study.check import read_config
 
 IMAGE_ROOT = "/opt/tunnel-sweep"
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweep.config.problem import ConfigError, closest
 from sweep.config.schema import Config
-from sweep.config_check import read_config
+from sweep.study.check import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = """

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.config_check import read_config
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.inventory import dataset_options
+from sweep.study.check import read_config
+from sweep.study.resolve import dataset_options
 from tests.original_files import PER_CLASS, jpeg, labels
 
 NAMES = ["ant", "bee", "wasp"]

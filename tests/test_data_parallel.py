@@ -28,9 +28,9 @@ from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Recipe
-from sweep.config_check import read_config
 from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, Labelled, pretrain
 from sweep.ranks import ALONE, RankLostError, connected
+from sweep.study.check import read_config
 from sweep.together import RecordedError, train_together
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)

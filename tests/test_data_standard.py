@@ -12,12 +12,12 @@ from torchvision import datasets
 
 from sweep import summary
 from sweep.base.errors import UserError
-from sweep.config_check import read_config
 from sweep.data.kinds.standard import STANDARD
 from sweep.data.library import Library
 from sweep.data.open import open_dataset
 from sweep.data.options import TORCHVISION, DatasetOptions
-from sweep.inventory import data_identities, dataset_options, sizes
+from sweep.study.check import read_config
+from sweep.study.resolve import data_identities, dataset_options, sizes
 from tests.original_files import ORIGINALS, PER_CLASS, image, jpeg, labels, md5
 
 FILES = ("flowers102", "pets", "aircraft")  # an image is a JPEG file

@@ -7,7 +7,7 @@ from sweep import driver_tasks
 from sweep.config.schema import Probe, Recipe, Resources
 from sweep.driver_cluster import cluster
 from sweep.driver_tasks import _Job, _Queue, cause_of, pause, run_cells
-from sweep.grid import Backbone, Cell, Curve
+from sweep.study.grid import Backbone, Cell, Curve
 from sweep.task import CellResult
 
 

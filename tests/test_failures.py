@@ -14,8 +14,8 @@ from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.cell import run_cell
-from sweep.config_check import read_config
 from sweep.pretrain import Checkpoints, TrainingDivergedError
+from sweep.study.check import read_config
 from tests.test_end_to_end import ROOT, TWO_CURVES
 
 

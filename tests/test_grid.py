@@ -8,10 +8,12 @@ import pytest
 
 from sweep.base.seeds import derive_seed
 from sweep.config.schema import PENALTIES, Config
-from sweep.config_check import read_config
-from sweep.grid import Keyring, Sizes, content_key, derived, expand, variables
-from sweep.inventory import sizes
-from sweep.plan import correlations, cost, render, varied_roles
+from sweep.study.check import read_config
+from sweep.study.columns import derived, variables
+from sweep.study.grid import Sizes, expand
+from sweep.study.keys import Keyring, content_key
+from sweep.study.plan import correlations, cost, render, varied_roles
+from sweep.study.resolve import sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 

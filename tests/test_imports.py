@@ -13,10 +13,10 @@ ONLY_HERE = {"ray": {f"sweep/{name}.py" for name in DRIVER}}
 LIGHT = [
     "sweep.config",
     "sweep.config.read",
-    "sweep.config_check",
+    "sweep.study.check",
     "sweep.models.facts",
-    "sweep.grid",
-    "sweep.plan",
+    "sweep.study.grid",
+    "sweep.study.plan",
 ]
 
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from synthetic_tables import grid, probe_table, write_sweep
 
-from sweep.config_check import read_config
 from sweep.schema import data_dictionary
+from sweep.study.check import read_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

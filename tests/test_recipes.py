@@ -3,8 +3,8 @@
 import pytest
 
 from sweep.config.problem import ConfigError
-from sweep.config_check import read_config
-from sweep.grid import block_values, recipe_of
+from sweep.study.check import read_config
+from sweep.study.grid import block_values, recipe_of
 
 CONFIG = """
 name: t

@@ -6,8 +6,8 @@ import ray
 from sweep.base.errors import UserError
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Resources
-from sweep.config_check import read_config
 from sweep.driver_cluster import cluster, resolve
+from sweep.study.check import read_config
 
 CONFIG = """
 name: t

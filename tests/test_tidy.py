@@ -8,7 +8,7 @@ from test_table import failure, row
 
 from sweep import driver, status, table
 from sweep.base.store import Store
-from sweep.config_check import read_config
+from sweep.study.check import read_config
 
 TINY = """
 name: tiny

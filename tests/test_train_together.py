@@ -11,12 +11,12 @@ from sweep.backbone import train
 from sweep.base.errors import StorageError, UserError
 from sweep.cell import workshop
 from sweep.config.schema import Recipe, Resources
-from sweep.config_check import read_config
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
 from sweep.driver_train import _outcome
 from sweep.pretrain import TrainingDivergedError
 from sweep.ranks import RankLostError, Ranks
+from sweep.study.check import read_config
 from sweep.task import CellResult
 from sweep.together import RecordedError
 

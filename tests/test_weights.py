@@ -15,11 +15,11 @@ from sweep.base.errors import UserError
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import WeightsEntry
-from sweep.config_check import read_config
-from sweep.inventory import keyring
 from sweep.models.build import build_backbone, match_weights, normalization
 from sweep.models.layers import probed_layers
 from sweep.models.weights import read_weights
+from sweep.study.check import read_config
+from sweep.study.resolve import keyring
 
 CONFIG = """
 name: t

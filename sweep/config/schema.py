@@ -1,7 +1,7 @@
 """The configuration as frozen, documented models.
 
 Only shapes and types are checked here; what needs knowledge of the catalogue (does this architecture exist,
-has that dataset so many classes) is in :mod:`sweep.config_check`, and reading YAML in :mod:`sweep.config.read`.
+has that dataset so many classes) is in :mod:`sweep.study.check`, and reading YAML in :mod:`sweep.config.read`.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from sweep import plan
 from sweep.config.schema import Probe
-from sweep.config_check import read_config
-from sweep.grid import Sizes, expand
-from sweep.inventory import sizes
 from sweep.probes.fit import fit_probes
 from sweep.representation import statistics
+from sweep.study import plan
+from sweep.study.check import read_config
+from sweep.study.grid import Sizes, expand
+from sweep.study.resolve import sizes
 
 from . import machine
 from .report import table

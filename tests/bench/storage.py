@@ -18,11 +18,11 @@ from typing import Any
 
 from sweep import driver, status, table
 from sweep.config.schema import Resources
-from sweep.config_check import read_config
 from sweep.driver_cluster import cluster
 from sweep.driver_tasks import run_cells
-from sweep.grid import Curve
 from sweep.models.facts import layers
+from sweep.study.check import read_config
+from sweep.study.grid import Curve
 
 from . import report
 

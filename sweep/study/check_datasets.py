@@ -8,7 +8,7 @@ from pathlib import Path
 from sweep import plugins
 from sweep.config import Config, DatasetEntry, KeyPath, Problem
 from sweep.data import TORCHVISION, known_datasets
-from sweep.inventory import dataset_options, source_of, used_datasets
+from sweep.study.resolve import dataset_options, source_of, used_datasets
 
 _SOURCES = ("torchvision/NAME", "hfds/NAME", "hfds with a path", "wds with a path")
 _OF_READERS = ("train_split", "test_split", "image_key", "label_key")  # of hfds and wds

@@ -10,9 +10,10 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, PENALTIES, RECIPE_KEYS, Config, Role
-from sweep.grid import Backbone, Cell, Curve, Grid, Sizes, derived, variables
-from sweep.inventory import sizes
 from sweep.models import facts
+from sweep.study.columns import derived, variables
+from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes
+from sweep.study.resolve import sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.config import Range, Search
-from sweep.config_search import whole
-from sweep.grid import Backbone, Grid, Keyring
+from sweep.study.check_search import whole
+from sweep.study.grid import Backbone, Grid
+from sweep.study.keys import Keyring
 
 RECORDS = "trials/"
 _DIGITS = 3  # significant ones of a drawn value: people copy recipes

@@ -31,11 +31,11 @@ from sweep.config import (
     augmentations,
     read_yaml,
 )
-from sweep.config_datasets import check_data_files, check_datasets
-from sweep.config_search import check_search
-from sweep.grid import resolution_of
-from sweep.inventory import dataset_names, declared_sizes
 from sweep.models import facts
+from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_search import check_search
+from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
+from sweep.study.resolve import dataset_names, declared_sizes, named_weights
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -143,8 +143,6 @@ def _solvers(config: Config) -> Iterator[Problem]:
 
 def _probe_sweeps(config: Config) -> Iterator[Problem]:
     """Lists of the probe section that its solver has no use for."""
-    from sweep.grid import block_values, probes_of
-
     for values in (values for block in config.grid for values in block_values(block)):
         probes, seeds = probes_of(config, values)
         solver, rates = probes[0].solver, tuple(dict.fromkeys(probe.lr for probe in probes))
@@ -304,8 +302,6 @@ def _counts(config: Config, block: Block, number: int) -> Iterator[Problem]:
 
 def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
     """Recipes as they come out of defaults, rules and grid: warm-up must end before training does."""
-    from sweep.grid import block_values, recipe_of
-
     reported: set[object] = set()
     for values in block_values(block):
         if values["pretraining"] != SCRATCH:
@@ -339,8 +335,6 @@ def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Pro
 
 def _epochs(config: Config) -> Iterator[Problem]:
     """Epochs to probe along ID training: there must be such a training, and it must last so long."""
-    from sweep.grid import asked_epochs, block_values, recipe_of
-
     found: dict[KeyPath, Problem] = {}
     for values in (values for block in config.grid for values in block_values(block)):
         path, epochs = asked_epochs(config, values)
@@ -359,8 +353,6 @@ def _epochs(config: Config) -> Iterator[Problem]:
 
 def _weights_files(config: Config) -> Iterator[Problem]:
     """Problems of the files of every checkpoint in use."""
-    from sweep.inventory import named_weights
-
     for name, entry in named_weights(config).items():
         if entry.path and not Path(entry.path).is_file():
             yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")

@@ -13,7 +13,8 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
 from sweep.data import TORCHVISION, DatasetOptions, known_datasets
-from sweep.grid import Keyring, Sizes
+from sweep.study.grid import Sizes
+from sweep.study.keys import Keyring
 
 CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
 

@@ -33,11 +33,11 @@ from sweep.pretrain import OnEpoch
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
-from sweep.progress import Progress
 from sweep.ranks import ALONE, Ranks
 from sweep.registered_statistics import descriptions, registered_statistics
 from sweep.representation import Statistics, statistics
 from sweep.study import Backbone, Curve, derived, variables
+from sweep.table import Progress
 from sweep.task import CellResult, CellTask, failure_record
 
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
@@ -272,7 +272,7 @@ def make_rows(
     fitted: Fitted,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Rows of the probe table, one per probe: by layer, recipe and seed; see :mod:`sweep.schema` for every column."""
+    """Rows of the probe table, one per probe: by layer, recipe and seed; see :data:`sweep.table.SCHEMA`."""
     shared = {
         "curve_key": task.keys.curve(curve),
         "embedding_key": task.keys.embedding(curve),

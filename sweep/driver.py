@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweep import status, table
+from sweep import table
 from sweep.base.errors import StorageError, UserError
 from sweep.base.provenance import provenance
 from sweep.base.store import Store
@@ -141,7 +141,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     missing = [key for key in sweep.curves if key not in done]
     failures = table.read_failures(sweep.store, missing)
     failed = {record["curve_key"] for record in failures}
-    path = table.export(
+    path = table.export_probes(
         sweep.store,
         [key for key in sweep.curves if key in done],
         name=sweep.config.name,
@@ -165,7 +165,7 @@ def _tidy(sweep: Sweep, found: table.Listing) -> None:
     for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
         sweep.store.tidy(folder)
     try:
-        planned = {key for plan in status.read_plans(sweep.store) for key in plan.curves} if found.failed else set()
+        planned = {key for plan in table.read_plans(sweep.store) for key in plan.curves} if found.failed else set()
     except UserError:  # a damaged plan of another config: who knows what it asks for
         planned = set(found.failed)
     table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
@@ -184,10 +184,10 @@ def publish_plan(sweep: Sweep) -> None:
         for number in cell.blocks:
             blocks.setdefault(number, []).extend(sweep.keys.curve(curve) for curve in cell.curves)
     curves = {
-        key: status.Planned(curve.backbone.label, curve.dataset, sweep.keys.weights(curve.backbone.after(None)))
+        key: table.PlannedCurve(curve.backbone.label, curve.dataset, sweep.keys.weights(curve.backbone.after(None)))
         for key, curve in sweep.curves.items()
     }
-    status.publish_plan(sweep.store, sweep.config.name, blocks, curves)
+    table.publish_plan(sweep.store, sweep.config.name, blocks, curves)
 
 
 def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozenset[str]) -> None:

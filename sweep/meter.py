@@ -10,7 +10,7 @@ from sweep import table
 from sweep.base.errors import StorageError
 from sweep.base.line import Line, duration
 from sweep.base.store import Store
-from sweep.progress import fresh_notes
+from sweep.table import fresh_notes
 
 _REMOTE_SECONDS = 15.0  # between two looks into an object store: a listing of it takes time and money
 

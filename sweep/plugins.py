@@ -215,7 +215,7 @@ def _taken(kind: Kind) -> Iterable[str]:
     from sweep.models import facts
 
     if kind == "statistic":
-        from sweep.schema import SCHEMA
+        from sweep.table import SCHEMA
 
         return SCHEMA.names
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sweep import driver, integrity
+from sweep import driver, table
 from sweep import status as progress
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
@@ -76,7 +76,7 @@ def status(out: str, name: str | None, *, watch: bool = False) -> int:
 def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False) -> int:
     """Run a config, print the summary, return the exit code."""
     if verify:
-        print(integrity.describe(integrity.verify(Store(out))), file=sys.stderr)
+        print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
     sweep = driver.prepare(config, out)
     if sweep.grid.merged:
         print(

@@ -14,7 +14,8 @@ from sweep import plugins
 from sweep.backbone import Workshop, train
 from sweep.base.store import Store
 from sweep.cell import TRANSIENT, library_of
-from sweep.study import Keyring, Record, write_record
+from sweep.study import Keyring, Record
+from sweep.table import write_record
 from sweep.task import CellTask
 
 

@@ -21,16 +21,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 from sweep import driver, search_report  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import InterruptedSweepError, UserError  # noqa: E402
 from sweep.driver_cluster import cluster  # noqa: E402
-from sweep.study import (  # noqa: E402
-    Cell,
-    Outcome,
-    group_label,
-    outcomes,
-    propose,
-    read_config,
-    read_records,
-    trial_key,
-)
+from sweep.study import Cell, Outcome, group_label, outcomes, propose, read_config, trial_key  # noqa: E402
+from sweep.table import read_records  # noqa: E402
 from sweep.task import CellTask, checkpoint_name  # noqa: E402
 
 

@@ -22,7 +22,8 @@ from sweep.base.errors import InterruptedSweepError
 from sweep.base.line import Line, duration
 from sweep.base.store import Store
 from sweep.config import Resources, Search
-from sweep.study import Outcome, Record, Trial, group_label, read_records, write_record
+from sweep.study import Outcome, Record, Trial, group_label
+from sweep.table import read_records, write_record
 from sweep.task import CellTask
 
 _METRIC, _EPOCH, _INDEX = "heldout_top1", "epoch", "trial"

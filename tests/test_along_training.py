@@ -23,10 +23,10 @@ from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.pretrain import Along, Checkpoints, Labelled, pretrain
-from sweep.schema import RUN_COLUMNS
 from sweep.study.check import read_config
 from sweep.study.grid import asked_epochs, block_values
 from sweep.study.plan import cost, render, varied_roles
+from sweep.table.schema import RUN_COLUMNS
 
 TINY = """
 name: tiny

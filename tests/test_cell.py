@@ -3,12 +3,12 @@
 import pyarrow.parquet as pq
 import pytest
 
-from sweep import driver, integrity, table
+from sweep import driver, table
 from sweep.cell import run_cell
 from sweep.embed import embed
-from sweep.schema import RUN_COLUMNS
 from sweep.study import plan
 from sweep.study.check import read_config
+from sweep.table.schema import RUN_COLUMNS
 
 TINY = """
 name: tiny
@@ -31,8 +31,8 @@ def rows_of(tmp_path):
         for key in sweep.curves if again else ():
             sweep.store.delete(f"fragments/{key}.parquet")
         run_cell(driver.task_of(sweep, cell, gpu=False))
-        assert integrity.verify(sweep.store).quarantined == {}
-        table.export(sweep.store, list(sweep.curves), name="tiny", roles={})
+        assert table.verify_fragments(sweep.store).quarantined == {}
+        table.export_probes(sweep.store, list(sweep.curves), name="tiny", roles={})
         rows = pq.read_table(tmp_path / "out" / "probes.parquet").drop_columns(list(RUN_COLUMNS)).to_pylist()
         assert len(rows) == plan.cost(sweep.config, sweep.grid.cells).probes
         return rows

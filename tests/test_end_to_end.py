@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from sweep.base.store import Store
-from sweep.integrity import verify
-from sweep.schema import RUN_COLUMNS
+from sweep.table.schema import RUN_COLUMNS
+from sweep.table.verify import verify
 from tests.local_head import ask, local_head, ray_environment
 
 ROOT = Path(__file__).resolve().parents[1]

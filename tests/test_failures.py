@@ -5,11 +5,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+import sweep.schema
 import torch
 
 import sweep.backbone
 import sweep.cell
-import sweep.schema
 from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
@@ -106,12 +106,12 @@ def test_a_zombie_and_its_successor_write_the_same(task):
     first = run_cell(task)
     store = Store(task.store_uri)
     names = store.names("fragments/")
-    before = [table.parse(store.get(name)).drop_columns(list(sweep.schema.RUN_COLUMNS)) for name in names]
+    before = [table.parse_parquet(store.get(name)).drop_columns(list(sweep.schema.RUN_COLUMNS)) for name in names]
     elsewhere = replace(task, store_uri=f"{task.store_uri}-zombie")
     assert run_cell(elsewhere).done == first.done
     for name, rows in zip(names, before, strict=True):
         zombie = Store(elsewhere.store_uri).get(name)
-        assert table.parse(zombie).drop_columns(list(sweep.schema.RUN_COLUMNS)).equals(rows)
+        assert table.parse_parquet(zombie).drop_columns(list(sweep.schema.RUN_COLUMNS)).equals(rows)
         store.put(name, zombie)  # it publishes last
     assert store.names("fragments/") == names
 

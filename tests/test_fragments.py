@@ -9,7 +9,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from sweep import fragments, table
+from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 
@@ -32,7 +32,7 @@ def store(tmp_path):
 
 def test_few_sorted_files_that_cut_no_curve(store, tmp_path):
     target = Store(str(tmp_path / "big"))
-    names = fragments.export(store, target, rows_per_file=4)
+    names = table.copy_sorted(store, target, rows_per_file=4)
     parts = [pq.read_table(tmp_path / "big" / name).to_pylist() for name in names]
     assert [[(r["architecture"], r["layer"]) for r in part] for part in parts] == [
         [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)],
@@ -44,20 +44,20 @@ def test_few_sorted_files_that_cut_no_curve(store, tmp_path):
 
 def test_an_export_replaces_the_older_one_and_nothing_else(store, tmp_path):
     target = Store(str(tmp_path / "big"))
-    first = fragments.export(store, target)
-    assert fragments.export(store, target) == first
+    first = table.copy_sorted(store, target)
+    assert table.copy_sorted(store, target) == first
     target.put("notes.txt", b"mine")
     table.write_fragment(store, "k9", [row("k9", layer, "z") for layer in (1, 2, 3)])
-    second = fragments.export(store, target)
+    second = table.copy_sorted(store, target)
     assert target.names() == sorted(["export.json", "notes.txt", *second])
     assert first != second
 
 
 def test_impossible_exports_are_refused(store, tmp_path):
     with pytest.raises(UserError, match="where the fragments are"):
-        fragments.export(store, Store(store.uri + "/"))
+        table.copy_sorted(store, Store(store.uri + "/"))
     with pytest.raises(UserError, match="no fragment"):
-        fragments.export(Store(str(tmp_path / "nothing")), store)
+        table.copy_sorted(Store(str(tmp_path / "nothing")), store)
 
 
 def run(*arguments):

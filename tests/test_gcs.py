@@ -40,8 +40,8 @@ def test_put_get_names_delete(served):
 def test_a_sweep_is_kept_and_asked_through_faults(served):
     server, uri = served
     found = Store(uri)
-    curves = {key: status.Planned("b", "d", "r") for key in ("k1", "k2", "k3")}
-    status.publish_plan(found, "mine", {0: list(curves)}, curves)
+    curves = {key: table.PlannedCurve("b", "d", "r") for key in ("k1", "k2", "k3")}
+    table.publish_plan(found, "mine", {0: list(curves)}, curves)
     table.write_failure(found, failure("k1"))
     table.write_failure(found, failure("k2"))
     table.write_fragment(found, "k1", [row("k1")])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import integrity, table
+from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.schema import SCHEMA
+from sweep.table.schema import SCHEMA
 
 
 def rows(key="k1", layers=3):
@@ -33,8 +33,8 @@ WHOLE_ROWS = pq.read_table(pa.BufferReader(WHOLE)).to_pylist()
 def test_whole_fragments_stay(tmp_path):
     store = Store(str(tmp_path))
     table.write_fragment(store, "k1", rows())
-    found = integrity.verify(store)
-    assert found == integrity.Verified(1, {})
+    found = table.verify_fragments(store)
+    assert found == table.Verified(1, {})
     assert store.names() == ["fragments/k1.parquet"]
 
 
@@ -59,7 +59,7 @@ def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason)
     store = Store(str(tmp_path))
     table.write_fragment(store, "k0", rows("k0"))
     store.put("fragments/k1.parquet", data)
-    found = integrity.verify(store)
+    found = table.verify_fragments(store)
     assert found.fragments == 2
     ((place, said),) = found.quarantined.items()
     assert re.search(reason, said)
@@ -72,15 +72,15 @@ def test_an_export_names_the_damaged_fragment(tmp_path):
     store = Store(str(tmp_path))
     store.put("fragments/k1.parquet", WHOLE[:-20])
     with pytest.raises(UserError, match=r"fragments/k1\.parquet is damaged.*--verify"):
-        table.export(store, ["k1"], name="t", roles={})
+        table.export_probes(store, ["k1"], name="t", roles={})
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
 def test_no_damage_passes_for_whole(place, change):
     """A cut is always found; a changed byte is found, or is one that changes no value."""
-    assert integrity.problem_of(WHOLE[:place], "k1")
+    assert table.problem_of(WHOLE[:place], "k1")
     changed = bytearray(WHOLE)
     changed[place] ^= change
-    if integrity.problem_of(bytes(changed), "k1") is None:
+    if table.problem_of(bytes(changed), "k1") is None:
         assert pq.read_table(pa.BufferReader(bytes(changed))).to_pylist() == WHOLE_ROWS

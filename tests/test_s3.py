@@ -10,7 +10,7 @@ import pytest
 from sweep.base import store as store_module
 from sweep.base.errors import StorageError, UserError
 from sweep.base.store import Store
-from sweep.schema import RUN_COLUMNS
+from sweep.table.schema import RUN_COLUMNS
 from tests.s3_server import KEYS, Faults, clean_environment, s3_server
 from tests.test_end_to_end import ROOT, TWO_CURVES, command, rows, run
 

@@ -11,11 +11,11 @@ import pytest
 from sweep import status, table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.progress import STALE_SECONDS, Progress
+from sweep.table.notes import STALE_SECONDS, Progress
 from tests.test_table import failure, row
 
 ROOT = Path(__file__).resolve().parents[1]
-CURVES = {f"k{number}": status.Planned(f"vggm11 seed {number}", "glyphs", f"run{number}") for number in range(6)}
+CURVES = {f"k{number}": table.PlannedCurve(f"vggm11 seed {number}", "glyphs", f"run{number}") for number in range(6)}
 BLOCKS = {0: ["k0", "k1", "k2", "k3"], 1: ["k3", "k4", "k5"]}
 
 
@@ -23,7 +23,7 @@ BLOCKS = {0: ["k0", "k1", "k2", "k3"], 1: ["k3", "k4", "k5"]}
 def store(tmp_path):
     """Of six curves two are done, one is running, one failed for good, one in passing, one is missing."""
     found = Store(str(tmp_path / "out"))
-    status.publish_plan(found, "mine", BLOCKS, CURVES)
+    table.publish_plan(found, "mine", BLOCKS, CURVES)
     for key in ("k0", "k3", "of another plan"):
         table.write_fragment(found, key, [row(key)])
     table.write_failure(found, failure("k1", "no image of class cat"))
@@ -34,7 +34,7 @@ def store(tmp_path):
 
 
 def look(store):
-    (plan,) = status.read_plans(store)
+    (plan,) = table.read_plans(store)
     return status.look(store, plan)
 
 
@@ -74,12 +74,12 @@ def test_a_clock_ahead_is_still_running(store):
 
 
 def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
-    status.publish_plan(store, "other", {0: ["k5"]}, {"k5": CURVES["k5"]})
-    assert [plan.name for plan in status.read_plans(store)] == ["mine", "other"]
-    assert [plan.name for plan in status.read_plans(store, "other")] == ["other"]
+    table.publish_plan(store, "other", {0: ["k5"]}, {"k5": CURVES["k5"]})
+    assert [plan.name for plan in table.read_plans(store)] == ["mine", "other"]
+    assert [plan.name for plan in table.read_plans(store, "other")] == ["other"]
     store.put("plans/other.json", b'{"blocks": [')
     with pytest.raises(UserError, match=r"plans/other\.json is damaged"):
-        status.read_plans(store)
+        table.read_plans(store)
 
 
 def run(*arguments):

@@ -6,7 +6,7 @@ import pytest
 
 from sweep import table
 from sweep.base.store import Store
-from sweep.schema import FAILURE_SCHEMA, SCHEMA, data_dictionary
+from sweep.table.schema import FAILURE_SCHEMA, SCHEMA, data_dictionary
 
 
 def row(key="k1", layer=1, **more):
@@ -75,7 +75,7 @@ def test_grid_grown_by_a_variable_reads_in_pandas_and_duckdb(tmp_path):
     old = SCHEMA.remove(SCHEMA.get_field_index("width"))  # as written before the column existed
     store.put(f"{table.FRAGMENTS}k1.parquet", table.serialised(pa.Table.from_pylist([row("k1")], schema=old)))
     table.write_fragment(store, "k2", [row("k2", width=0.5)])
-    path = table.export(store, ["k1", "k2"], name="t", roles={"width": "treatment"})
+    path = table.export_probes(store, ["k1", "k2"], name="t", roles={"width": "treatment"})
     frame = pd.read_parquet(path)
     assert frame["width"].isna().tolist() == [True, False]
     assert duckdb.sql(f"select width from '{path}' order by curve_key").fetchall() == [(None,), (0.5,)]
@@ -87,14 +87,14 @@ def test_grid_grown_by_a_variable_reads_in_pandas_and_duckdb(tmp_path):
 def test_export_says_what_varies_and_is_left_alone_when_current(tmp_path):
     store = Store(str(tmp_path))
     table.write_fragment(store, "k1", [row()])
-    path = table.export(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
+    path = table.export_probes(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
     schema = pq.read_schema(path)
     assert schema.field("seed").metadata[b"varied"] == b"true"
     assert schema.field("lr").metadata[b"varied"] == b"false"
     assert b'"failed_curves": ["k9"]' in schema.metadata[b"tunnel_sweep"]
     before = (tmp_path / "probes.parquet").stat().st_mtime_ns
-    table.export(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
+    table.export_probes(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
     assert (tmp_path / "probes.parquet").stat().st_mtime_ns == before
     (tmp_path / "probes.parquet").write_bytes(b"half a file")
-    table.export(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
+    table.export_probes(store, ["k1"], name="t", roles={"seed": "replicate"}, failed=["k9"])
     assert pq.read_table(path).num_rows == 1

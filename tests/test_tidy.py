@@ -6,7 +6,7 @@ import time
 import pytest
 from test_table import failure, row
 
-from sweep import driver, status, table
+from sweep import driver, table
 from sweep.base.store import Store
 from sweep.study.check import read_config
 
@@ -26,7 +26,7 @@ def sweep(tmp_path):
 def test_failures_of_done_and_of_unplanned_curves_go(sweep):
     (mine,), store = sweep.curves, sweep.store
     driver.publish_plan(sweep)
-    status.publish_plan(store, "other", {0: ["theirs"]}, {"theirs": status.Planned("b", "d", "r")})
+    table.publish_plan(store, "other", {0: ["theirs"]}, {"theirs": table.PlannedCurve("b", "d", "r")})
     table.write_fragment(store, "done", [row("done")])
     for key in (mine, "theirs", "done", "of an older plan"):
         table.write_failure(store, failure(key))

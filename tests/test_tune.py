@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sweep import driver, search_report
+from sweep import driver, search_report, table
 from sweep.base.store import Store
 from sweep.config.problem import ConfigError
-from sweep.study import recipes
 from sweep.study.check import read_config
 from sweep.study.grid import Cell, block_values, recipe_of
-from sweep.study.recipes import Record, outcomes, propose, read_records, trial_key, write_record
+from sweep.study.recipes import Record, outcomes, propose, trial_key
+from sweep.table.trials import read_records, write_record
 from sweep.trial import run_trial
 from sweep.tune_ray import AshaPerGroup
 
@@ -364,4 +364,4 @@ def test_plan_lists_the_trials(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "8 trials for 2 groups of backbones, 0 already there" in printed
     assert "vggm11 fractals 32 px: batch_size 16, lr 0.01 (the config)" in printed
-    assert recipes.RECORDS == "trials/"
+    assert table.RECORDS == "trials/"

@@ -1,22 +1,12 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import plan, recipes
+from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, block_values, expand, resolution_of
 from sweep.study.keys import Keyring
 from sweep.study.plan import curve_cost, layer_widths, render, training_flops, varied_roles
-from sweep.study.recipes import (
-    Outcome,
-    Record,
-    Trial,
-    group_label,
-    outcomes,
-    propose,
-    read_records,
-    trial_key,
-    write_record,
-)
+from sweep.study.recipes import Outcome, Record, Trial, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
     dataset_options,
@@ -52,8 +42,6 @@ __all__ = [
     "plan",
     "propose",
     "read_config",
-    "read_records",
-    "recipes",
     "render",
     "resolution_of",
     "sizes",
@@ -63,5 +51,4 @@ __all__ = [
     "variables",
     "varied_roles",
     "without_downloads",
-    "write_record",
 ]

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweep.config import (
-    DESIGN_KEYS,
-    EPOCH,
-    RECIPE_KEYS,
-)
+from sweep.config import DESIGN_KEYS, EPOCH, RECIPE_KEYS
 from sweep.models import facts
 from sweep.study.grid import Backbone
 

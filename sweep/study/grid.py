@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sweep.config import (
-    DESIGN_KEYS,
-    PENALTIES,
-    RECIPE_KEYS,
-    SCRATCH,
-    Block,
-    Config,
-    Probe,
-    ProbeSection,
-    Recipe,
-)
+from sweep.config import DESIGN_KEYS, PENALTIES, RECIPE_KEYS, SCRATCH, Block, Config, Probe, ProbeSection, Recipe
 from sweep.models import facts
 
 

@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.config import (
-    Autocast,
-    Recipe,
-)
+from sweep.config import Autocast, Recipe
 from sweep.study.grid import Backbone, Curve
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.

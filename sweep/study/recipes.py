@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sweep.base.seeds import derive_seed
-from sweep.base.store import Store
 from sweep.config import Range, Search
 from sweep.study.check_search import whole
 from sweep.study.grid import Backbone, Grid
 from sweep.study.keys import Keyring
 
-RECORDS = "trials/"
 _DIGITS = 3  # significant ones of a drawn value: people copy recipes
+
+
 _DRAWS_PER_TRIAL = 20
+
 
 Status = Literal["finished", "stopped", "failed"]
 
@@ -136,33 +137,9 @@ def _value(key: str, space: Range | tuple[Any, ...], u: float) -> Any:
     return min(max(float(f"{value:.{_DIGITS}g}"), space.low), space.high)
 
 
-# ---------------------------------------------------------------------------------------------- records
-
-
 def trial_key(keys: Keyring, trial: Trial) -> str:
     """Content key of a trial: that of the weights it trains."""
     return keys.weights(trial.backbone)
-
-
-def write_record(store: Store, key: str, record: Record) -> None:
-    """Publish how a trial ended."""
-    store.put(f"{RECORDS}{key}.json", json.dumps(asdict(record)).encode())
-
-
-def read_records(store: Store, wanted: Sequence[str]) -> dict[str, Record]:
-    """Records of the trials that have ended, by key; one that cannot be read counts as not there."""
-    there = {name.removeprefix(RECORDS).removesuffix(".json") for name in store.names(RECORDS)}
-    found = {}
-    for key in wanted:
-        if key not in there:
-            continue
-        try:
-            fields = json.loads(store.get(f"{RECORDS}{key}.json"))
-            accuracies = tuple(map(float, fields.pop("heldout_top1_epochs")))
-            found[key] = Record(heldout_top1_epochs=accuracies, **fields)
-        except (ValueError, TypeError, KeyError):
-            continue
-    return found
 
 
 def outcomes(trials: Sequence[Trial], keys: Keyring, records: Mapping[str, Record]) -> list[Outcome]:

@@ -220,7 +220,3 @@ def data_dictionary() -> str:
         lines += [f"| `{name}` | {kind} | {description} |" for name, kind, description in columns]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    print(data_dictionary(), end="")

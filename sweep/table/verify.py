@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from sweep.base.store import Store
-from sweep.schema import SCHEMA, is_statistic
-from sweep.table import FRAGMENTS, parse
+from sweep.table.fragments import FRAGMENTS, parse_parquet
+from sweep.table.schema import SCHEMA, is_statistic
 
 QUARANTINE = "quarantine/"
 _NEEDED = ("curve_key", "layer", "dataset", "is_penultimate")  # no row is a probe without them
@@ -29,7 +29,7 @@ class Verified:
 def problem_of(data: bytes, curve_key: str) -> str | None:
     """Why these bytes are not the fragment of a curve; None if they are: parsed, of the schema, complete."""
     try:
-        table = parse(data)
+        table = parse_parquet(data)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
@@ -53,7 +53,7 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
     return None
 
 
-def verify(store: Store, *, each: Callable[[int, int], None] = lambda done, total: None) -> Verified:
+def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda done, total: None) -> Verified:
     """Parse every fragment of a store; a damaged one moves to ``quarantine/``, with the reason beside it.
 
     The copy is written before the original goes, so that nothing is lost by a kill in between.
@@ -86,7 +86,7 @@ def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> s
     return f"{stem}.parquet"
 
 
-def describe(found: Verified) -> str:
+def describe_verified(found: Verified) -> str:
     """What was found, for people."""
     head = f"verified {found.fragments} fragments: {len(found.quarantined)} damaged"
     return "\n".join(

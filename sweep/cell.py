@@ -20,25 +20,19 @@ import torch
 from torch import nn
 
 from sweep import plugins, table
-from sweep.backbone import Weights, Workshop, has_weights, obtain_weights, train_missing
 from sweep.base.errors import UserError
 from sweep.base.measure import Measured, device_name, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.config import PENALTIES, Probe
 from sweep.data import Images, Library
-from sweep.embed import cached, embed
+from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
 from sweep.models import ProbedLayer, probed_layers
-from sweep.pretrain import OnEpoch
-from sweep.probes.data import ProbeData, ProbeResult
-from sweep.probes.fit import fit_probes, replicate_seeds
-from sweep.probes.memory import budget_bytes
-from sweep.ranks import ALONE, Ranks
-from sweep.registered_statistics import descriptions, registered_statistics
-from sweep.representation import Statistics, statistics
+from sweep.probes import ProbeData, ProbeResult, budget_bytes, fit_probes, replicate_seeds
 from sweep.study import Backbone, Curve, derived, variables
 from sweep.table import Progress
 from sweep.task import CellResult, CellTask, failure_record
+from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
 
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
 
@@ -258,7 +252,7 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
         budget = budget_bytes(device, task.memory)
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
         about = (embedded.train, data.train_labels_N)
-        described = statistics(*about, classes=data.classes, threshold=task.keys.rank_threshold)
+        described = layer_statistics(*about, classes=data.classes, threshold=task.keys.rank_threshold)
         registered = registered_statistics(task.keys.statistics, *about, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)
 

@@ -68,8 +68,8 @@ def _supervise(task: CellTask, resources: Resources) -> CellResult:
 
 def _rank(config: Mapping[str, Any]) -> None:
     """Body of each process, which Ray Train has connected with the others."""
-    from sweep.ranks import connected
     from sweep.together import train_together
+    from sweep.train import connected
 
     train_together(config["task"], connected())
 
@@ -84,8 +84,8 @@ def _outcome(failures: Mapping[int, Exception], error: Exception) -> CellResult:
     Exception
         Whatever else a process raised.
     """
-    from sweep.ranks import RankLostError
     from sweep.together import RecordedError
+    from sweep.train import RankLostError
 
     causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
     for cause in causes:

@@ -57,11 +57,6 @@ class CellResult:
     failed: tuple[str, ...]
 
 
-def checkpoint_name(weights_key: str) -> str:
-    """Where a training run under way keeps its state in the store."""
-    return f"checkpoints/{weights_key}.pt"
-
-
 def failure_record(
     curve_key: str, curve: Curve, stage: str, error: BaseException, seconds: float, *, transient: bool = False
 ) -> dict[str, Any]:

@@ -10,12 +10,10 @@ from dataclasses import replace
 import torch
 
 from sweep import plugins
-from sweep.backbone import help_training
 from sweep.base.store import Store
 from sweep.cell import run_cell, workshop
-from sweep.pretrain import TrainingDivergedError
-from sweep.ranks import RankLostError, Ranks
 from sweep.task import CellTask
+from sweep.train import RankLostError, Ranks, TrainingDivergedError, help_training
 
 
 class RecordedError(Exception):

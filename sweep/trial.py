@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sweep import plugins
-from sweep.backbone import Workshop, train
 from sweep.base.store import Store
 from sweep.cell import TRANSIENT, library_of
 from sweep.study import Keyring, Record
 from sweep.table import write_record
 from sweep.task import CellTask
+from sweep.train import Workshop, train_backbone
 
 
 def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
@@ -46,7 +46,7 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
             so_far.append(Record("stopped", accuracies, n_heldout, time.monotonic() - started))
             report(so_far[-1])
 
-        trained, _ = train(backbone, _workshop(task, store, task.keys, device, after_epoch))
+        trained, _ = train_backbone(backbone, _workshop(task, store, task.keys, device, after_epoch))
         accuracies = tuple(entry["heldout_top1"] for entry in trained.history)
         record = Record("finished", accuracies, n_heldout, trained.seconds)
     except TRANSIENT:

@@ -23,7 +23,8 @@ from sweep.base.errors import InterruptedSweepError, UserError  # noqa: E402
 from sweep.driver_cluster import cluster  # noqa: E402
 from sweep.study import Cell, Outcome, group_label, outcomes, propose, read_config, trial_key  # noqa: E402
 from sweep.table import read_records  # noqa: E402
-from sweep.task import CellTask, checkpoint_name  # noqa: E402
+from sweep.task import CellTask  # noqa: E402
+from sweep.train import checkpoint_name  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

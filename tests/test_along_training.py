@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import sweep.backbone
 import torch
 from test_end_to_end import rows as rows_of
 from test_end_to_end import run as run_sweep
@@ -15,18 +16,18 @@ from test_grid import grid_of, keys, make
 from test_pretrain import RECIPE, data, network
 from torch import nn
 
-import sweep.backbone
 from analysis import shap_report
 from sweep import driver, table
 from sweep.base.store import Store
-from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
-from sweep.pretrain import Along, Checkpoints, Labelled, pretrain
 from sweep.study.check import read_config
 from sweep.study.grid import asked_epochs, block_values
 from sweep.study.plan import cost, render, varied_roles
 from sweep.table.schema import RUN_COLUMNS
+from sweep.train.batches import PlainImages
+from sweep.train.checkpoint import Checkpoints
+from sweep.train.pretrain import Along, Labelled, pretrain
 
 TINY = """
 name: tiny

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.augment import AUGMENTATIONS, register_augmentation
+from sweep.train.augment import AUGMENTATIONS, register_augmentation
 
 IMAGE = torch.arange(3 * 60 * 80).reshape(3, 60, 80).remainder(251).to(torch.uint8)
 SQUARE = IMAGE[:, :32, :32]
@@ -62,12 +62,12 @@ def test_on_crops_within_the_image_and_flips():
 
 
 def test_a_policy_of_ones_own(monkeypatch):
-    monkeypatch.setattr("sweep.augment.AUGMENTATIONS", dict(AUGMENTATIONS))
+    monkeypatch.setattr("sweep.train.augment.AUGMENTATIONS", dict(AUGMENTATIONS))
 
     @register_augmentation("invert", source="evaluation")
     def invert(resolution):
         return lambda image: 255 - image
 
-    from sweep import augment
+    from sweep.train import augment
 
     assert torch.equal(augment.AUGMENTATIONS["invert"].build(32)(SQUARE), 255 - SQUARE)

@@ -5,7 +5,7 @@ import pytest
 
 from sweep import driver, table
 from sweep.cell import run_cell
-from sweep.embed import embed
+from sweep.embed.extract import embed
 from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.table.schema import RUN_COLUMNS

@@ -13,8 +13,8 @@ from sweep import driver, table
 from sweep.base.errors import StorageError, UserError
 from sweep.cell import run_cell
 from sweep.config.schema import Config
-from sweep.pretrain import Checkpoints
 from sweep.study.check import read_config
+from sweep.train.checkpoint import Checkpoints
 from tests.test_end_to_end import ROOT, TWO_CURVES
 from tests.test_pretrain import nowhere, same, train
 

@@ -23,15 +23,16 @@ from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.batch_norm import synchronise
-from sweep.batches import PlainImages
 from sweep.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Recipe
-from sweep.pretrain import NOTHING_ALONG, Along, Checkpoints, Labelled, pretrain
-from sweep.ranks import ALONE, RankLostError, connected
 from sweep.study.check import read_config
 from sweep.together import RecordedError, train_together
+from sweep.train.batch_norm import synchronise
+from sweep.train.batches import PlainImages
+from sweep.train.checkpoint import Checkpoints
+from sweep.train.pretrain import NOTHING_ALONG, Along, Labelled, pretrain
+from sweep.train.ranks import ALONE, RankLostError, connected
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 TINY = """

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sweep.base.store import Store
 from sweep.table.schema import RUN_COLUMNS
-from sweep.table.verify import verify
+from sweep.table.verify import verify_fragments
 from tests.local_head import ask, local_head, ray_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):
     assert driver.returncode == 130
     assert "curves are kept" in errors
     assert "Traceback" not in errors
-    assert not verify(Store(str(out))).quarantined  # what is listed is whole
+    assert not verify_fragments(Store(str(out))).quarantined  # what is listed is whole
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
     waited_for(lambda: ask(address, "jobs/first")["status"] == "STOPPED")
     kept = len(list(out.glob("fragments/*.parquet")))
     assert 2 <= kept < 8
-    assert not verify(Store(str(out))).quarantined  # what is listed is whole
+    assert not verify_fragments(Store(str(out))).quarantined  # what is listed is whole
     again = submit(address, *sweep)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"({8 - kept} computed now" in again.stdout

@@ -5,17 +5,18 @@ import sys
 from dataclasses import replace
 
 import pytest
+import sweep.backbone
 import sweep.schema
 import torch
 
-import sweep.backbone
 import sweep.cell
 from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.cell import run_cell
-from sweep.pretrain import Checkpoints, TrainingDivergedError
 from sweep.study.check import read_config
+from sweep.train.checkpoint import Checkpoints
+from sweep.train.pretrain import TrainingDivergedError
 from tests.test_end_to_end import ROOT, TWO_CURVES
 
 

@@ -15,7 +15,6 @@ from test_table import SCHEMA, row
 from torch import nn
 
 from sweep import driver, plugins, table
-from sweep.augment import policy
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell import run_cell
@@ -23,15 +22,16 @@ from sweep.config.problem import ConfigError
 from sweep.config.schema import Probe, augmentations
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
+from sweep.embed.plugin_statistics import registered_statistics
 from sweep.models import facts
 from sweep.models.build import layers_of
 from sweep.models.layers import pool, probed_layers
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
-from sweep.registered_statistics import registered_statistics
 from sweep.study.check import read_config
 from sweep.study.plan import layer_widths
 from sweep.study.resolve import plugin_code
+from sweep.train.augment import policy
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"
 SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]

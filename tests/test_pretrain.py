@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sweep.batches import PlainImages
 from sweep.config.schema import Recipe
-from sweep.pretrain import Checkpoints, Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
+from sweep.train.batches import PlainImages
+from sweep.train.checkpoint import Checkpoints
+from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.representation import covariance, numerical_rank, statistics
+from sweep.embed.statistics import covariance, layer_statistics, numerical_rank
 
 ROWS, CLASSES = 9000, 6  # more than one chunk
 
@@ -56,7 +56,7 @@ def plain_collapse(x_ND, labels_N):
 def test_equal_the_textbook(offset):
     found, labels_N = layers(offset=offset)
     exact = [emb_ND.double().numpy() for emb_ND in found]
-    for own, x_ND in zip(statistics(found, labels_N, classes=CLASSES), exact, strict=True):
+    for own, x_ND in zip(layer_statistics(found, labels_N, classes=CLASSES), exact, strict=True):
         assert own.cka_first == pytest.approx(plain_cka(x_ND, exact[0]), rel=1e-5)
         assert own.cka_last == pytest.approx(plain_cka(x_ND, exact[-1]), rel=1e-5)
         collapse = (own.within_variance, own.between_variance, own.nc1)
@@ -67,7 +67,7 @@ def test_equal_the_textbook(offset):
 def test_debiased_cka_equals_the_estimator_on_whole_kernels():
     found, labels_N = layers(n=60)
     kernels = [emb_ND.double().numpy() @ emb_ND.double().numpy().T for emb_ND in found]
-    for own, k_NN in zip(statistics(found, labels_N, classes=CLASSES), kernels, strict=True):
+    for own, k_NN in zip(layer_statistics(found, labels_N, classes=CLASSES), kernels, strict=True):
         for value, l_NN in ((own.cka_first_debiased, kernels[0]), (own.cka_last_debiased, kernels[-1])):
             slow = plain_hsic(k_NN, l_NN) / np.sqrt(plain_hsic(k_NN, k_NN) * plain_hsic(l_NN, l_NN))
             assert value == pytest.approx(slow, rel=1e-4)
@@ -76,7 +76,7 @@ def test_debiased_cka_equals_the_estimator_on_whole_kernels():
 def test_unrelated_layers_wider_than_the_images_are_unlike_only_after_debiasing():
     generator = torch.Generator().manual_seed(0)
     found = [torch.randn(100, 400, generator=generator) for _ in range(2)]
-    (own, _) = statistics(found, torch.arange(100) % 4, classes=4)
+    (own, _) = layer_statistics(found, torch.arange(100) % 4, classes=4)
     assert own.cka_last > 0.7
     assert abs(own.cka_last_debiased) < 0.05
     assert own.cka_first == pytest.approx(1)
@@ -86,7 +86,7 @@ def test_unrelated_layers_wider_than_the_images_are_unlike_only_after_debiasing(
 def test_cka_ignores_rotation_scale_and_shift():
     (emb_ND, *_), labels_N = layers(n=300)
     rotation_DD, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))
-    own, _ = statistics([emb_ND, 7 * emb_ND @ rotation_DD - 2], labels_N, classes=CLASSES)
+    own, _ = layer_statistics([emb_ND, 7 * emb_ND @ rotation_DD - 2], labels_N, classes=CLASSES)
     assert own.cka_last == pytest.approx(1, abs=1e-5)
     assert own.cka_last_debiased == pytest.approx(1, abs=1e-5)
 
@@ -95,7 +95,7 @@ def test_collapse_in_closed_form():
     """Two classes at ±1 on one axis with noise ±s beside it on the same axis: Σ_B = 1, Σ_W = s²."""
     for noise in (0.0, 0.5):
         x_N1 = torch.tensor([1 + noise, 1 - noise, -1 + noise, -1 - noise]).unsqueeze(1).half()
-        (own,) = statistics([x_N1], torch.tensor([0, 0, 1, 1]), classes=2)
+        (own,) = layer_statistics([x_N1], torch.tensor([0, 0, 1, 1]), classes=2)
         assert own.within_variance == pytest.approx(noise**2)
         assert own.between_variance == pytest.approx(1)
         assert own.nc1 == pytest.approx(noise**2 / 2)
@@ -103,21 +103,21 @@ def test_collapse_in_closed_form():
 
 def test_what_is_not_defined_is_none_and_spares_the_others():
     found, labels_N = layers(n=200)
-    clean = statistics(found, labels_N, classes=CLASSES)
+    clean = layer_statistics(found, labels_N, classes=CLASSES)
     found[0][3, 1] = float("inf")
-    first, middle, last = statistics(found, labels_N, classes=CLASSES)
+    first, middle, last = layer_statistics(found, labels_N, classes=CLASSES)
     assert first is None
     assert middle.cka_first is None
     assert middle.cka_first_debiased is None
     assert middle.cka_last == clean[1].cka_last
     assert last.nc1 == clean[2].nc1
-    (constant,) = statistics([torch.full((10, 4), 3.0)], torch.arange(10) % 2, classes=2)
+    (constant,) = layer_statistics([torch.full((10, 4), 3.0)], torch.arange(10) % 2, classes=2)
     assert (constant.rank, constant.cka_first, constant.nc1, constant.within_variance) == (0, None, None, 0)
 
 
 def test_a_class_without_images_does_not_count():
     found, labels_N = layers(n=200)
-    assert statistics(found, labels_N, classes=CLASSES) == statistics(found, labels_N, classes=CLASSES + 3)
+    assert layer_statistics(found, labels_N, classes=CLASSES) == layer_statistics(found, labels_N, classes=CLASSES + 3)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 7])

@@ -7,18 +7,18 @@ from test_driver_tasks import cell
 from test_end_to_end import TWO_CURVES
 
 from sweep import driver, driver_tasks
-from sweep.backbone import train
 from sweep.base.errors import StorageError, UserError
 from sweep.cell import workshop
 from sweep.config.schema import Recipe, Resources
 from sweep.driver_cluster import refuse_too_many
 from sweep.driver_tasks import _Job
 from sweep.driver_train import _outcome
-from sweep.pretrain import TrainingDivergedError
-from sweep.ranks import RankLostError, Ranks
 from sweep.study.check import read_config
 from sweep.task import CellResult
 from sweep.together import RecordedError
+from sweep.train.pretrain import TrainingDivergedError
+from sweep.train.ranks import RankLostError, Ranks
+from sweep.train.weights import train_backbone
 
 
 def wide(name, processes):
@@ -70,7 +70,7 @@ def test_too_few_images_for_so_many_processes_are_said(tmp_path):
     ranks = Ranks(0, 99)
     ranks.total = lambda value: value  # nobody else is there
     with pytest.raises(UserError, match=r"33 training images .* too few for recipe.data_parallel = 99"):
-        train(task.cell.backbone, workshop(task, sweep.store, torch.device("cpu"), ranks))
+        train_backbone(task.cell.backbone, workshop(task, sweep.store, torch.device("cpu"), ranks))
 
 
 def test_what_befell_the_processes_is_told_by_the_one_that_knows():

@@ -255,7 +255,7 @@ def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path
     assert undisturbed.n_heldout == 6
 
     sweep.store.delete(f"trials/{outcome.key}.json")
-    monkeypatch.setattr("sweep.pretrain._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.train.checkpoint._CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("sweep.backbone.Checkpoints", lambda load, save: _checkpoints(load, save))
 
     def killed(record):
@@ -272,7 +272,7 @@ def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path
 
 
 def _checkpoints(load, save):
-    from sweep.pretrain import Checkpoints
+    from sweep.train.checkpoint import Checkpoints
 
     return Checkpoints(load, save, every_seconds=0.0)
 

@@ -15,7 +15,7 @@ from sweep.probes import memory
 from sweep.probes.adamw import Request, fit_adamw
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.lbfgs import fit_lbfgs
-from sweep.probes.registered import fit_registered
+from sweep.probes.plugin import fit_registered
 from sweep.probes.ridge import fit_ridge
 
 _EXACT: dict[str, Callable[[ProbeData, Sequence[Probe], int], list[ProbeResult]]] = {

@@ -13,19 +13,20 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sweep.augment import policy
 from sweep.base.errors import StorageError, UserError
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.batches import AugmentedImages, PlainImages
 from sweep.config import WeightsEntry
 from sweep.data import DATASETS, Library
 from sweep.models import build_backbone, memory_layout, normalization, probed_layers
-from sweep.pretrain import (
+from sweep.study import Backbone, Keyring, variables
+from sweep.train.augment import policy
+from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.checkpoint import Checkpoints, checkpoint_name
+from sweep.train.pretrain import (
     NOTHING_ALONG,
     Along,
-    Checkpoints,
     ImageSource,
     Labelled,
     OnEpoch,
@@ -33,9 +34,7 @@ from sweep.pretrain import (
     TrainingDivergedError,
     pretrain,
 )
-from sweep.ranks import ALONE, Ranks
-from sweep.study import Backbone, Keyring, variables
-from sweep.task import checkpoint_name
+from sweep.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
             what = f"the weights of {backbone.label}, which {backbone.processes} processes train together"
             raise StorageError(None, f"{what}, are not in the store (any more)")
         shop.ranks.tell(epochs)
-        _train(backbone, shop, epochs)
+        _train_and_publish(backbone, shop, epochs)
 
 
 def help_training(backbone: Backbone, shop: Workshop) -> None:
@@ -103,7 +102,7 @@ def help_training(backbone: Backbone, shop: Workshop) -> None:
     epochs: set[int | None] | None = shop.ranks.hear()
     if epochs:
         passed = frozenset(epoch for epoch in epochs if epoch is not None)
-        train(backbone, shop, along=Along(passed), last_epoch=None if None in epochs else max(passed))
+        train_backbone(backbone, shop, along=Along(passed), last_epoch=None if None in epochs else max(passed))
 
 
 def has_weights(backbone: Backbone, shop: Workshop) -> bool:
@@ -162,13 +161,13 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
     )
 
 
-def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
+def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
     checkpoint = checkpoint_name(shop.keys.weights(backbone))
     try:
-        trained, cost = train(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+        trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
     except TrainingDivergedError:
         shop.store.delete(checkpoint)  # another attempt would meet the same, with it or without
         raise
@@ -177,10 +176,10 @@ def _train(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
     shop.store.delete(checkpoint)
 
 
-def train(
+def train_backbone(
     backbone: Backbone, shop: Workshop, *, along: Along = NOTHING_ALONG, last_epoch: int | None = None
 ) -> tuple[Trained, Measured]:
-    """Train a backbone by its recipe, from its checkpoint if there is one; see :func:`sweep.pretrain.pretrain`.
+    """Train a backbone by its recipe, from its checkpoint if there is one; see :func:`sweep.train.pretrain.pretrain`.
 
     The caller publishes what it needs of the result, and deletes the checkpoint after that.
     """

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sweep.batch_norm import synchronise
+from sweep.train.batch_norm import synchronise
 
 T = TypeVar("T")
 

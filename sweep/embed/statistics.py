@@ -21,7 +21,7 @@ _COLLAPSED = 1e-10  # share of the largest between-class variance below which a 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one layer's embeddings; None where a number is not defined (see :func:`statistics`).
+    """Of one layer's embeddings; None where a number is not defined (see :func:`layer_statistics`).
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Statistics:
     nc1: float | None
 
 
-def statistics(
+def layer_statistics(
     train: Sequence[Tensor], labels_N: Tensor, *, classes: int, threshold: float = 1e-3
 ) -> list[Statistics | None]:
     """Statistics of every layer's training embeddings.

@@ -8,7 +8,6 @@ Shapes: N images, B batch, H and W pixels, C classes.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import math
@@ -26,13 +25,13 @@ from torch.nn import functional as F
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
 from sweep.models import normalize
-from sweep.ranks import ALONE, Ranks
+from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
+
 _EVALUATION_BATCH = 512
-_CHECKPOINT_SECONDS = 30.0
-_DIGEST_BYTES = 32  # of SHA-256
 
 
 class TrainingDivergedError(Exception):
@@ -55,15 +54,6 @@ class Labelled:
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where a run keeps its state while it is under way: bytes in, bytes out."""
-
-    load: Callable[[], bytes | None]
-    save: Callable[[bytes], None]
-    every_seconds: float = _CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -91,6 +81,8 @@ class Along:
 
 
 NOTHING_ALONG = Along()
+
+
 OnEpoch = Callable[[Sequence[Mapping[str, float]], int], None]  # the history so far, and how many epochs there will be
 
 
@@ -261,14 +253,14 @@ class _Run:
             "history": self.history,
         }
         torch.save(state, buffer)
-        return _sealed(buffer.getvalue())
+        return sealed(buffer.getvalue())
 
     def restore(self, data: bytes | None, *, not_after: int) -> None:
         """Go on from a snapshot; one that is damaged, or past an epoch still wanted, is reported and ignored."""
         if data is None:
             return
         try:
-            state = torch.load(io.BytesIO(_unsealed(data)), map_location=self.device, weights_only=True)
+            state = torch.load(io.BytesIO(unsealed(data)), map_location=self.device, weights_only=True)
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
             log.warning("checkpoint of %s is damaged (%s): training starts anew", self.key, error)
             return
@@ -287,18 +279,6 @@ class _Run:
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
             self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
-
-
-def _sealed(content: bytes) -> bytes:
-    """Bytes behind their digest: neither torch nor a file system notices a changed bit in the weights."""
-    return hashlib.sha256(content).digest() + content
-
-
-def _unsealed(data: bytes) -> bytes:
-    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError("its bytes are not those that were written")
-    return content
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

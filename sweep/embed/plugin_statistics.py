@@ -1,4 +1,4 @@
-"""Statistics of embeddings that plug-ins registered, beside those of :mod:`sweep.representation`.
+"""Statistics of embeddings that plug-ins registered, beside those of :mod:`sweep.embed.statistics`.
 
 Shapes: N images, D width.
 """

@@ -19,7 +19,7 @@ from torch import nn
 from analysis import shap_report
 from sweep import driver, table
 from sweep.base.store import Store
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.study.check import read_config
 from sweep.study.grid import asked_epochs, block_values

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.train.augment import AUGMENTATIONS, register_augmentation
+from sweep import plugins
+from sweep.train.augment import policy
 
 IMAGE = torch.arange(3 * 60 * 80).reshape(3, 60, 80).remainder(251).to(torch.uint8)
 SQUARE = IMAGE[:, :32, :32]
@@ -15,14 +16,14 @@ def source_image(augmentation):
 
 
 def augmented(name, seed, count=5):
-    augmentation = AUGMENTATIONS[name]
+    augmentation = policy(name)
     transform = augmentation.build(32)
     torch.manual_seed(seed)
     return torch.stack([transform(source_image(augmentation)) for _ in range(count)])
 
 
 def test_policies():
-    assert {name: policy.source for name, policy in AUGMENTATIONS.items()} == {
+    assert {name: policy(name).source for name in plugins.OURS["augmentation"]} == {
         "off": "evaluation",
         "on": "training",
         "strong": "training",
@@ -55,19 +56,18 @@ def test_torchs_default_generator_decides_alone(name):
 def test_on_crops_within_the_image_and_flips():
     torch.manual_seed(0)
     ramp = torch.arange(80).expand(3, 60, 80).to(torch.uint8)  # brightness = column
-    images = [AUGMENTATIONS["on"].build(32)(ramp) for _ in range(60)]
+    images = [policy("on").build(32)(ramp) for _ in range(60)]
     rising = sum(bool(image[0, 0, -1] > image[0, 0, 0]) for image in images)
     assert 15 < rising < 45
     assert all(image.max() <= 79 for image in images)
 
 
 def test_a_policy_of_ones_own(monkeypatch):
-    monkeypatch.setattr("sweep.train.augment.AUGMENTATIONS", dict(AUGMENTATIONS))
+    monkeypatch.setattr(plugins, "_REGISTERED", {})
 
-    @register_augmentation("invert", source="evaluation")
+    @plugins.register_augmentation("invert", source="evaluation")
     def invert(resolution):
         return lambda image: 255 - image
 
-    from sweep.train import augment
-
-    assert torch.equal(augment.AUGMENTATIONS["invert"].build(32)(SQUARE), 255 - SQUARE)
+    assert policy("invert").source == "evaluation"
+    assert torch.equal(policy("invert").build(32)(SQUARE), 255 - SQUARE)

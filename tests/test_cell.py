@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep import driver, table
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.embed.extract import embed
 from sweep.study import plan
 from sweep.study.check import read_config

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sweep import driver, table
 from sweep.base.errors import StorageError, UserError
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.train.checkpoint import Checkpoints

@@ -23,11 +23,11 @@ from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
+from sweep.cell.together import RecordedError, train_together
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Recipe
 from sweep.study.check import read_config
-from sweep.together import RecordedError, train_together
 from sweep.train.batch_norm import synchronise
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from sweep import summary
+from sweep import commands
 from sweep.base.errors import UserError
 from sweep.data.kinds.standard import STANDARD
 from sweep.data.library import Library
@@ -153,7 +153,7 @@ def test_a_config_needs_no_more_than_download(tmp_path, monkeypatch):
 
 def test_a_plan_fetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: pytest.fail("a plan fetched files"))
-    text = summary.plan(read_config(write(tmp_path, "  cifar10: {download: true}")), str(tmp_path / "out"))
+    text = commands.plan(read_config(write(tmp_path, "  cifar10: {download: true}")), str(tmp_path / "out"))
     assert "already done: not known (dataset 'cifar10': no directory cifar-10-batches-py" in text
 
 

@@ -3,12 +3,12 @@
 import pytest
 import ray
 
-from sweep import driver_tasks
+from sweep.cell.task import CellResult
 from sweep.config.schema import Probe, Recipe, Resources
-from sweep.driver_cluster import cluster
-from sweep.driver_tasks import _Job, _Queue, cause_of, pause, run_cells
+from sweep.driver import tasks
+from sweep.driver.cluster import connect
+from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
 from sweep.study.grid import Backbone, Cell, Curve
-from sweep.task import CellResult
 
 
 def cell(name, curves=3, recipe=True):
@@ -50,7 +50,7 @@ def test_a_cell_is_split_only_where_places_would_stand_empty():
 
 def test_the_queue_keeps_order_and_lets_pauses_pass(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(driver_tasks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
     queue = _Queue([cell("a"), cell("b")])
     queue.put(_Job(cell("late")), wait=5.0)
     assert [queue.take().cell.backbone.architecture for _ in range(2)] == ["a", "b"]
@@ -62,15 +62,15 @@ def test_the_queue_keeps_order_and_lets_pauses_pass(monkeypatch):
 
 @pytest.fixture(scope="module")
 def resources():
-    with cluster(Resources(gpus=0, retries=2, max_in_flight=2)) as found:
+    with connect(Resources(gpus=0, retries=2, max_in_flight=2)) as found:
         yield found
 
 
 def run(cells, resources, body, monkeypatch):
     """Run cells with another body of the task; gives the attempts that were lost."""
     lost = []
-    monkeypatch.setattr(driver_tasks, "_run_task", body)
-    monkeypatch.setattr(driver_tasks, "pause", lambda attempt: 0.1)
+    monkeypatch.setattr(tasks, "_run_task", body)
+    monkeypatch.setattr(tasks, "pause", lambda attempt: 0.1)
     run_cells(
         cells,
         resources,

@@ -13,7 +13,7 @@ import sweep.cell
 from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.study.check import read_config
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import TrainingDivergedError

@@ -4,10 +4,11 @@ import pytest
 from gcs_server import SECRET, gcs_server
 from test_table import failure, row
 
-from sweep import status, table
+from sweep import table
 from sweep.base import store
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
+from sweep.driver import status
 
 
 @pytest.fixture

@@ -14,14 +14,15 @@ from test_end_to_end import run as run_sweep
 from test_table import SCHEMA, row
 from torch import nn
 
-from sweep import driver, plugins, table
+from sweep import plugins, table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
-from sweep.config.schema import Probe, augmentations
+from sweep.config.schema import Probe
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
+from sweep.driver import sweep as driver
 from sweep.embed.plugin_statistics import registered_statistics
 from sweep.models import facts
 from sweep.models.build import layers_of
@@ -138,11 +139,11 @@ def test_what_a_broken_module_registered_is_forgotten(tmp_path, monkeypatch):
     (tmp_path / "half_plugin.py").write_text(start + "1 / 0\n")
     with pytest.raises(plugins.PluginImportError, match="ZeroDivisionError"):
         plugins.load(["half_plugin"], str(tmp_path))
-    assert plugins.names("probe") == ()
+    assert plugins.plugin_names("probe") == ()
     (tmp_path / "half_plugin.py").write_text(start + "# repaired\n")
     plugins.load(["half_plugin"], str(tmp_path))
     plugins.load(["half_plugin"], str(tmp_path))  # twice is once
-    assert plugins.names("probe") == ("mine",)
+    assert plugins.plugin_names("probe") == ("mine",)
 
 
 def test_modules_may_be_in_another_directory(copy, tmp_path):
@@ -192,22 +193,42 @@ def test_names_are_unique():
         return None
 
     for kind, taken in {
-        "model": ["vggm11", "resnet50"],
-        "dataset": ["cifar10"],
+        "model": ["vggm11"],
+        "dataset": ["fractals"],
         "augmentation": ["strong"],
-        "statistic": ["rank", "top1"],
+        "statistic": [],
         "probe": ["adamw"],
     }.items():
         facts = {"classes": 2, "train": 4, "test": 4} if kind == "dataset" else {}
         register = getattr(plugins, f"register_{kind}")
         for name in taken:
-            with pytest.raises(UserError, match=f"{kind} '{name}' is (built in|a column)"):
+            with pytest.raises(UserError, match=f"{kind} '{name}' is built in"):
                 register(name, **facts)
         register("mine", **facts)(same)
         with pytest.raises(UserError, match=f"{kind} 'mine' of .* is registered already"):
             register("mine", **facts)(same)
         with pytest.raises(UserError, match="must match"):
             register("no name", **facts)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("register_model('resnet50')(lambda **_: None)", "model 'resnet50' is built in"),
+        ("register_dataset('cifar10', classes=2, train=4, test=4)(lambda part, options: None)", "dataset 'cifar10' is built in"),
+        ("register_statistic('rank')(lambda emb_ND, labels_N, *, classes: 0.0)", "'rank' is a column of the table"),
+    ],
+)
+def test_names_that_only_upper_rooms_know_are_taken_too(tmp_path, code, expected):
+    (tmp_path / "taken_plugin.py").write_text(f"from sweep.plugins import *\n{code}\n")
+    statistics = "[rank]" if "statistic" in code else "[]"
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        f"name: t\nimports: [taken_plugin]\nstatistics: {statistics}\n"
+        "grid: [{architecture: vggm11, id_dataset: fractals}]\n"
+    )
+    with pytest.raises(UserError, match=expected):
+        driver.prepare(read_config(file), str(tmp_path / "out"))
 
 
 # ------------------------------------------------------------------------------------------------- keys
@@ -255,7 +276,7 @@ def test_code_without_a_file_needs_a_version():
     with pytest.raises(UserError, match="give the decorator a version"):
         plugins.register_statistic("mine")(made)
     plugins.register_statistic("mine", version="1")(made)
-    assert plugins.find("statistic", "mine").code == "version 1"
+    assert plugins.find_plugin("statistic", "mine").code == "version 1"
 
 
 # ------------------------------------------------------------------------------------------------- workers
@@ -403,7 +424,7 @@ def test_a_registered_policy_is_a_policy():
     assert (found.name, found.source) == ("negative", "evaluation")
     assert torch.equal(found.build(4)(torch.zeros(3, 4, 4, dtype=torch.uint8)), torch.full((3, 4, 4), 255))
     assert policy("on").source == "training"
-    assert augmentations()[-1] == "negative"
+    assert plugins.names("augmentation")[-1] == "negative"
 
 
 # ------------------------------------------------------------------------------------------------- probes, statistics

@@ -6,7 +6,7 @@ import ray
 from sweep.base.errors import UserError
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Resources
-from sweep.driver_cluster import cluster, resolve
+from sweep.driver.cluster import connect, resolve
 from sweep.study.check import read_config
 
 CONFIG = """
@@ -91,5 +91,5 @@ def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):
 
     monkeypatch.setattr(ray, "init", late)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match=expected), cluster(Resources()):
+    with pytest.raises(UserError, match=expected), connect(Resources()):
         pass

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep import status, table
+from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.driver import status
 from sweep.table.notes import STALE_SECONDS, Progress
 from tests.test_table import failure, row
 

@@ -6,8 +6,9 @@ import time
 import pytest
 from test_table import failure, row
 
-from sweep import driver, table
+from sweep import table
 from sweep.base.store import Store
+from sweep.driver import sweep as driver
 from sweep.study.check import read_config
 
 TINY = """

@@ -6,16 +6,17 @@ import torch
 from test_driver_tasks import cell
 from test_end_to_end import TWO_CURVES
 
-from sweep import driver, driver_tasks
+from sweep import driver
 from sweep.base.errors import StorageError, UserError
-from sweep.cell import workshop
+from sweep.cell.cell import workshop
+from sweep.cell.task import CellResult
+from sweep.cell.together import RecordedError
 from sweep.config.schema import Recipe, Resources
-from sweep.driver_cluster import refuse_too_many
-from sweep.driver_tasks import _Job
-from sweep.driver_train import _outcome
+from sweep.driver import tasks
+from sweep.driver.cluster import refuse_too_many
+from sweep.driver.processes import _outcome
+from sweep.driver.tasks import _Job
 from sweep.study.check import read_config
-from sweep.task import CellResult
-from sweep.together import RecordedError
 from sweep.train.pretrain import TrainingDivergedError
 from sweep.train.ranks import RankLostError, Ranks
 from sweep.train.weights import train_backbone
@@ -36,7 +37,7 @@ def test_more_processes_than_places_are_refused_unless_nodes_are_still_to_come()
 
 
 def test_processes_are_counted_and_never_starved(monkeypatch):
-    monkeypatch.setattr(driver_tasks, "room", lambda resources: 4)
+    monkeypatch.setattr(tasks, "room", lambda resources: 4)
     resources = Resources(gpus=0, max_in_flight=8)
     one, three = _Job(cell("a")), _Job(wide("b", 3))
     assert (one.processes, three.processes) == (1, 3)
@@ -44,7 +45,7 @@ def test_processes_are_counted_and_never_starved(monkeypatch):
     assert (training.stage, training.processes) == ("train", 3)
     curves = training.curves(training.cell.curves, 4)
     assert {(job.stage, job.processes) for job in curves} == {("curves", 1)}
-    fits = driver_tasks._fits
+    fits = tasks._fits
     assert fits(one, [one] * 7, resources)  # alone they may wait in Ray
     assert not fits(one, [one] * 8, resources)
     assert fits(training, [one], resources)

@@ -14,15 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sweep import driver, search_report, table
+from sweep import driver, table
 from sweep.base.store import Store
+from sweep.cell.trial import run_trial
 from sweep.config.problem import ConfigError
+from sweep.driver import search_report
+from sweep.driver.search import AshaPerGroup
 from sweep.study.check import read_config
 from sweep.study.grid import Cell, block_values, recipe_of
 from sweep.study.recipes import Record, outcomes, propose, trial_key
 from sweep.table.trials import read_records, write_record
-from sweep.trial import run_trial
-from sweep.tune_ray import AshaPerGroup
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """

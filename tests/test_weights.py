@@ -10,11 +10,12 @@ import timm
 import torch
 import torchvision
 
-from sweep import driver, summary, table
+from sweep import commands, table
 from sweep.base.errors import UserError
-from sweep.cell import run_cell
+from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import WeightsEntry
+from sweep.driver import sweep as driver
 from sweep.models.build import build_backbone, match_weights, normalization
 from sweep.models.layers import probed_layers
 from sweep.models.weights import read_weights
@@ -140,12 +141,12 @@ def test_other_shapes_are_told_and_counters_may_be_missing(tmp_path, network):
 
 def test_the_command_line_says_how_a_checkpoint_fits(tmp_path, network):
     save(tmp_path / "mine.pt", network)
-    fits = summary.weights(read_config(write(tmp_path)), "mine")
+    fits = commands.weights(read_config(write(tmp_path)), "mine")
     assert "test_resnet at 160 px: fits" in fits
     without = CONFIG.replace(r"key_map: {'^backbone\.': ''}, ", "")
-    assert "test_resnet at 160 px: does not fit" in summary.weights(read_config(write(tmp_path, without)), "mine")
+    assert "test_resnet at 160 px: does not fit" in commands.weights(read_config(write(tmp_path, without)), "mine")
     with pytest.raises(UserError, match="no such entry; mine"):
-        summary.weights(read_config(write(tmp_path)), "other")
+        commands.weights(read_config(write(tmp_path)), "other")
 
 
 def test_two_tensors_of_one_name_are_a_mistake(tmp_path, network):

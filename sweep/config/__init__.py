@@ -3,7 +3,6 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
-    AUGMENTATIONS,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
@@ -11,7 +10,6 @@ from sweep.config.schema import (
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
-    SOLVERS,
     Autocast,
     Block,
     Config,
@@ -26,11 +24,9 @@ from sweep.config.schema import (
     Rule,
     Search,
     WeightsEntry,
-    augmentations,
 )
 
 __all__ = [
-    "AUGMENTATIONS",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
@@ -38,7 +34,6 @@ __all__ = [
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",
-    "SOLVERS",
     "Autocast",
     "Block",
     "Config",
@@ -56,7 +51,6 @@ __all__ = [
     "Rule",
     "Search",
     "WeightsEntry",
-    "augmentations",
     "closest",
     "read_yaml",
 ]

@@ -48,11 +48,15 @@ def _resnet(name: str, *, classes: int, resolution: int, width: float) -> nn.Mod
     return model
 
 
-BUILDERS: dict[str, Builder] = {
-    **{name: functools.partial(_vggm, name) for name in VGGS},
-    **{name: functools.partial(_resnet, name) for name in RESNETS},
-    **{name: functools.partial(_vit, name) for name in VITS},
-}
+# what the register of names calls ours
+vggm11 = functools.partial(_vggm, "vggm11")
+vggm17 = functools.partial(_vggm, "vggm17")
+vggm11_dagger = functools.partial(_vggm, "vggm11_dagger")
+vggm17_dagger = functools.partial(_vggm, "vggm17_dagger")
+resnet18 = functools.partial(_resnet, "resnet18")
+resnet34 = functools.partial(_resnet, "resnet34")
+vit_tiny_patch8 = functools.partial(_vit, "vit_tiny_patch8")
+vit_tiny_plus_patch8 = functools.partial(_vit, "vit_tiny_plus_patch8")
 
 
 def build_backbone(
@@ -93,10 +97,10 @@ def build_backbone(
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
-    if plugin := plugins.find("model", architecture):
+    if plugin := plugins.find_plugin("model", architecture):
         return plugin.make(classes=classes, resolution=resolution, width=width)
-    if architecture in BUILDERS:
-        return BUILDERS[architecture](classes=classes, resolution=resolution, width=width)
+    if builder := plugins.find_ours("model", architecture):
+        return builder(classes=classes, resolution=resolution, width=width)
     return timm.create_model(architecture, num_classes=classes, **_size_argument(architecture, resolution))
 
 

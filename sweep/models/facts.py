@@ -85,9 +85,14 @@ def _stored() -> dict[str, Any]:
     return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
+def timm_names() -> tuple[str, ...]:
+    """Every name that timm builds."""
+    return tuple(_stored()["timm_names"])
+
+
 def names() -> tuple[str, ...]:
     """Every architecture name that is valid: registered ones, the built-ins, then timm's."""
-    return tuple(dict.fromkeys((*plugins.names("model"), *_BUILT_IN, *_stored()["timm_names"])))
+    return tuple(dict.fromkeys((*plugins.plugin_names("model"), *_BUILT_IN, *_stored()["timm_names"])))
 
 
 def _registered() -> Any:
@@ -108,7 +113,7 @@ def _timm_entry(name: str) -> dict[str, Any]:
 
 def architecture(name: str) -> Architecture:
     """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
-    if plugin := plugins.find("model", name):
+    if plugin := plugins.find_plugin("model", name):
         return Architecture(**_registered().facts(plugin))
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
@@ -135,7 +140,7 @@ def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[Lay
 
     Embedding widths depend on the resolution, because a map that is already 2×2 or smaller is only flattened.
     """
-    if plugin := plugins.find("model", name):
+    if plugin := plugins.find_plugin("model", name):
         return tuple(LayerFact(*fact) for fact in _registered().layers(plugin, width=width, resolution=resolution))
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
@@ -148,7 +153,7 @@ def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[Lay
 
 def layers_pattern(name: str) -> str | None:
     """Which modules a registered model wants probed; None leaves it to the rule for all networks."""
-    plugin = plugins.find("model", name)
+    plugin = plugins.find_plugin("model", name)
     return plugin.facts["layers"] if plugin else None
 
 
@@ -158,7 +163,7 @@ def _pooled(channels: int, side: int, kind: str) -> int:
 
 def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
     """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
-    if plugin := plugins.find("model", name):
+    if plugin := plugins.find_plugin("model", name):
         return _registered().parameters(plugin, classes=classes, width=width, resolution=resolution)
     if name in _BUILT_IN:
         steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
@@ -173,7 +178,7 @@ def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
 
     For timm models scaled by area from the native resolution: an estimate where attention is quadratic.
     """
-    if plugin := plugins.find("model", name):
+    if plugin := plugins.find_plugin("model", name):
         return _registered().flops(plugin, width=width, resolution=resolution)
     if name in _BUILT_IN:
         return sum(step.flops for step in trace(name, width=width, resolution=resolution))
@@ -185,7 +190,7 @@ def width_problem(name: str, width: float) -> str | None:
     """Why a width multiplier is impossible for an architecture; None if it is fine."""
     if width == 1.0:
         return None
-    if plugin := plugins.find("model", name):
+    if plugin := plugins.find_plugin("model", name):
         return None if plugin.facts["ranges"]["scalable"] else "it is registered with scalable=False: one width, 1"
     if name not in _BUILT_IN:
         return "timm models have one width, 1"
@@ -210,5 +215,6 @@ __all__ = [
     "names",
     "parameters",
     "scaled",
+    "timm_names",
     "width_problem",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
-from sweep.config import SOLVERS, Probe
+from sweep.config import Probe
 from sweep.plugins import Plugin
 from sweep.probes.data import ProbeData, ProbeResult
 
@@ -37,9 +37,11 @@ def fit_registered(data: ProbeData, recipe: Probe, layers: Sequence[int], *, see
     UserError
         If no such probe is registered here, or it does not give what :func:`sweep.plugins.register_probe` asks for.
     """
-    plugin = plugins.find("probe", recipe.solver)
+    plugin = plugins.find_plugin("probe", recipe.solver)
     if plugin is None:
-        raise UserError(f"probe.solver {recipe.solver} is neither one of {', '.join(SOLVERS)} nor registered here")
+        raise UserError(
+            f"probe.solver {recipe.solver} is not registered here (there is {', '.join(plugins.names('probe'))})"
+        )
     if not layers:
         return []
     fit_N = ~data.heldout_N

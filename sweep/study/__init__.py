@@ -6,7 +6,7 @@ from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, block_values, expand, resolution_of
 from sweep.study.keys import Keyring
 from sweep.study.plan import curve_cost, layer_widths, render, training_flops, varied_roles
-from sweep.study.recipes import Outcome, Record, Trial, group_label, outcomes, propose, trial_key
+from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
     dataset_options,
@@ -24,9 +24,9 @@ __all__ = [
     "Curve",
     "Grid",
     "Keyring",
-    "Outcome",
     "Record",
     "Trial",
+    "TrialOutcome",
     "block_values",
     "cache_dir",
     "curve_cost",

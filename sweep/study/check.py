@@ -19,7 +19,6 @@ from sweep.config import (
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
-    SOLVERS,
     Block,
     Config,
     KeyPath,
@@ -28,9 +27,9 @@ from sweep.config import (
     Recipe,
     RecipeRule,
     Rule,
-    augmentations,
     read_yaml,
 )
+from sweep.data import DATASETS
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_search import check_search
@@ -71,7 +70,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
     problems = [*_names(config), *_solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
-    problems += [*_named_weights(config), *check_search(config)]
+    problems += [*_named_weights(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
             problems += [
@@ -86,6 +85,14 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     return problems
 
 
+def _taken() -> Iterator[Problem]:
+    """Plug-ins under the name of a timm model or of a dataset of the study, which the register does not know."""
+    for kind, known in (("model", facts.timm_names()), ("dataset", DATASETS)):
+        for name in plugins.plugin_names(kind):
+            if name in known:
+                yield Problem(("imports",), name, f"{kind} {name!r} is built in: choose another name for the plug-in")
+
+
 def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: str) -> Iterator[Problem]:
     choices = tuple(valid)
     for position, value in enumerate(values):
@@ -94,15 +101,15 @@ def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: s
 
 
 def _names(config: Config) -> Iterator[Problem]:
-    datasets = dataset_names(config)
+    datasets, augmentations = dataset_names(config), plugins.names("augmentation")
     yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
         yield from _architectures((*at, "architecture"), block.architecture)
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
-        yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations(), "augmentation")
-    yield from _unknown(("statistics",), config.statistics, plugins.names("statistic"), "registered statistic")
+        yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
+    yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     for name, pattern in config.layers.items():
         yield from _architectures(("layers", name), (name,))
@@ -129,7 +136,7 @@ def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
 
 def _solvers(config: Config) -> Iterator[Problem]:
     """Solvers of probes, in the ``probe`` section and in rules."""
-    valid = (*SOLVERS, *plugins.names("probe"))
+    valid = plugins.names("probe")
     asked: list[tuple[KeyPath, Any]] = [(("probe", "solver"), config.probe.solver)]
     asked += [
         (("rules", number, "probe", "solver"), rule.probe["solver"])
@@ -163,7 +170,7 @@ def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], wh
 def _rules(config: Config) -> Iterator[Problem]:
     known = {
         "id_dataset": dataset_names(config),
-        "augmentation": augmentations(),
+        "augmentation": plugins.names("augmentation"),
         "pretraining": None,
     }
     numbered: list[tuple[KeyPath, RecipeRule]] = [(("recipes", n), rule) for n, rule in enumerate(config.recipes)]
@@ -269,7 +276,7 @@ def _resolutions(config: Config, block: Block, name: str) -> set[tuple[int, int 
 
 def _unbuildable(name: str, resolution: int) -> str | None:
     """Why a registered model cannot be built for a resolution; others are known to be."""
-    if plugins.find("model", name):
+    if plugins.find_plugin("model", name):
         try:
             facts.layers(name, resolution=resolution)
         except UserError as error:

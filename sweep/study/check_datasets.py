@@ -23,7 +23,7 @@ def check_datasets(config: Config) -> Iterator[Problem]:
         yield from _meaningless(at, entry, kind)
         if kind:
             yield from _source(at, entry, kind, there)
-        elif plugins.find("dataset", entry.generator or name):
+        elif plugins.find_plugin("dataset", entry.generator or name):
             continue  # whether it takes a path and a size is its own affair
         elif entry.path and entry.generator:
             yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")

@@ -77,7 +77,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """A trial with its record, None while there is none, and whether its recipe is the one to use."""
 
     trial: Trial
@@ -142,21 +142,21 @@ def trial_key(keys: Keyring, trial: Trial) -> str:
     return keys.weights(trial.backbone)
 
 
-def outcomes(trials: Sequence[Trial], keys: Keyring, records: Mapping[str, Record]) -> list[Outcome]:
+def outcomes(trials: Sequence[Trial], keys: Keyring, records: Mapping[str, Record]) -> list[TrialOutcome]:
     """Every trial with its record; in each group the chosen one is marked."""
-    found = [Outcome(trial, key, records.get(key)) for trial in trials for key in [trial_key(keys, trial)]]
+    found = [TrialOutcome(trial, key, records.get(key)) for trial in trials for key in [trial_key(keys, trial)]]
     best = {id(outcome) for outcome in map(_best, _by_group(found).values()) if outcome}
     return [replace(outcome, chosen=id(outcome) in best) for outcome in found]
 
 
-def _by_group(found: Sequence[Outcome]) -> dict[tuple[tuple[str, Any], ...], list[Outcome]]:
-    groups: dict[tuple[tuple[str, Any], ...], list[Outcome]] = {}
+def _by_group(found: Sequence[TrialOutcome]) -> dict[tuple[tuple[str, Any], ...], list[TrialOutcome]]:
+    groups: dict[tuple[tuple[str, Any], ...], list[TrialOutcome]] = {}
     for outcome in found:
         groups.setdefault(outcome.trial.group, []).append(outcome)
     return groups
 
 
-def _best(of_group: Sequence[Outcome]) -> Outcome | None:
+def _best(of_group: Sequence[TrialOutcome]) -> TrialOutcome | None:
     """The trial with the highest held-out top-1 of those that ran to their end; the config's recipe wins ties.
 
     No choice before the config's recipe has ended: what is chosen must not be worse.

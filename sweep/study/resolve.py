@@ -75,7 +75,7 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     kind, there = source_of(config, name)
     if kind:
         return _sourced(config, entry, kind, there, shared | {"path": path})
-    if registered := plugins.find("dataset", entry.generator or name):
+    if registered := plugins.find_plugin("dataset", entry.generator or name):
         shared |= {"path": path, "classes": entry.classes, "size": entry.size}
         return DatasetOptions(kind="plugin", generator=registered.name, **shared)
     generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)
@@ -197,7 +197,7 @@ def plugin_code(config: Config) -> dict[str, str]:
         "statistic": config.statistics,
         "probe": [config.probe.solver, *(rule.probe.get("solver", "") for rule in config.rules)],
     }
-    found = [plugins.find(kind, name) for kind, names in asked.items() for name in names]
+    found = [plugins.find_plugin(kind, name) for kind, names in asked.items() for name in names]
     return {plugin.label: plugin.code for plugin in found if plugin is not None}
 
 

@@ -6,8 +6,11 @@ still reads as one table in pandas and DuckDB.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
+from sweep.base.errors import UserError
 from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES
 
 SCHEMA_VERSION = 1
@@ -186,6 +189,13 @@ SCHEMA: pa.Schema = pa.schema(
 def statistic_field(name: str, description: str) -> pa.Field:
     """Column of a registered statistic; it stands after those of :data:`SCHEMA`, and says what it is."""
     return pa.field(name, _real, metadata={"description": description, "registered": "statistic"})
+
+
+def refuse_taken(statistics: Iterable[str]) -> None:
+    """UserError if a registered statistic has the name of a column that the table has anyway."""
+    for name in statistics:
+        if name in SCHEMA.names:
+            raise UserError(f"statistics: {name!r} is a column of the table already: choose another name")
 
 
 def is_statistic(field: pa.Field) -> bool:

@@ -1,33 +1,9 @@
-"""ID training: weights that are loaded, or trained and put into the store."""
+"""ID training: weights that are loaded, or trained and put into the store.
 
-from sweep.train import augment
-from sweep.train.checkpoint import checkpoint_name
-from sweep.train.pretrain import OnEpoch, TrainingDivergedError
-from sweep.train.ranks import ALONE, RankLostError, Ranks, connected
-from sweep.train.weights import (
-    Weights,
-    Workshop,
-    has_weights,
-    help_training,
-    obtain_weights,
-    train_backbone,
-    train_missing,
-)
+The face of the room stands in ``__init__.pyi``; what it names is imported when it is first asked for, so that a config
+is checked without torch.
+"""
 
-__all__ = [
-    "ALONE",
-    "OnEpoch",
-    "RankLostError",
-    "Ranks",
-    "TrainingDivergedError",
-    "Weights",
-    "Workshop",
-    "augment",
-    "checkpoint_name",
-    "connected",
-    "has_weights",
-    "help_training",
-    "obtain_weights",
-    "train_backbone",
-    "train_missing",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

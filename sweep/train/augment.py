@@ -22,8 +22,6 @@ class Augmentation:
 
     Attributes
     ----------
-    name
-        Value of the grid variable ``augmentation``.
     source
         The image cache it is cut from: ``"evaluation"`` (square, R × R) or ``"training"`` (larger, aspect kept).
     build
@@ -31,34 +29,17 @@ class Augmentation:
         caller decides it by seeding.
     """
 
-    name: str
     source: Literal["evaluation", "training"]
     build: Callable[[int], Transform]
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {}
-
-
-def register_augmentation(
-    name: str, *, source: Literal["evaluation", "training"]
-) -> Callable[[Callable[[int], Transform]], Callable[[int], Transform]]:
-    """Decorator: a policy of our own, resolution → transform; plug-ins take :mod:`sweep.plugins`' for their keys."""
-
-    def register(build: Callable[[int], Transform]) -> Callable[[int], Transform]:
-        AUGMENTATIONS[name] = Augmentation(name, source, build)
-        return build
-
-    return register
-
-
 def policy(name: str) -> Augmentation:
     """The policy of this name, ours or a plug-in's."""
-    if plugin := plugins.find("augmentation", name):
-        return Augmentation(name, plugin.facts["source"], plugin.make)
-    return AUGMENTATIONS[name]
+    if plugin := plugins.find_plugin("augmentation", name):
+        return Augmentation(plugin.facts["source"], plugin.make)
+    return plugins.find_ours("augmentation", name)
 
 
-@register_augmentation("off", source="evaluation")
 def _off(resolution: int) -> Transform:
     """The evaluation image as it is: resize and centre crop. [H24] A.3."""
 
@@ -74,13 +55,16 @@ def _crop_and_flip(resolution: int) -> list[torch.nn.Module]:
     return [crop, v2.RandomHorizontalFlip()]
 
 
-@register_augmentation("on", source="training")
 def _on(resolution: int) -> Transform:
     """Random resized crop and horizontal flip. [H24] A.3."""
     return v2.Compose(_crop_and_flip(resolution))
 
 
-@register_augmentation("strong", source="training")
 def _strong(resolution: int) -> Transform:
     """``on``, then RandAugment with torchvision's defaults (2 operations, magnitude 9 of 31; Cubuk et al. 2020)."""
     return v2.Compose([*_crop_and_flip(resolution), v2.RandAugment()])
+
+
+OFF = Augmentation("evaluation", _off)
+ON = Augmentation("training", _on)
+STRONG = Augmentation("training", _strong)

@@ -11,8 +11,8 @@ import torch
 
 from sweep import plugins
 from sweep.base.store import Store
-from sweep.cell import run_cell, workshop
-from sweep.task import CellTask
+from sweep.cell.cell import run_cell, workshop
+from sweep.cell.task import CellTask
 from sweep.train import RankLostError, Ranks, TrainingDivergedError, help_training
 
 

@@ -18,7 +18,7 @@ _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up
 
 
 @contextmanager
-def cluster(resources: Resources) -> Iterator[Resources]:
+def connect(resources: Resources) -> Iterator[Resources]:
     """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
     import ray
 
@@ -26,7 +26,7 @@ def cluster(resources: Resources) -> Iterator[Resources]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     environment = {}
     if not os.environ.get(JOB_VARIABLE):  # a job's workers find the code in its working directory
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
     address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
     try:

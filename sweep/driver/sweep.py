@@ -18,10 +18,11 @@ from sweep import table
 from sweep.base.errors import StorageError, UserError
 from sweep.base.provenance import provenance
 from sweep.base.store import Store
+from sweep.cell import CellTask, failure_record
 from sweep.config import Config, Resources
-from sweep.driver_cluster import JOB_VARIABLE, cluster, refuse_too_many, room
-from sweep.driver_tasks import Lost, run_cells
-from sweep.meter import Meter
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room
+from sweep.driver.meter import Meter
+from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
     Cell,
     Curve,
@@ -39,7 +40,6 @@ from sweep.study import (
     used_datasets,
     varied_roles,
 )
-from sweep.task import CellTask, failure_record
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Outcome:
 def prepare(config: Config, out: str) -> Sweep:
     """Expand the grid and give every curve its key; reads fingerprints of the data, no images."""
     refuse_relative_in_job(out)
+    table.refuse_taken(config.statistics)
     grid = expand(config, lambda name: sizes(config, name))
     keys = keyring(config)
     curves: dict[str, Curve] = {}
@@ -135,7 +136,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     _tidy(sweep, before)
     cells = missing_cells(sweep, before.done | given_up)
     if cells:
-        with cluster(sweep.config.resources) as resources:
+        with connect(sweep.config.resources) as resources:
             _run(sweep, cells, resources, before.done)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from sweep.base.store import Store
-from sweep.study import Outcome, group_label, variables
+from sweep.study import TrialOutcome, group_label, variables
 
 RECIPES, TRIALS, FIGURE = "recipes.yaml", "trials.parquet", "trials.png"
 _PANELS, _COLUMNS = 12, 3
@@ -26,14 +26,14 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def write(store: Store, found: Sequence[Outcome], *, name: str) -> None:
+def write(store: Store, found: Sequence[TrialOutcome], *, name: str) -> None:
     """Write recipes, trials and figure from the outcomes of all trials; ``name`` is the config's."""
     store.put(RECIPES, recipes_yaml(found, name=name).encode())
     store.put(TRIALS, _parquet(found))
     store.put(FIGURE, _figure(found))
 
 
-def recipes_yaml(found: Sequence[Outcome], *, name: str) -> str:
+def recipes_yaml(found: Sequence[TrialOutcome], *, name: str) -> str:
     """The chosen recipes as a list of rules that a config includes with ``recipes: FILE``."""
     head = (
         f"# ID-training recipes found by the search of {name}: sweep/tune.py, top-1 on held-out ID images.\n"
@@ -48,7 +48,7 @@ def recipes_yaml(found: Sequence[Outcome], *, name: str) -> str:
     return head + ("".join(entries) or "[]\n")
 
 
-def _verdict(outcome: Outcome, found: Sequence[Outcome]) -> str:
+def _verdict(outcome: TrialOutcome, found: Sequence[TrialOutcome]) -> str:
     """Held-out top-1 of the chosen recipe and of the config's, with the error of one such measurement."""
     group = [other for other in found if other.trial.group == outcome.trial.group]
     default = next(other for other in group if other.trial.number == 0)
@@ -66,13 +66,13 @@ def _verdict(outcome: Outcome, found: Sequence[Outcome]) -> str:
     return f"{text}; {_counts(group)}"
 
 
-def _counts(group: Sequence[Outcome]) -> str:
+def _counts(group: Sequence[TrialOutcome]) -> str:
     ended = [outcome.record.status for outcome in group if outcome.record]
     words = [f"{ended.count(status)} {status}" for status in ("finished", "stopped", "failed") if status in ended]
     return f"{len(group)} trials, {', '.join(words)}"
 
 
-def summary(found: Sequence[Outcome]) -> str:
+def summary(found: Sequence[TrialOutcome]) -> str:
     """One paragraph per group for the terminal."""
     lines = []
     for group in dict.fromkeys(outcome.trial.group for outcome in found):
@@ -87,7 +87,7 @@ def summary(found: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: TrialOutcome) -> dict[str, Any]:
     trial, record = outcome.trial, outcome.record
     measured: dict[str, Any] = {}
     if record is not None:
@@ -121,7 +121,7 @@ _TYPES = {
 }
 
 
-def _parquet(found: Sequence[Outcome]) -> pa.Buffer:
+def _parquet(found: Sequence[TrialOutcome]) -> pa.Buffer:
     rows = [_row(outcome) for outcome in found]
     names = dict.fromkeys(name for row in rows for name in row) | dict.fromkeys(_TYPES)
     columns = {name: pa.array([row.get(name) for row in rows], _TYPES.get(name)) for name in names}
@@ -130,7 +130,7 @@ def _parquet(found: Sequence[Outcome]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _figure(found: Sequence[Outcome]) -> bytes:
+def _figure(found: Sequence[TrialOutcome]) -> bytes:
     """Held-out top-1 against the epoch, a panel per group: all trials, the config's recipe, the chosen one."""
     import matplotlib
 
@@ -160,7 +160,7 @@ def _figure(found: Sequence[Outcome]) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(axis: Any, members: Sequence[Outcome]) -> None:
+def _panel(axis: Any, members: Sequence[TrialOutcome]) -> None:
     labelled: set[str] = set()
     for outcome in sorted(members, key=lambda o: (o.chosen, o.trial.number == 0)):
         accuracies = outcome.record.heldout_top1_epochs if outcome.record else ()

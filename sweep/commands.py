@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from sweep import driver, table
-from sweep import status as progress
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
+from sweep.cell import CellTask
 from sweep.config import Config, closest
+from sweep.driver import status as progress
 from sweep.models import facts
-from sweep.study import block_values, expand, located_weights, render, resolution_of, sizes, without_downloads
+from sweep.study import (
+    Cell,
+    TrialOutcome,
+    block_values,
+    expand,
+    group_label,
+    located_weights,
+    outcomes,
+    propose,
+    render,
+    resolution_of,
+    sizes,
+    trial_key,
+    without_downloads,
+)
+from sweep.table import read_records
+from sweep.train import checkpoint_name
 
 _SHOWN = 5
 
@@ -131,3 +149,73 @@ def _what_next(outcome: driver.Outcome) -> str:
         earlier = f" ({outcome.given_up} failed in an earlier run and were left alone)" if outcome.given_up else ""
         words.append(f"{stay} would fail again as they are{earlier}: mend the reason, then --retry-failed")
     return "; ".join(words)
+
+
+def search_plan(config: Config, out: str) -> str:
+    """The trials of a config's recipe search, one a line."""
+    return _listed(_outcomes(_searched(config, out)))
+
+
+def search(config: Config, out: str) -> int:
+    """Run a recipe search and leave what it found; returns the exit code."""
+    sweep = _searched(config, out)
+    try:
+        _run_trials(sweep, _outcomes(sweep))
+    except (InterruptedSweepError, KeyboardInterrupt):
+        print("interrupted: trials that ended are kept; run the same command again to go on", file=sys.stderr)
+        return 130
+    return _conclude(sweep)
+
+
+def _searched(config: Config, out: str) -> driver.Sweep:
+    if config.search is None:
+        raise UserError(f"{config.name}: no search section: it names the recipe keys to search, with ranges")
+    return driver.prepare(config, out)
+
+
+def _outcomes(sweep: driver.Sweep) -> list[TrialOutcome]:
+    """Every trial of the config's search, with what the store knows of it."""
+    assert sweep.config.search is not None
+    trials = propose(sweep.config.search, sweep.grid)
+    records = read_records(sweep.store, [trial_key(sweep.keys, trial) for trial in trials])
+    return outcomes(trials, sweep.keys, records)
+
+
+def _listed(found: Sequence[TrialOutcome]) -> str:
+    """The trials of a search, one a line."""
+    groups = len({outcome.trial.group for outcome in found})
+    done = sum(outcome.record is not None for outcome in found)
+    lines = [f"{len(found)} trials for {groups} groups of backbones, {done} already there"]
+    for outcome in sorted(found, key=lambda o: (group_label(o.trial.group), o.trial.number)):
+        lines.append(f"  {outcome.trial.label}{' (the config)' if outcome.trial.number == 0 else ''}")
+    return "\n".join(lines)
+
+
+def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
+    """Run the trials that have no record."""
+    missing = [number for number, outcome in enumerate(found) if outcome.record is None]
+    if not missing:
+        return
+    print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
+    with driver.connect(sweep.config.resources) as resources:
+        assert sweep.config.search is not None
+        tasks = {number: _trial_task(sweep, found[number], gpu=float(resources.gpus) > 0) for number in missing}
+        driver.run_trials(sweep.config.search, found, tasks, sweep.store, resources)
+
+
+def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
+    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
+
+
+def _conclude(sweep: driver.Sweep) -> int:
+    """Write what was found, drop the checkpoints of trials that ended, say it; returns the exit code."""
+    found, store = _outcomes(sweep), sweep.store
+    driver.search_report.write(store, found, name=sweep.config.name)
+    for outcome in found:
+        if outcome.record is not None:
+            store.delete(checkpoint_name(outcome.key))
+    print(driver.search_report.summary(found))
+    print(f"recipes:  {store.path(driver.search_report.RECIPES)} (in a config: recipes: FILE)")
+    print(f"evidence: {store.path(driver.search_report.TRIALS)}, {store.path(driver.search_report.FIGURE)}")
+    groups = {outcome.trial.group for outcome in found}
+    return 0 if groups == {outcome.trial.group for outcome in found if outcome.chosen} else 1

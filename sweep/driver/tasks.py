@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Any, Literal
 
 from sweep.base.errors import InterruptedSweepError
+from sweep.cell import CellResult, CellTask
 from sweep.config import Resources
-from sweep.driver_cluster import places, room
-from sweep.driver_train import start
+from sweep.driver.cluster import places, room
+from sweep.driver.processes import start
 from sweep.study import Cell, Curve
-from sweep.task import CellResult, CellTask
 
 POLL_SECONDS = 1.0
 Stage = Literal["whole", "train", "curves"]

@@ -12,10 +12,10 @@ import torch
 
 from sweep import plugins
 from sweep.base.store import Store
-from sweep.cell import TRANSIENT, library_of
+from sweep.cell.cell import TRANSIENT, library_of
+from sweep.cell.task import CellTask
 from sweep.study import Keyring, Record
 from sweep.table import write_record
-from sweep.task import CellTask
 from sweep.train import Workshop, train_backbone
 
 

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from sweep.cell import CellResult, CellTask
 from sweep.config import Resources
-from sweep.task import CellResult, CellTask
 
 _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a Ray job are relative to its copy of the working directory
@@ -68,7 +68,7 @@ def _supervise(task: CellTask, resources: Resources) -> CellResult:
 
 def _rank(config: Mapping[str, Any]) -> None:
     """Body of each process, which Ray Train has connected with the others."""
-    from sweep.together import train_together
+    from sweep.cell import train_together
     from sweep.train import connected
 
     train_together(config["task"], connected())
@@ -84,7 +84,7 @@ def _outcome(failures: Mapping[int, Exception], error: Exception) -> CellResult:
     Exception
         Whatever else a process raised.
     """
-    from sweep.together import RecordedError
+    from sweep.cell import RecordedError
     from sweep.train import RankLostError
 
     causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]

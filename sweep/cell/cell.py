@@ -7,13 +7,10 @@ only errors that another attempt may cure (I/O) leave this file, for the driver 
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +18,17 @@ from torch import nn
 
 from sweep import plugins, table
 from sweep.base.errors import UserError
-from sweep.base.measure import Measured, device_name, measured
+from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.config import PENALTIES, Probe
+from sweep.cell.rows import Embedded, Fitted, make_rows
+from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
-from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
-from sweep.models import ProbedLayer, probed_layers
-from sweep.probes import ProbeData, ProbeResult, budget_bytes, fit_probes, replicate_seeds
-from sweep.study import Backbone, Curve, derived, variables
+from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
+from sweep.models import probed_layers
+from sweep.probes import ProbeData, budget_bytes, fit_probes
+from sweep.study import Backbone, Curve
 from sweep.table import Progress
-from sweep.task import CellResult, CellTask, failure_record
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
 
 TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
@@ -42,7 +39,7 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
 
     Parameters
     ----------
-    ranks : this process, the first of those that train the backbone together, see :mod:`sweep.together`.
+    ranks : this process, the first of those that train the backbone together, see :mod:`sweep.cell.together`.
 
     Raises
     ------
@@ -173,16 +170,6 @@ def probe_images(library: Library, curve: Curve) -> Images:
     )
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Embeddings of one curve, one (N, D) tensor per layer."""
-
-    layers: list[ProbedLayer]
-    train: list[torch.Tensor]
-    test: list[torch.Tensor]
-    cost: Measured
-
-
 def publish_split(store: Store, curve: Curve, images: Images) -> None:
     """A split of our own making goes with the results: which images were tested on, and in which order."""
     name = f"splits/{images.fingerprint}.json"
@@ -225,17 +212,6 @@ def embed_curve(task: CellTask, curve: Curve, weights: Weights, images: Images, 
     return Embedded(layers, train, test, cost)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Probes of one curve, statistics of each layer (None where embeddings are not finite), and those of plug-ins."""
-
-    results: list[ProbeResult]
-    statistics: list[Statistics | None]
-    registered: list[dict[str, float | None]]
-    seed: int
-    cost: Measured
-
-
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
     """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches."""
     seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
@@ -255,103 +231,6 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
         described = layer_statistics(*about, classes=data.classes, threshold=task.keys.rank_threshold)
         registered = registered_statistics(task.keys.statistics, *about, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)
-
-
-def make_rows(
-    task: CellTask,
-    curve: Curve,
-    weights: Weights,
-    images: Images,
-    embedded: Embedded,
-    fitted: Fitted,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    """Rows of the probe table, one per probe: by layer, recipe and seed; see :data:`sweep.table.SCHEMA`."""
-    shared = {
-        "curve_key": task.keys.curve(curve),
-        "embedding_key": task.keys.embedding(curve),
-        "weights_key": task.keys.weights(curve.backbone),
-        **variables(curve.backbone),
-        **derived(curve.backbone, weights.facts.trained_on),
-        **_dataset_columns(curve, images),
-        **_backbone_and_cost(weights, embedded, fitted),
-        **task.provenance,
-        "device": device_name(device),
-        "host": socket.gethostname(),
-        "finished_at": datetime.now(UTC),
-    }
-    seeds = replicate_seeds(fitted.seed, curve.probe_seeds)
-    rows = []
-    for result in fitted.results:
-        described = fitted.statistics[result.layer]
-        rows.append(
-            shared
-            | _layer_columns(result.layer + 1, embedded.layers)
-            | (asdict(described) if described else {})
-            | fitted.registered[result.layer]
-            | _probe_columns(curve.probes[result.recipe])
-            | {"probe_seed": seeds[result.seed_index], "probe_seed_index": result.seed_index, "chosen": result.chosen}
-            | _accuracies(result)
-        )
-    return rows
-
-
-def _probe_columns(probe: Probe) -> dict[str, Any]:
-    """Recipe of one probe; what its solver does not know is null."""
-    columns = {f"probe_{key}": value for key, value in probe.model_dump().items()}
-    unknown = ("probe_lr", "probe_epochs", "probe_batch_size") if probe.solver in PENALTIES else ()
-    return columns | dict.fromkeys(unknown)
-
-
-def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:
-    layer, last = layers[number - 1], len(layers)
-    return {
-        "layer": number,
-        "layer_name": layer.name,
-        "layer_width": layer.width,
-        "position": (number - 1) / (last - 1) if last > 1 else 1.0,
-        "is_penultimate": number == last,
-    }
-
-
-def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
-    return {
-        "dataset": curve.dataset,
-        "is_id": curve.is_id,
-        "dataset_fingerprint": images.fingerprint,
-        "classes": images.classes,
-        "chance": 1 / images.classes,
-        "n_train": len(images.train_labels_N),
-        "n_heldout": int(images.heldout_N.sum()),
-        "n_test": len(images.test_labels_N),
-        "skipped_images": list(images.skipped),
-    }
-
-
-def _backbone_and_cost(weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
-    facts = weights.facts
-    return {
-        "backbone_heldout_top1": facts.heldout_top1,
-        "backbone_test_top1": facts.test_top1,
-        "backbone_epoch": facts.epoch,
-        "pretrain_seconds": facts.seconds,
-        "pretrain_peak_bytes": facts.peak_bytes,
-        "embed_seconds": embedded.cost.seconds,
-        "embed_peak_bytes": embedded.cost.peak_bytes,
-        "probe_seconds": fitted.cost.seconds,
-        "probe_peak_bytes": fitted.cost.peak_bytes,
-    }
-
-
-def _accuracies(result: ProbeResult) -> dict[str, Any]:
-    if result.problem is not None:
-        return {"problem": result.problem}
-    names = (
-        "top1 top1_last top1_best top5 heldout_top1 train_top1 test_loss heldout_loss train_loss "
-        "epoch_chosen epoch_best correct"
-    )
-    row = {name: getattr(result, name) for name in names.split()}
-    return row | {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
 
 
 def _record_failure(task: CellTask, store: Store, curve: Curve, stage: str, error: Exception, seconds: float) -> None:

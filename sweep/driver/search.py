@@ -21,10 +21,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from sweep.base.errors import InterruptedSweepError
 from sweep.base.line import Line, duration
 from sweep.base.store import Store
+from sweep.cell import CellTask
 from sweep.config import Resources, Search
-from sweep.study import Outcome, Record, Trial, group_label
+from sweep.study import Record, Trial, TrialOutcome, group_label
 from sweep.table import read_records, write_record
-from sweep.task import CellTask
 
 _METRIC, _EPOCH, _INDEX = "heldout_top1", "epoch", "trial"
 
@@ -39,7 +39,7 @@ class AshaPerGroup(FIFOScheduler):
         they had just run, so that a search that goes on stops trials as an undisturbed one would.
     """
 
-    def __init__(self, search: Search, found: Sequence[Outcome]) -> None:
+    def __init__(self, search: Search, found: Sequence[TrialOutcome]) -> None:
         super().__init__()
         self._trials = [outcome.trial for outcome in found]
         self._halving = {
@@ -95,7 +95,7 @@ def _longest(trials: Sequence[Trial], group: tuple[tuple[str, Any], ...]) -> int
 
 def _train(config: Mapping[str, Any], tasks: Mapping[int, CellTask]) -> None:
     """Body of a Tune trial; torch is imported in the worker only."""
-    from sweep.trial import run_trial
+    from sweep.cell import run_trial
 
     def report(record: Record) -> None:
         """Tell Tune the held-out top-1 so far, and what a record of the trial needs."""
@@ -115,7 +115,7 @@ def _train(config: Mapping[str, Any], tasks: Mapping[int, CellTask]) -> None:
 class _Watcher(tune.Callback):
     """Leaves the record of a trial that was stopped, and shows how far the search is."""
 
-    def __init__(self, store_uri: str, found: Sequence[Outcome]) -> None:
+    def __init__(self, store_uri: str, found: Sequence[TrialOutcome]) -> None:
         self._uri, self._found = store_uri, found
         self._ended = sum(outcome.record is not None for outcome in found)
         self._before, self._started = self._ended, time.monotonic()
@@ -159,8 +159,8 @@ class _Watcher(tune.Callback):
         self._line.end()
 
 
-def fit(
-    search: Search, found: Sequence[Outcome], tasks: Mapping[int, CellTask], store: Store, resources: Resources
+def run_trials(
+    search: Search, found: Sequence[TrialOutcome], tasks: Mapping[int, CellTask], store: Store, resources: Resources
 ) -> None:
     """Run the trials that have no record.
 

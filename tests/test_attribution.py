@@ -14,9 +14,9 @@ import pytest
 import yaml
 from bench import coverage
 from sklearn.model_selection import GroupKFold
-from synthetic_tables import MAPPING, experiment_table
 
 from analysis import attribution, design, interactions, mapping, pipeline, resampling
+from tests.synthetic_tables import MAPPING, experiment_table
 
 REFERENCE = os.environ.get("TUNNEL_SWEEP_REFERENCE")
 needs_reference = pytest.mark.skipif(not REFERENCE, reason="TUNNEL_SWEEP_REFERENCE is not set")

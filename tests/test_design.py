@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
-from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 from analysis import confounding, contrasts, design, experiments, findings, mapping
 from analysis.errors import UserError
+from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 
 def _read(folder: Path, table: pa.Table) -> experiments.Experiments:

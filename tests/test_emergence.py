@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from synthetic_tables import grid, probe_table, write_sweep
 
 from analysis import emergence_figures, noise, shap_report
 from analysis.errors import UserError
 from analysis.experiments import read_sweep
+from tests.synthetic_tables import grid, probe_table, write_sweep
 
 EPOCHS = (0, 1, 2, 5, 20)
 VARIED = {"id_classes": "treatment", "epoch": "treatment", "seed": "replicate"}

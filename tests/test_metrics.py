@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from synthetic_tables import grid, probe_table, write_sweep
 
 from analysis import backbones, experiments, metrics, noise
 from analysis.errors import UserError
+from tests.synthetic_tables import grid, probe_table, write_sweep
 
 
 def _curve(

@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
-from synthetic_tables import grid, probe_table, write_sweep
 
 from sweep.study.check import read_config
 from sweep.table.schema import data_dictionary
+from tests.synthetic_tables import grid, probe_table, write_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

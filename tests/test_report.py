@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from matplotlib.figure import Figure
-from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 from analysis import figures, pipeline, shap_report, storage, text_tables, words
 from analysis.attribution import PROTOCOLS
 from analysis.metrics import ACCURACY_TEXT
 from analysis.phrases import certain
+from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--bootstrap", "20", "--jobs", "1"]

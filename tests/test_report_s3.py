@@ -5,11 +5,11 @@ import os
 
 import pytest
 import yaml
-from synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 from analysis import shap_report, storage
 from analysis.errors import UserError
 from tests.s3_server import KEYS, Faults, s3_server
+from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 FAST = ["--bootstrap", "0", "--jobs", "1", "--target", "retained"]
 

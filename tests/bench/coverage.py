@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
-from synthetic_tables import experiment_table  # noqa: E402  (it lies beside the tests)
-
 from analysis import attribution, design, resampling  # noqa: E402
+from tests.synthetic_tables import experiment_table  # noqa: E402  (it lies beside the tests)
 
 from . import report  # noqa: E402
 

@@ -13,7 +13,7 @@ from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def row(key, layer, architecture):

@@ -14,8 +14,8 @@ import grpc
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from cluster_readme import PATH, ROOT, one
 
+from tests.cluster_readme import PATH, ROOT, one
 from tests.local_head import free_ports
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_grid import grid_of, keys, make
-from test_pretrain import data
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -33,6 +31,8 @@ from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import NOTHING_ALONG, Along, Labelled, pretrain
 from sweep.train.ranks import ALONE, RankLostError, connected
+from tests.sweep.study.test_grid import grid_of, keys, make
+from tests.sweep.train.test_pretrain import data
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 TINY = """

@@ -10,10 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import sweep.backbone
 import torch
-from test_end_to_end import rows as rows_of
-from test_end_to_end import run as run_sweep
-from test_grid import grid_of, keys, make
-from test_pretrain import RECIPE, data, network
 from torch import nn
 
 from analysis import shap_report
@@ -28,6 +24,10 @@ from sweep.table.schema import RUN_COLUMNS
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Along, Labelled, pretrain
+from tests.sweep.driver.test_end_to_end import rows as rows_of
+from tests.sweep.driver.test_end_to_end import run as run_sweep
+from tests.sweep.study.test_grid import grid_of, keys, make
+from tests.sweep.train.test_pretrain import RECIPE, data, network
 
 TINY = """
 name: tiny

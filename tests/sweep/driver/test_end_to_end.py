@@ -19,7 +19,7 @@ from sweep.table.schema import RUN_COLUMNS
 from sweep.table.verify import verify_fragments
 from tests.local_head import ask, local_head, ray_environment
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
 TWO_CURVES = """

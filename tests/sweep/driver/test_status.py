@@ -13,9 +13,9 @@ from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.driver import status
 from sweep.table.notes import STALE_SECONDS, Progress
-from tests.test_table import failure, row
+from tests.sweep.table.test_fragments import failure, row
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 CURVES = {f"k{number}": table.PlannedCurve(f"vggm11 seed {number}", "glyphs", f"run{number}") for number in range(6)}
 BLOCKS = {0: ["k0", "k1", "k2", "k3"], 1: ["k3", "k4", "k5"]}
 

@@ -17,7 +17,7 @@ from sweep.cell.cell import run_cell
 from sweep.study.check import read_config
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import TrainingDivergedError
-from tests.test_end_to_end import ROOT, TWO_CURVES
+from tests.sweep.driver.test_end_to_end import ROOT, TWO_CURVES
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import pytest
 import ray
 import torch
-from test_driver_tasks import cell
-from test_end_to_end import TWO_CURVES
 
 from sweep import driver
 from sweep.base.errors import StorageError, UserError
@@ -20,6 +18,8 @@ from sweep.study.check import read_config
 from sweep.train.pretrain import TrainingDivergedError
 from sweep.train.ranks import RankLostError, Ranks
 from sweep.train.weights import train_backbone
+from tests.sweep.driver.test_end_to_end import TWO_CURVES
+from tests.sweep.driver.test_tasks import cell
 
 
 def wide(name, processes):

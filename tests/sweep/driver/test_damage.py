@@ -15,8 +15,8 @@ from sweep.cell.cell import run_cell
 from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.train.checkpoint import Checkpoints
-from tests.test_end_to_end import ROOT, TWO_CURVES
-from tests.test_pretrain import nowhere, same, train
+from tests.sweep.driver.test_end_to_end import ROOT, TWO_CURVES
+from tests.sweep.train.test_pretrain import nowhere, same, train
 
 FILES = [ROOT / "configs" / name for name in ("demo.yaml", "paper.yaml", "tune-demo.yaml")]
 VALUES = st.recursive(

@@ -10,8 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_end_to_end import run as run_sweep
-from test_table import SCHEMA, row
 from torch import nn
 
 from sweep import plugins, table
@@ -33,8 +31,10 @@ from sweep.study.check import read_config
 from sweep.study.plan import layer_widths
 from sweep.study.resolve import plugin_code
 from sweep.train.augment import policy
+from tests.sweep.driver.test_end_to_end import run as run_sweep
+from tests.sweep.table.test_fragments import SCHEMA, row
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]
 
 
@@ -215,7 +215,10 @@ def test_names_are_unique():
     ("code", "expected"),
     [
         ("register_model('resnet50')(lambda **_: None)", "model 'resnet50' is built in"),
-        ("register_dataset('cifar10', classes=2, train=4, test=4)(lambda part, options: None)", "dataset 'cifar10' is built in"),
+        (
+            "register_dataset('cifar10', classes=2, train=4, test=4)(lambda part, options: None)",
+            "dataset 'cifar10' is built in",
+        ),
         ("register_statistic('rank')(lambda emb_ND, labels_N, *, classes: 0.0)", "'rank' is a column of the table"),
     ],
 )

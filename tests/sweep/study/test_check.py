@@ -11,7 +11,7 @@ from sweep.config.problem import ConfigError, closest
 from sweep.config.schema import Config
 from sweep.study.check import read_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = """
 name: t
 grid:

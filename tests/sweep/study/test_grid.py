@@ -15,7 +15,7 @@ from sweep.study.keys import Keyring, content_key
 from sweep.study.plan import correlations, cost, render, varied_roles
 from sweep.study.resolve import sizes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def make(**changes):

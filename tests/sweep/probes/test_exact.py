@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sweep.config.schema import Probe
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
-from tests.test_probes import make_data
+from tests.sweep.probes.test_fit import make_data
 
 FITS = ("selection", "full")
 

@@ -4,12 +4,12 @@ import os
 import time
 
 import pytest
-from test_table import failure, row
 
 from sweep import table
 from sweep.base.store import Store
 from sweep.driver import sweep as driver
 from sweep.study.check import read_config
+from tests.sweep.table.test_fragments import failure, row
 
 TINY = """
 name: tiny

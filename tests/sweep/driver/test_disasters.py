@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.test_end_to_end import FOUR_BACKBONES, ROOT, TWO_CURVES, command, rows, run
+from tests.sweep.driver.test_end_to_end import FOUR_BACKBONES, ROOT, TWO_CURVES, command, rows, run
 
 pytestmark = pytest.mark.slow
 CURVES = 8
@@ -145,12 +145,15 @@ def test_a_full_and_a_read_only_disk_are_said_and_outlived(tmp_path, small_disk)
 def test_the_command_for_more_kills(undisturbed, tmp_path):
     file, _ = undisturbed
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_disasters", file, tmp_path, "1"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.sweep.driver.test_disasters", file, tmp_path, "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.endswith("1 kills: the table is the same\n"), done.stdout + done.stderr
 
 
-if __name__ == "__main__":  # python -m tests.test_disasters CONFIG OUT KILLS: more of them than CI has time for
+if __name__ == "__main__":  # python -m … CONFIG OUT KILLS: more of them than CI has time for
     config_file, place, times = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     run(config_file, place / "undisturbed")
     kill_again_and_again(config_file, place / "killed", times, random.Random(0))

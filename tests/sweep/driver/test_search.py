@@ -25,7 +25,7 @@ from sweep.study.grid import Cell, block_values, recipe_of
 from sweep.study.recipes import Record, outcomes, propose, trial_key
 from sweep.table.trials import read_records, write_record
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
 name: tiny
 grid:

@@ -1,14 +1,14 @@
 """A sweep's store on Google Cloud Storage: the protocol over HTTP, with faults; credentials from the environment."""
 
 import pytest
-from gcs_server import SECRET, gcs_server
-from test_table import failure, row
 
 from sweep import table
 from sweep.base import store
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.driver import status
+from tests.gcs_server import SECRET, gcs_server
+from tests.sweep.table.test_fragments import failure, row
 
 
 @pytest.fixture

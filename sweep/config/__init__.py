@@ -24,6 +24,7 @@ from sweep.config.schema import (
     Rule,
     Search,
     WeightsEntry,
+    declared,
 )
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "Search",
     "WeightsEntry",
     "closest",
+    "declared",
     "read_yaml",
 ]

@@ -16,7 +16,8 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.config import SCRATCH, WeightsEntry
-from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models.evidence import Evidence, gather
+from sweep.models.layers import ProbedLayer, find_layers, usual_side
 from sweep.models.local_weights import Match, load_weights, match, own_normalization, read_weights
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
@@ -89,7 +90,14 @@ def build_backbone(
             model = _downloaded(architecture, pretraining, classes=classes, resolution=resolution)
     if weights is not None:
         load_weights(model, weights)
+    # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
+    model.made_for = functools.partial(_on_meta, architecture, width)
     return model
+
+
+def _on_meta(architecture: str, width: float, resolution: int) -> nn.Module:
+    with torch.device("meta"):
+        return _untrained(architecture, classes=2, resolution=resolution, width=width)
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
@@ -143,9 +151,23 @@ def normalization(
 
 
 def layers_of(
-    architecture: str, *, resolution: int, width: float = 1.0, pattern: str | None = None
+    architecture: str,
+    *,
+    resolution: int,
+    width: float = 1.0,
+    pattern: str | None = None,
+    pooling: str | None = None,
+    norm: str = "none",
 ) -> list[ProbedLayer]:
-    """Probed layers of an architecture without making its weights (on the meta device)."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=width)
-    return probed_layers(model, resolution=resolution, pattern=pattern)
+    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
+    make = functools.partial(_on_meta, architecture, width)
+    evidence = evidence_of(architecture, resolution=resolution, width=width)
+    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
+
+
+def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:
+    """What an architecture shows of itself, at the resolution of timm's weights or one near that which is asked for."""
+    own = architecture in BUILDERS or plugins.find("model", architecture) is not None
+    config = None if own else timm.get_pretrained_cfg(architecture)
+    side = config.input_size[-1] if config is not None else usual_side(resolution)
+    return gather(functools.partial(_on_meta, architecture, width), side)

@@ -13,7 +13,6 @@ import time
 import pytest
 import rayjob_schema
 import yaml
-from cluster_readme import CLUSTER, PATH, README, ROOT, blocks, lines, one
 from jsonschema import ValidationError as SchemaError
 from pydantic import ValidationError
 from ray.autoscaler._private.util import fillout_defaults, validate_config
@@ -21,8 +20,9 @@ from ray.scripts.scripts import cli
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from sweep.config.schema import Resources
-from sweep.config_check import read_config
 from sweep.run import parse
+from sweep.study.check import read_config
+from tests.cluster_readme import CLUSTER, PATH, README, ROOT, blocks, lines, one
 
 IMAGE_ROOT = "/opt/tunnel-sweep"
 

@@ -3,7 +3,6 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
-    AUGMENTATIONS,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
@@ -11,7 +10,6 @@ from sweep.config.schema import (
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
-    SOLVERS,
     Autocast,
     Block,
     Config,
@@ -29,7 +27,6 @@ from sweep.config.schema import (
 )
 
 __all__ = [
-    "AUGMENTATIONS",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
@@ -37,7 +34,6 @@ __all__ = [
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",
-    "SOLVERS",
     "Autocast",
     "Block",
     "Config",

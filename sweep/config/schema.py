@@ -1,7 +1,7 @@
 """The configuration as frozen, documented models.
 
 Only shapes and types are checked here; what needs knowledge of the catalogue (does this architecture exist,
-has that dataset so many classes) is in :mod:`sweep.config_check`, and reading YAML in :mod:`sweep.config.read`.
+has that dataset so many classes) is in :mod:`sweep.study.check`, and reading YAML in :mod:`sweep.config.read`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
 Native = Literal["native"]
-SOLVERS: tuple[str, ...] = ("adamw", "lbfgs", "ridge")  # of probes
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
 PENALTIES: Mapping[str, tuple[float, ...]] = {
     "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
@@ -62,7 +61,7 @@ class Recipe(Model):
 class Probe(Model):
     """How one linear probe is fitted ([H24] A.4, protocol §6)."""
 
-    solver: str = "adamw"  # one of SOLVERS, or a registered probe
+    solver: str = "adamw"  # a probe of the register: ours, or a plug-in's
     epochs: PositiveInt = 30
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
@@ -248,6 +247,3 @@ DESIGN_KEYS: tuple[str, ...] = (
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
 DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}
-
-
-AUGMENTATIONS: tuple[str, ...] = ("off", "on", "strong")

@@ -54,6 +54,6 @@ DATASETS: Mapping[str, DatasetFact] = {
 
 def known_datasets() -> dict[str, DatasetFact]:
     """Datasets that need no entry in a config: the program's and the registered ones."""
-    registered = {name: plugins.find("dataset", name) for name in plugins.names("dataset")}
+    registered = {name: plugins.find_plugin("dataset", name) for name in plugins.plugin_names("dataset")}
     facts = {name: DatasetFact(name, reader="plugin", **plugin.facts) for name, plugin in registered.items() if plugin}
     return {**DATASETS, **facts}

@@ -6,7 +6,7 @@ was not shown to be places or tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +72,7 @@ class ProbedLayer:
             return "conv"
         return "tokens" if set(self.layout.axes) & set("HT") else "vector"
 
-    def embed(self, value: object, modules: dict[str, nn.Module]) -> Tensor:
+    def embed(self, value: object, modules: Mapping[str, nn.Module]) -> Tensor:
         """What the module gave (or was given) as an embedding (B, D).
 
         Raises
@@ -81,7 +81,8 @@ class ProbedLayer:
             If the output is not what was shown of the architecture.
         """
         output = tensors(value)[self.layout.tensor]
-        normed = modules[self.norm](output) if self.norm else output
+        # not called: a norm that is a layer itself has a hook, which is for its own output
+        normed = modules[self.norm].forward(output) if self.norm else output
         try:
             return pools.pool(normed.float(), self.layout, self.pooling)
         except ValueError as error:

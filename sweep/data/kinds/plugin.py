@@ -61,9 +61,9 @@ def _split(
 
 def open_registered(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Ask a plug-in for its samples; ``cache_dir`` is not used."""
-    plugin = plugins.find("dataset", options.generator)
+    plugin = plugins.find_plugin("dataset", options.generator)
     if plugin is None:
-        registered = ", ".join(plugins.names("dataset")) or "none"
+        registered = ", ".join(plugins.plugin_names("dataset")) or "none"
         raise UserError(f"dataset {name!r}: {options.generator!r} is not registered (there is {registered})")
     facts = plugin.facts
     filled = replace(

@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
-from sweep.data.kinds.builtin.digits import DIGITS
-from sweep.data.kinds.builtin.fractals import FRACTALS
 from sweep.data.kinds.builtin.generator import Generator, Part
-from sweep.data.kinds.builtin.glyphs import GLYPHS
-from sweep.data.kinds.builtin.gratings import GRATINGS
 from sweep.data.options import DatasetOptions
 
-GENERATORS = {generator.name: generator for generator in (FRACTALS, GLYPHS, GRATINGS, DIGITS)}
 _BATCH = 256  # images rendered at once: enough to amortise numpy's overhead, little memory
 
 
@@ -44,12 +40,13 @@ class _GeneratedReader:
 
 
 def _generator(name: str, options: DatasetOptions) -> Generator:
-    if options.generator not in GENERATORS:
+    generator = plugins.find_ours("dataset", options.generator)
+    if generator is None:
         raise UserError(
             f"dataset {name!r}: generator {options.generator!r} is unknown; "
-            f"valid generators: {', '.join(sorted(GENERATORS))}"
+            f"valid generators: {', '.join(sorted(plugins.OURS['dataset']))}"
         )
-    return GENERATORS[options.generator]
+    return generator
 
 
 def _resolve(name: str, generator: Generator, options: DatasetOptions) -> dict[str, int]:

@@ -62,7 +62,7 @@ def pool(output: Tensor, layout: Layout, pooling: str) -> Tensor:
         raise ValueError(f"its output is {tuple(output.shape)}, where {layout.axes} with C {layout.channels} was shown")
     if pooling == "2x2":
         return _quarters(channels_first(output, layout))
-    rows_BTC = _rows(output, layout)
+    rows_BTC = rows(output, layout)
     patches_BTC = rows_BTC[:, layout.prefix_tokens :]
     if pooling == "class":
         return rows_BTC[:, 0]
@@ -83,8 +83,8 @@ def channels_first(output: Tensor, layout: Layout) -> Tensor:
     return output.permute(0, layout.axes.index("C"), *places)
 
 
-def _rows(output: Tensor, layout: Layout) -> Tensor:
-    """Places or tokens as (B, T, C); a vector has one."""
+def rows(output: Tensor, layout: Layout) -> Tensor:
+    """Places or tokens of an output as (B, T, C), prefix tokens among them; a vector has one."""
     axes = layout.axes
     if axes[-1] == "C":
         return output.flatten(1, -2) if output.dim() > 2 else output[:, None]

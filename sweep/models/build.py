@@ -95,13 +95,23 @@ def build_backbone(
     if weights is not None:
         load_weights(model, weights)
     # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
-    model.made_for = functools.partial(_on_meta, architecture, width)
+    model.made_for = functools.partial(without_memory, architecture, width=width)
     return model
 
 
-def _on_meta(architecture: str, width: float, resolution: int) -> nn.Module:
+def without_memory(architecture: str, resolution: int, *, classes: int = 2, width: float = 1.0) -> nn.Module:
+    """A network on the meta device: shapes, but no weights.
+
+    Raises
+    ------
+    UserError
+        If a plug-in gives something else.
+    """
     with torch.device("meta"):
-        return _untrained(architecture, classes=2, resolution=resolution, width=width)
+        model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"it is a {type(model).__name__}, not a torch.nn.Module")
+    return model
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
@@ -131,9 +141,7 @@ def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution
 
 def match_weights(architecture: str, weights: WeightsEntry, *, resolution: int) -> Match:
     """How the tensors of named weights fit an architecture; reads the file, builds the network without memory."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
-    return match(model, read_weights(weights))
+    return match(without_memory(architecture, resolution), read_weights(weights))
 
 
 def normalization(
@@ -164,7 +172,7 @@ def layers_of(
     norm: str = "none",
 ) -> list[ProbedLayer]:
     """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
-    make = functools.partial(_on_meta, architecture, width)
+    make = functools.partial(without_memory, architecture, width=width)
     evidence = evidence_of(architecture, resolution=resolution, width=width)
     return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
 
@@ -174,4 +182,4 @@ def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Ev
     own = plugins.find_plugin("model", architecture) or plugins.find_ours("model", architecture)
     config = None if own else timm.get_pretrained_cfg(architecture)
     side = config.input_size[-1] if config is not None else usual_side(resolution)
-    return gather(functools.partial(_on_meta, architecture, width), side)
+    return gather(functools.partial(without_memory, architecture, width=width), side)

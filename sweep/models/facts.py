@@ -44,11 +44,13 @@ class Architecture:
     native_resolution : resolution the weights were made for; None if any.
     scalable : whether a width multiplier applies.
     weights : names that ``pretraining`` may have, the default first.
+    points : what ``layers`` is by default: "conv", "blocks" or "stages"; None for a plug-in, which says it itself.
+    first_rule : whether version 0.1 took and pooled the same layers: embeddings that stores hold keep their keys.
     """
 
     name: str
     source: Literal["built-in", "timm", "plug-in"]
-    family: str  # "CNN" or "ViT"; a plug-in may have another
+    family: str  # "CNN", "ViT" or "MLP"; a plug-in may have another
     stem: int
     depth: int
     spatial_reduction: float
@@ -57,10 +59,13 @@ class Architecture:
     native_resolution: int | None
     scalable: bool
     weights: tuple[str, ...]
+    points: str | None
+    first_rule: bool = True
 
 
 def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
-    common = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
+    common: dict[str, Any] = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
+    common["points"] = "conv" if family == "CNN" else "blocks"
     return Architecture(name=name, source="built-in", family=family, **(common | facts))
 
 
@@ -97,7 +102,7 @@ def names() -> tuple[str, ...]:
 
 def _registered() -> Any:
     """Descriptions of registered models, from building them without memory; imports torch."""
-    return importlib.import_module("sweep.models.describe_plugin")
+    return importlib.import_module("sweep.models.describe")
 
 
 @functools.cache
@@ -132,6 +137,8 @@ def architecture(name: str) -> Architecture:
         native_resolution=entry["native_resolution"],
         scalable=False,
         weights=tuple(entry["weights"]),
+        points=entry["points"],
+        first_rule=entry["first_rule"],
     )
 
 

@@ -28,8 +28,8 @@ def point_layout(evidence: Evidence, point: Point) -> Layout | Unclear:
         first=isinstance(evidence.model, _FIRST),
     )
     found = layout(one, two, stated)
-    if isinstance(found, Unclear) and two is None and evidence.two.error:
-        return Unclear(f"{found.why} ({evidence.two.error})")
+    if isinstance(found, Unclear) and evidence.two.error:
+        return Unclear(f"{found.why} (no image of twice the side: {evidence.two.error})")
     return found
 
 

@@ -95,7 +95,7 @@ def build_backbone(
     if weights is not None:
         load_weights(model, weights)
     # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
-    model.made_for = functools.partial(without_memory, architecture, width=width)
+    vars(model)["made_for"] = functools.partial(without_memory, architecture, width=width)
     return model
 
 
@@ -110,7 +110,7 @@ def without_memory(architecture: str, resolution: int, *, classes: int = 2, widt
     with torch.device("meta"):
         model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
     if not isinstance(model, nn.Module):
-        raise UserError(f"it is a {type(model).__name__}, not a torch.nn.Module")
+        raise UserError(f"it gives a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -182,4 +182,4 @@ def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Ev
     own = plugins.find_plugin("model", architecture) or plugins.find_ours("model", architecture)
     config = None if own else timm.get_pretrained_cfg(architecture)
     side = config.input_size[-1] if config is not None else usual_side(resolution)
-    return gather(functools.partial(without_memory, architecture, width=width), side)
+    return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)

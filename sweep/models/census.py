@@ -160,7 +160,7 @@ def _of_weights(module: nn.Module) -> frozenset[int]:
 
 def _agreement(evidence: Evidence) -> str | None:
     """How many of timm's intermediates have the channels and the number of places of one of our blocks or stages."""
-    model = evidence.model
+    model: Any = evidence.model
     if not hasattr(model, "forward_intermediates"):
         return None
     images = torch.zeros(BATCHES[0], 3, *(evidence.one.resolution,) * 2, device="meta")
@@ -170,10 +170,9 @@ def _agreement(evidence: Evidence) -> str | None:
     except Exception:  # some read values, which are none without memory
         return None
     ours = set()
-    for point in _stream(evidence):
-        found = point_layout(evidence, point)
+    for point, found in _stream(evidence).items():
         shape = evidence.one.seen[point.name].outputs[found.tensor]
-        places = math.prod(n for n, letter in zip(shape, found.axes, strict=True) if letter not in "BC")
+        places = math.prod([n for n, letter in zip(shape, found.axes, strict=True) if letter not in "BC"])
         ours.add((found.channels, places - found.prefix_tokens))
     agree = sum((shape[1], math.prod(shape[2:])) in ours for shape in theirs)
     return f"{agree}/{len(theirs)}"
@@ -186,34 +185,34 @@ def equal(name: str, *, seed: int = 0) -> str | None:
     tokens; ours are brought there by their layouts. None: timm gives no intermediates of this network.
     """
     side = side_of(name)
-    model = build_backbone(name, classes=2, resolution=side, seed=seed).eval()
+    model: Any = build_backbone(name, classes=2, resolution=side, seed=seed).eval()
     if not hasattr(model, "forward_intermediates"):
         return None
     images_BCHW = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
-    evidence, outputs = evidence_of(name, resolution=side), {}
-    for point in _stream(evidence):
-        keep = _keeper(point.name, point_layout(evidence, point), outputs)
-        model.get_submodule(point.name).register_forward_hook(keep)
+    outputs: dict[str, Tensor] = {}
+    for point, layout in _stream(evidence_of(name, resolution=side)).items():
+        model.get_submodule(point.name).register_forward_hook(_keeper(point.name, layout, outputs))
     with torch.inference_mode():
         theirs = model.forward_intermediates(images_BCHW, intermediates_only=True)
     found = sum(any(_same(ours, map_BCHW) for ours in outputs.values()) for map_BCHW in theirs)
     return f"{found}/{len(theirs)}"
 
 
-def _stream(evidence: Evidence) -> list[Point]:
+def _stream(evidence: Evidence) -> dict[Point, Layout]:
     """Blocks and stages whose axes are clear."""
-    points = {point.name: point for kind in ("blocks", "stages") for point in _points(evidence, kind)}
-    return list(points.values())
+    points = {Point(point.name) for kind in ("blocks", "stages") for point in _points(evidence, kind)}
+    found = {point: point_layout(evidence, point) for point in points}
+    return {point: layout for point, layout in found.items() if isinstance(layout, Layout)}
 
 
 def _points(evidence: Evidence, kind: str) -> list[Point]:
     try:
-        return [p for p in chosen(evidence, kind) if isinstance(point_layout(evidence, p), Layout)]
+        return chosen(evidence, kind)
     except UserError:
         return []
 
 
-def _keeper(name: str, layout: Any, outputs: dict[str, Tensor]) -> Any:
+def _keeper(name: str, layout: Layout, outputs: dict[str, Tensor]) -> Any:
     def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
         """Patches or places as (B, C, places); a copy, because some networks go on in place."""
         rows_BTC = rows(tensors(output)[layout.tensor], layout)

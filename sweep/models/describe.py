@@ -81,9 +81,9 @@ def first_stage(evidence: Evidence) -> float:
     width with the pooling after them: it ends with the map that enters the first convolution of another width. 0.25
     for a ResNet (stem and max-pool), 0.5 for a VGG whose first convolutions end in a pooling, 1.0 without that.
     """
-    found = [name for name in blocks(evidence) if (side := _input_side(evidence, name)) is not None]
-    if found:
-        return (_input_side(evidence, found[0]) or 0) / evidence.one.resolution
+    sides = [side for name in blocks(evidence) if (side := _input_side(evidence, name)) is not None]
+    if sides:
+        return sides[0] / evidence.one.resolution
     modules = dict(evidence.model.named_modules())
     ran = [name for name in evidence.one.seen if isinstance(modules[name], nn.Conv2d)]
     shapes = [(evidence.one.seen[name].inputs[0], evidence.one.seen[name].outputs[0]) for name in ran]

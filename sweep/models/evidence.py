@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -73,20 +73,35 @@ class Evidence:
     two: Pass
 
 
-def gather(make: Make, resolution: int) -> Evidence:
+def gather(make: Make, resolution: int, *, asked: int | None = None) -> Evidence:
     """Two passes of a network, at a resolution and at its double.
 
     Twice, because what divides a side (patches, windows, strides) divides its double. A network that takes one
-    resolution only is made again for the other.
+    resolution only is made again for the other; what cannot run at the other is seen once more at the first, with
+    another batch, which shows the batch but no places.
+
+    Parameters
+    ----------
+    asked : another resolution, for a network that does not take the first.
     """
-    model = make(resolution)
-    one, two = watch(model, BATCHES[0], resolution), watch(model, BATCHES[1], 2 * resolution)
+    try:
+        model = make(resolution)
+        one = watch(model, BATCHES[0], resolution)
+    except Exception:  # a constructor of any library
+        if asked in (None, resolution):
+            raise
+        one = Pass(BATCHES[0], resolution, error="it cannot be built")
+    if one.error is not None and asked is not None and asked != resolution:
+        return gather(make, asked)
+    two = watch(model, BATCHES[1], 2 * resolution)
     if two.error is not None or not _follows(one, two):
         try:
             again = watch(make(2 * resolution), BATCHES[1], 2 * resolution)
         except Exception as error:  # a constructor of any library
             again = Pass(BATCHES[1], 2 * resolution, error=_words(error))
         two = again if len(again.seen) > len(two.seen) or again.error is None else two
+    if two.error is not None:
+        two = replace(two, seen={**watch(model, BATCHES[1], resolution).seen, **two.seen})
     return Evidence(model, one, two)
 
 

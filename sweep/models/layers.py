@@ -115,7 +115,7 @@ def probed_layers(
         If nothing is there to probe, or the axes of an output cannot be told apart.
     """
     make = _maker(model)
-    evidence = gather(make, _side(model, resolution))
+    evidence = gather(make, _side(model, resolution), asked=resolution)
     return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
 
 

@@ -61,7 +61,7 @@ def layout(one: Seen | None, two: Seen | None, stated: Stated) -> Layout | Uncle
     if one.calls > 1:
         return Unclear(f"it runs {one.calls} times in one pass, so it has no one output")
     if two is None:
-        return Unclear(f"{_shown(one.outputs)} at one resolution, and the network takes no other to compare with")
+        return Unclear(f"{_shown(one.outputs)}, and it does not run a second time to compare with")
     tensor = _tensor(one, two)
     if isinstance(tensor, Unclear):
         return tensor
@@ -71,7 +71,7 @@ def layout(one: Seen | None, two: Seen | None, stated: Stated) -> Layout | Uncle
 
 def _tensor(one: Seen, two: Seen) -> int | Unclear:
     """Which tensor is the only one that begins with the batch in both passes."""
-    seen = f"{_shown(one.outputs)} of {BATCHES[0]} images, {_shown(two.outputs)} of {BATCHES[1]} at twice the side"
+    seen = f"{_shown(one.outputs)} of {BATCHES[0]} images, {_shown(two.outputs)} of {BATCHES[1]} the second time"
     if len(one.outputs) != len(two.outputs) or not one.outputs:
         return Unclear(f"{seen}: no tensor, or not the same number of them")
     pairs = enumerate(zip(one.outputs, two.outputs, strict=True))
@@ -90,7 +90,7 @@ def _shown(shapes: tuple[Shape, ...]) -> str:
 
 
 def _named(one: Shape, two: Shape, stated: Stated) -> Layout | Unclear:
-    seen = f"{one} of {BATCHES[0]} images, {two} of {BATCHES[1]} at twice the side"
+    seen = f"{one} of {BATCHES[0]} images, {two} of {BATCHES[1]} the second time"
     if len(one) != len(two):
         return Unclear(f"{seen}: another number of axes")
     grown = [axis for axis in range(1, len(one)) if one[axis] != two[axis]]

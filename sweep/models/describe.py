@@ -103,7 +103,7 @@ def forward_flops(model: nn.Module, resolution: int) -> float:
     """Operations of one image's forward pass, two per multiply-add."""
     images = torch.zeros(1, 3, resolution, resolution, device="meta")
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model.eval()(images)
+        model.eval().requires_grad_(False)(images)  # or the counter looks for gradients, which some tuples have not
     return float(counter.get_total_flops())
 
 
@@ -128,7 +128,8 @@ def describe(name: str) -> dict[str, Any]:
     with _explained(f"{name} cannot be described at {side} px"):
         evidence = evidence_of(name, resolution=side)
         layers = find_layers(evidence, lambda _side: evidence.model, resolution=side)
-        slope = _size(without_memory(name, side, classes=3)) - _size(evidence.model)
+        size = _size(evidence.model)
+        slope = _size(without_memory(name, side, classes=3)) - size  # parameters of the head for a class
         tags = [full for full in timm.list_pretrained(f"{name}.*") if full.split(".", 1)[0] == name]
         patch = _patch(evidence.model) if "T" in layers[0].layout.axes or "HWC" in layers[0].layout.axes else 1
         return {
@@ -137,7 +138,7 @@ def describe(name: str) -> dict[str, Any]:
             "min_resolution": max(32, 2 * patch),
             "native_resolution": side if config is not None else None,
             "weights": [full.split(".", 1)[1] for full in tags],
-            "parameters": _size(evidence.model) - 2 * slope,
+            "parameters": size - 2 * slope,
             "features": slope - 1,
             "flops": forward_flops(evidence.model, side),
             "flops_resolution": side,

@@ -14,7 +14,6 @@ from sweep.config import Config, closest
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
-    Cell,
     TrialOutcome,
     block_values,
     expand,
@@ -204,7 +203,7 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

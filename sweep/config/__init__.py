@@ -7,6 +7,7 @@ from sweep.config.schema import (
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -24,6 +25,7 @@ from sweep.config.schema import (
     Rule,
     Search,
     WeightsEntry,
+    declared,
 )
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",
+    "NO_PENALTY_KEYS",
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",
@@ -52,5 +55,6 @@ __all__ = [
     "Search",
     "WeightsEntry",
     "closest",
+    "declared",
     "read_yaml",
 ]

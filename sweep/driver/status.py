@@ -47,15 +47,15 @@ def look(store: Store, plan: Plan) -> Status:
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
     states = {}
-    for key, planned in plan.curves.items():
-        if key in found.done:
-            states[key] = "done"
-        elif key in found.failed:
-            states[key] = "failed"
+    for curve in plan.curves:
+        if curve.key in found.done:
+            states[curve.key] = "done"
+        elif curve.key in found.failed:
+            states[curve.key] = "failed"
         else:
-            states[key] = "running" if planned.run in under_way else "missing"
+            states[curve.key] = "running" if curve.run in under_way else "missing"
     failed = [key for key, state in states.items() if state == "failed"]
-    runs = {planned.run for planned in plan.curves.values()}
+    runs = {curve.run for curve in plan.curves}
     return Status(plan, states, table.read_failures(store, failed), [note for note in notes if note.get("key") in runs])
 
 
@@ -64,7 +64,7 @@ def describe(status: Status) -> str:
     rows = [["", *STATES, "planned"]]
     for number, keys in sorted(status.plan.blocks.items()):
         rows.append([f"block {number}", *_counts(status, keys)])
-    rows.append(["total", *_counts(status, list(status.plan.curves))])
+    rows.append(["total", *_counts(status, status.plan.keys)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         status.plan.name,

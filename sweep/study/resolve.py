@@ -12,8 +12,8 @@ from typing import Any
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
-from sweep.data import TORCHVISION, DatasetOptions, known_datasets
-from sweep.study.grid import Sizes
+from sweep.data import DATASETS, TORCHVISION, DatasetOptions, known_datasets
+from sweep.study.grid import Backbone, Sizes
 from sweep.study.keys import Keyring
 
 CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
@@ -155,7 +155,9 @@ def _identity(config: Config, name: str) -> tuple[str, Sizes]:
     if options.kind == "folder" and options.path is None:
         raise UserError(f"dataset {name} has no path: set datasets.{name}.path to an ImageFolder tree or tar")
     dataset = open_dataset(name, options, cache_dir=cache_dir(config))
-    caps = (options.train_per_class, options.test_per_class, options.test_fraction, options.seed)
+    cut = dataset.split_note != "official" or options.train_per_class or options.test_per_class
+    chance = (options.test_fraction, options.seed) if cut else (DatasetOptions.test_fraction, DatasetOptions.seed)
+    caps = (options.train_per_class, options.test_per_class, *chance)
     identity = ":".join([dataset.fingerprint, *map(str, caps)])
     return identity, Sizes(len(dataset.class_names), len(dataset.train), len(dataset.test))
 
@@ -172,6 +174,16 @@ def located_weights(config: Config, entry: WeightsEntry) -> WeightsEntry:
         return entry
     path = str(Path(config.data_root or ".") / Path(entry.path).expanduser())
     return entry.model_copy(update={"path": path})
+
+
+def pretraining_images(config: Config, backbone: Backbone) -> int | None:
+    """Images that downloaded weights were trained on, as far as anybody says; None for backbones trained here."""
+    if backbone.recipe is not None:
+        return None
+    entry, known = config.weights.get(backbone.pretraining), DATASETS.get(backbone.id_dataset)
+    if entry is not None and entry.trained_on is not None:
+        return entry.trained_on
+    return known.pretraining_images if known is not None else None
 
 
 def keyring(config: Config) -> Keyring:

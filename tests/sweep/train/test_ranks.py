@@ -31,6 +31,7 @@ from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import NOTHING_ALONG, Along, Labelled, pretrain
 from sweep.train.ranks import ALONE, RankLostError, connected
+from tests.labelled import labelled
 from tests.sweep.study.test_grid import grid_of, keys, make
 from tests.sweep.train.test_pretrain import data
 
@@ -135,7 +136,7 @@ def together(home, ranks):
     """Train the tiny config's backbone; the error that a process ends with."""
     sweep = sweep_of(home)
     try:
-        train_together(driver.task_of(sweep, sweep.grid.cells[0], gpu=False), ranks)
+        train_together(driver.task_of(sweep, sweep.cells[0], gpu=False), ranks)
     except Exception as error:
         return error
 
@@ -244,12 +245,12 @@ def test_the_first_process_publishes_and_the_curves_need_no_other(found):
     home, _, both = found
     assert [each["together"] for each in both] == [each["again"] for each in both] == ["None", "None"]
     sweep = sweep_of(home)
-    weights = {sweep.keys.weights(curve.backbone) for curve in sweep.curves.values()}
+    weights = {planned.weights for planned in sweep.curves.values()}
     assert {Path(name).stem for name in sweep.store.names("weights/")} == weights
     assert not sweep.store.names("checkpoints/") + sweep.store.names("running/")
-    task = driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    task = driver.task_of(sweep, sweep.cells[0], gpu=False)
     assert len(run_cell(task).done) == 4
-    rows = table.read_fragments(sweep.store, sweep.curves)
+    rows = labelled(sweep)
     assert set(rows["data_parallel"].to_pylist()) == {2}
     other = Store(str(home / "other"))
     with pytest.raises(StorageError, match="2 processes train together"):  # alone it would be another result

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import sweep.backbone
 import torch
 from torch import nn
 
+import sweep.train.weights
 from analysis import shap_report
 from sweep import driver, table
 from sweep.base.store import Store
@@ -24,6 +24,7 @@ from sweep.table.schema import RUN_COLUMNS
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Along, Labelled, pretrain
+from tests.labelled import labelled
 from tests.sweep.driver.test_end_to_end import rows as rows_of
 from tests.sweep.driver.test_end_to_end import run as run_sweep
 from tests.sweep.study.test_grid import grid_of, keys, make
@@ -233,8 +234,7 @@ def cell(tmp_path):
         sweep_ = driver.prepare(config, str(tmp_path / "out"))
         missing = driver.missing_cells(sweep_, table.listing(sweep_.store).done)
         results = [run_cell(driver.task_of(sweep_, cell, gpu=False)) for cell in missing]
-        rows = table.read_fragments(sweep_.store, [k for k in sweep_.curves if k in table.listing(sweep_.store).done])
-        return results, rows.drop_columns(list(RUN_COLUMNS)).to_pylist()
+        return results, labelled(sweep_).drop_columns(list(RUN_COLUMNS)).to_pylist()
 
     return run
 
@@ -248,7 +248,7 @@ def trainings(monkeypatch):
         runs.append([])
         return pretrain(model, source, on_epoch=lambda h, t: (runs[-1].append(len(h)), on_epoch(h, t)), **rest)
 
-    monkeypatch.setattr(sweep.backbone, "pretrain", counted)
+    monkeypatch.setattr(sweep.train.weights, "pretrain", counted)
     return runs
 
 
@@ -305,7 +305,7 @@ def test_killed_training_resumes_with_what_it_kept(cell, monkeypatch, tmp_path):
         return pretrain(model, source, checkpoints=replace(checkpoints, every_seconds=0), on_epoch=kill, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep.backbone, "pretrain", dying)
+        patch.setattr(sweep.train.weights, "pretrain", dying)
         with pytest.raises(KilledError):
             cell()
     kept = {f: f.stat().st_mtime_ns for f in weights(tmp_path).values()}

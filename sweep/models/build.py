@@ -17,7 +17,7 @@ from sweep.base.errors import UserError
 from sweep.config import SCRATCH, WeightsEntry
 from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.models.evidence import Evidence, gather
-from sweep.models.layers import ProbedLayer, find_layers, usual_side
+from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
 from sweep.models.weights import Match, load_weights, match, own_normalization, read_weights
@@ -168,7 +168,7 @@ def layers_of(
     resolution: int,
     width: float = 1.0,
     pattern: str | None = None,
-    pooling: str | None = None,
+    pooling: str = DEFAULT,
     norm: str = "none",
 ) -> list[ProbedLayer]:
     """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""

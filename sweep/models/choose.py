@@ -13,7 +13,6 @@ from sweep.models.evidence import Evidence
 from sweep.models.layout import Layout
 from sweep.models.points import Point, blocks, convolutions, stages
 
-NAMED = ("conv", "blocks", "stages", "modules")  # any other value of `layers` is a regular expression
 _RULES = {"conv": ("conv", convolutions), "blocks": ("block", blocks), "stages": ("stage", stages)}
 _SHOWN = 6
 
@@ -23,8 +22,8 @@ def chosen(evidence: Evidence, layers: str | None) -> list[Point]:
 
     Parameters
     ----------
-    layers : one of :data:`NAMED`, or a regular expression on whole module paths; None: the default of the network,
-        see :func:`default`.
+    layers : one of :data:`sweep.config.LAYERS`, or a regular expression on whole module paths; None: the default of
+        the network, see :func:`default`.
     """
     if layers is None:
         layers = default(evidence)

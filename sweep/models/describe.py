@@ -235,3 +235,24 @@ def _explained(what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{what}: {reason}") from error
+
+
+# ---------------------------------------------------------------------------------------------- what a config says
+
+
+def asked(
+    name: str, resolution: int, width: float, layers: str | None, pooling: str, norm: str
+) -> list[tuple[str, int, str]]:
+    """Name, embedding width and kind of the layers that a config asks for."""
+    with _explained(f"{name} at {resolution} px"):
+        found = layers_of(name, resolution=resolution, width=width, pattern=layers, pooling=pooling, norm=norm)
+    return [(layer.label, layer.width, layer.kind) for layer in found]
+
+
+@functools.cache
+def first_rule(name: str, plugin: Plugin | None, layers: str | None, width: float, resolution: int) -> bool:
+    """See :func:`sweep.models.facts.first_rule`; a plug-in is asked for because its name may mean another tomorrow."""
+    with _explained(f"{name} cannot be described at {resolution} px"):
+        evidence = evidence_of(name, resolution=resolution, width=width)
+        found = find_layers(evidence, lambda _side: evidence.model, resolution=evidence.one.resolution, layers=layers)
+        return was_right(evidence.model, found, named=layers is not None)

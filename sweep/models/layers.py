@@ -22,6 +22,7 @@ from sweep.models.layout import Layout, Unclear
 from sweep.models.points import CLASS_BLOCKS, NORMS, Point, blocks
 
 Kind = Literal["conv", "tokens", "vector"]
+DEFAULT = "default"  # pooling
 _SMALLEST = 64  # px, at which axes are told apart at least: maps of deep networks vanish in smaller images
 
 
@@ -94,7 +95,7 @@ def probed_layers(
     *,
     resolution: int,
     pattern: str | None = None,
-    pooling: str | None = None,
+    pooling: str = DEFAULT,
     norm: str = "none",
 ) -> list[ProbedLayer]:
     """Layers to probe in the order they run, with the widths they have at a resolution.
@@ -106,7 +107,7 @@ def probed_layers(
         which can build it for another.
     pattern : "conv", "blocks", "stages", "modules", or a regular expression on whole module paths; None: the default
         of the network, see :func:`sweep.models.points.default`.
-    pooling : one of :data:`sweep.models.pooling.POOLINGS`; None: "2x2" for maps, "mean" for tokens.
+    pooling : one of :data:`sweep.config.Pooling`; "default": "2x2" for maps, "mean" for tokens.
     norm : "none", or "model": the network's last norm before the pooling.
 
     Raises
@@ -151,7 +152,7 @@ def find_layers(
     *,
     resolution: int,
     layers: str | None = None,
-    pooling: str | None = None,
+    pooling: str = DEFAULT,
     norm: str = "none",
 ) -> list[ProbedLayer]:
     """Layers to probe from what was seen of a network, see :func:`probed_layers`."""
@@ -175,7 +176,7 @@ def _ran(points: Sequence[Point], seen: dict[str, Seen]) -> Sequence[Point]:
     return points
 
 
-def _layer(evidence: Evidence, point: Point, here: Seen, pooling: str | None, norm: str | None) -> ProbedLayer:
+def _layer(evidence: Evidence, point: Point, here: Seen, pooling: str, norm: str | None) -> ProbedLayer:
     label = f"{point.name} (input)" if point.input else point.name
     found = point_layout(evidence, point)
     if isinstance(found, Unclear):
@@ -185,7 +186,7 @@ def _layer(evidence: Evidence, point: Point, here: Seen, pooling: str | None, no
         )
     renews = isinstance(evidence.model.get_submodule(point.name), CLASS_BLOCKS)
     way = pools.usual(found, renews_class_only=renews)
-    if pooling is not None and way not in ("none", "class"):
+    if pooling != DEFAULT and way not in ("none", "class"):
         way = pooling
     if why := pools.problem(found, way):
         raise UserError(f"layer {label}: pooling {way}: {why}")

@@ -6,7 +6,6 @@ Shapes: B batch, C channels or token width, H and W map sides, T tokens, D embed
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,8 +13,6 @@ from torch.nn import functional as F
 
 from sweep.models.layout import Layout
 
-Pooling = Literal["2x2", "mean", "class", "class+mean", "max", "gem"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
 _GEM_POWER = 3.0  # generalised mean, Radenović, Tolias, Chum, 2018
 
 

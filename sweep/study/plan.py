@@ -215,7 +215,9 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
         return 0.0
 
 
-def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str) -> str:
+def render_plan(
+    config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str
+) -> str:
     """The plan as text.
 
     Parameters

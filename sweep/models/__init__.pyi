@@ -5,7 +5,6 @@ from .build import match_weights as match_weights
 from .build import normalization as normalization
 from .feeder import Feeder as Feeder
 from .layers import ProbedLayer as ProbedLayer
-from .layers import pool as pool
 from .layers import probed_layers as probed_layers
 from .pixels import memory_layout as memory_layout
 from .pixels import small_maps as small_maps

@@ -16,6 +16,7 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import (
     GRID_VARIABLES,
+    LAYERS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -112,12 +113,20 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
-    for name, pattern in config.layers.items():
-        yield from _architectures(("layers", name), (name,))
+    yield from _layers(config)
+
+
+def _layers(config: Config) -> Iterator[Problem]:
+    """What is said of layers: a kind that has a name, or a regular expression, for all or by architecture."""
+    by_name = {None: config.layers} if isinstance(config.layers, str) else config.layers
+    for name, said in by_name.items():
+        at: KeyPath = ("layers",) if name is None else ("layers", name)
+        if name is not None:
+            yield from _architectures(at, (name,))
         try:
-            re.compile(pattern)
+            re.compile(said)
         except re.error as error:
-            yield Problem(("layers", name), pattern, f"not a regular expression: {error}")
+            yield Problem(at, said, f"neither a kind of layers nor a regular expression: {error}", LAYERS)
 
 
 def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import NO_PENALTY_KEYS, PENALTIES, Autocast, Recipe, declared
+from sweep.config import LAYERS, NO_PENALTY_KEYS, PENALTIES, Autocast, Recipe, declared
+from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
@@ -168,7 +169,7 @@ class Keyring(Settings):
             weights=self.weights(curve.backbone),
             images=images,
             resolution=curve.backbone.resolution,
-            layers=curve.backbone.layers_pattern,
+            **_points(curve.backbone),
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 
@@ -188,6 +189,21 @@ class Keyring(Settings):
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
+
+
+def _points(backbone: Backbone) -> dict[str, Any]:
+    """Which layers are embedded and how; where that is as version 0.1 did it, as its keys had it."""
+    said = backbone.layers_pattern
+    parts: dict[str, Any] = {"layers": None, "points": said} if said in LAYERS else {"layers": said}
+    if backbone.pooling != "default":
+        parts["pooling"] = backbone.pooling
+    if backbone.norm != "none":
+        parts["norm"] = backbone.norm
+    if set(parts) == {"layers"} and not facts.first_rule(
+        backbone.architecture, layers=said, width=backbone.width, resolution=backbone.resolution
+    ):
+        parts["rule"] = 2
+    return parts
 
 
 def _probe_identity(curve: Curve) -> Any:

@@ -53,19 +53,16 @@ class CurveCost:
 
 
 def layer_widths(backbone: Backbone) -> tuple[int, ...]:
-    """Embedding widths of a backbone's probed layers; a pattern of the config is applied to the real network."""
-    if backbone.layers_pattern is None:
-        known = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
-        return tuple(layer.width for layer in known)
-    from sweep.models import layers_of  # torch: only where a config overrides the rule
-
-    layers = layers_of(
+    """Embedding widths of a backbone's probed layers; what a config says of them is asked of the real network."""
+    known = facts.layers(
         backbone.architecture,
         width=backbone.width,
         resolution=backbone.resolution,
-        pattern=backbone.layers_pattern,
+        layers=backbone.layers_pattern,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
     )
-    return tuple(layer.width for layer in layers)
+    return tuple(layer.width for layer in known)
 
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
@@ -166,7 +163,7 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 
     A recipe key that only rules set is part of how an architecture is trained, not a treatment: a nuisance.
     """
-    rows = [variables(cell.backbone) for cell in grid.cells]
+    rows = [variables(backbone) for cell in grid.cells for backbone in cell.backbones]
     by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
     defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
     varied = [name for name in GRID_VARIABLES if len({row[name] for row in rows}) > 1]
@@ -177,9 +174,9 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
     """One row per backbone: grid variables and the derived ones."""
     return [
-        variables(cell.backbone)
-        | derived(cell.backbone, id_images(config, cell.backbone) if cell.backbone.recipe else None)
+        variables(backbone) | derived(backbone, id_images(config, backbone) if backbone.recipe else None)
         for cell in grid.cells
+        for backbone in cell.backbones
     ]
 
 

@@ -19,7 +19,7 @@ Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
 Native = Literal["native"]
-SOLVERS: tuple[str, ...] = ("adamw", "lbfgs", "ridge")  # of probes
+SOLVERS: tuple[str, ...] = ("converged", "adamw", "lbfgs", "ridge")  # of probes
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
 PENALTIES: Mapping[str, tuple[float, ...]] = {
     "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
@@ -69,6 +69,7 @@ class Probe(Model):
     batch_size: PositiveInt = 128
     label_smoothing: Smoothing = 0.1
     standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    penalties: tuple[NonNegative, ...] = ()  # of converged: the path its L2 penalty is chosen on
 
 
 class ProbeSection(Model):

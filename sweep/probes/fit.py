@@ -12,6 +12,7 @@ from sweep.config import Probe
 from sweep.errors import UserError
 from sweep.probes import memory
 from sweep.probes.adamw import Request, fit_adamw
+from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.lbfgs import fit_lbfgs
 from sweep.probes.registered import fit_registered
@@ -69,6 +70,8 @@ def fit_probes(
     replicates = replicate_seeds(seed, seeds)
     if solver == "adamw":
         results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
+    elif solver == "converged":
+        results += fit_converged(data, recipes[0], finite, budget=budget)
     elif solver in _EXACT:
         results += [result for layer in finite for result in _EXACT[solver](data, recipes, layer)]
     else:

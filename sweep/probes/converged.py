@@ -18,7 +18,8 @@ from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.coordinates import Coordinates, Standard, coordinates, size
 from sweep.probes.data import ProbeData, ProbeResult
-from sweep.probes.descent import Inverse, state_bytes
+from sweep.probes.descent import state_bytes
+from sweep.probes.inverse import Inverse
 from sweep.probes.path import Path
 from sweep.probes.scores import History, Scores, Tally, summarise
 from sweep.probes.softmax import Softmax

@@ -6,7 +6,7 @@ that of the second moments. Of wide layers with many images a full one costs mor
 and only the directions of most variance are known.
 
 Shapes: N images, B images of a chunk, D width, C classes, K known directions, F numbers of an image in the new
-coordinates: a one for the bias comes last but for zeros that fill up to a multiple of 16.
+coordinates: a one for the bias comes last but for zeros that fill up to a multiple of 4.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SPAN = 1024  # images up to which their span is used
 _FULL = 512  # width up to which all directions are found
 _KNOWN, _ROUNDS, _SAMPLE = 128, 2, 4096  # directions otherwise; subspace iterations for them; images they are found on
 _ROUNDING = 16  # of float64, in units of a feature's mean, that a constant feature may vary by
-_FILL = 16
+_FILL = 4
 
 
 @dataclass(frozen=True)

@@ -12,49 +12,24 @@ Shapes: L layers, C classes, F coordinates, M remembered steps, P = C · F.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sweep.probes.coordinates import Metric
+from sweep.probes.inverse import Inverse
 from sweep.probes.softmax import Softmax, Value
 
 _MEMORY = 16
 _ITERATIONS = 1000
 _LOOK = {"cpu": 1, "cuda": 8}  # iterations between looks at whether all have finished
+_LONG = 12  # iterations after which a better metric is asked for
 _WATCH = 4  # iterations between looks at held-out images
 _SUFFICIENT, _SLOPE = 1e-4, 0.8  # of Armijo's rule; how much of the slope may be left beyond the minimum of a line
 _ROUNDING = 1e-6  # share of the loss below which float32 sees no difference
 _FLOOR = 1e-6  # gradient norm below which float32 sees no gradient
 _REJECTED = 15  # steps in a row after which there is none to be found
-
-
-class Inverse:
-    """The inverse of the Hessian that a metric and a mean curvature stand for, with a penalty."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._variance_L1F = torch.stack([metric.variance_F for metric in metrics]).unsqueeze(1)
-        self.penalised_L1F = torch.stack([metric.penalised_F for metric in metrics]).unsqueeze(1)
-        self._known_LFK = torch.stack([metric.known_FK for metric in metrics])
-        self._known_L1K = torch.stack([metric.known_K for metric in metrics]).unsqueeze(1)
-
-    def set(self, curvature_L: Tensor, penalty_L: Tensor) -> None:
-        """Take these from now on."""
-        curvature_L11, penalty_L11 = (each.float().view(-1, 1, 1) for each in (curvature_L, penalty_L))
-        curvature_L11 = curvature_L11.clamp_min(1e-8)
-        self._rest_L1F = 1 / (curvature_L11 * self._variance_L1F + penalty_L11 * self.penalised_L1F + 1e-30)
-        known_L1K = 1 / (curvature_L11 * self._known_L1K + penalty_L11)
-        self._more_L1K = known_L1K - self._rest_L1F[..., :1]
-
-    def __call__(self, gradient_LCF: Tensor) -> Tensor:
-        """Times a gradient."""
-        step_LCF = gradient_LCF * self._rest_L1F
-        if self._known_LFK.shape[2]:
-            along_LCK = torch.bmm(gradient_LCF, self._known_LFK).mul_(self._more_L1K)
-            step_LCF.baddbmm_(along_LCK, self._known_LFK.transpose(1, 2))
-        return step_LCF
 
 
 class Memory:
@@ -74,12 +49,11 @@ class Memory:
         ages = torch.arange(_MEMORY, device=like_LCF.device)
         self._orders = [(ages + first) % _MEMORY for first in range(_MEMORY)]
 
-    def add(self, step_LCF: Tensor, change_LCF: Tensor) -> None:
-        """Remember a step in place of the oldest."""
+    def add(self, step_LCF: Tensor, change_LCF: Tensor, turned_LCF: Tensor) -> None:
+        """Remember a step in place of the oldest, the change of the gradient, and this times the inverse."""
         at = self._count % _MEMORY
         self._count += 1
-        step_LP, change_LP = step_LCF.flatten(1), change_LCF.flatten(1)
-        turned_LP = self._inverse(change_LCF).flatten(1)
+        step_LP, change_LP, turned_LP = step_LCF.flatten(1), change_LCF.flatten(1), turned_LCF.flatten(1)
         product_L = (step_LP * change_LP).sum(1, dtype=torch.float64)
         taken_L = product_L > 0
         keep_L1 = taken_L.unsqueeze(1)
@@ -103,8 +77,7 @@ class Memory:
         shape = (layers, _MEMORY, *self._shape[1:])
         more_LMCF = more_L.float().view(-1, 1, 1, 1) * self._inverse.penalised_L1F.unsqueeze(1)
         self._changes_LMP += (self._steps_LMP.view(shape) * more_LMCF).flatten(2)
-        for at in range(_MEMORY):
-            self._turned_LMP[:, at] = self._inverse(self._changes_LMP[:, at].view(self._shape)).flatten(1)
+        self._turned_LMP = self._inverse(self._changes_LMP.view(shape)).flatten(2)
         changes_LPM = self._changes_LMP.transpose(1, 2)
         self._products_LMM = torch.bmm(self._steps_LMP, changes_LPM).double()
         self._norms_LMM = torch.bmm(self._turned_LMP, changes_LPM).double()
@@ -113,17 +86,21 @@ class Memory:
         self._taken_LM &= self._products_LMM.diagonal(dim1=1, dim2=2) > 0
         self._scale_L = torch.where((product_L > 0) & (norm_L > 0), product_L / norm_L, self._scale_L)
 
-    def descent(self, gradient_LCF: Tensor) -> Tensor:
-        """Minus the gradient, times the inverse Hessian as the metric and the remembered steps show it."""
-        turned_LCF = self._inverse(gradient_LCF)
+    def descent(self, gradient_LCF: Tensor, turned_LCF: Tensor) -> Tensor:
+        """Minus the gradient, times the inverse Hessian as the metric and the remembered steps show it.
+
+        Parameters
+        ----------
+        turned_LCF : the gradient times the metric's inverse.
+        """
         if not self._count:
-            return turned_LCF.neg_()
+            return -turned_LCF
         gradient_LP1 = gradient_LCF.flatten(1).unsqueeze(2)
         along_LM, turned_LM = (
             torch.bmm(stack_LMP, gradient_LP1).squeeze(2).double() for stack_LMP in (self._steps_LMP, self._turned_LMP)
         )
         on_steps_LM, on_turned_LM = self._coefficients(along_LM, turned_LM)
-        down_LP1 = turned_LCF.mul_(-self._scale_L.float().view(-1, 1, 1)).flatten(1).unsqueeze(1)
+        down_LP1 = (turned_LCF * -self._scale_L.float().view(-1, 1, 1)).flatten(1).unsqueeze(1)
         down_LP1.baddbmm_(on_steps_LM.float().unsqueeze(1), self._steps_LMP, alpha=-1)
         down_LP1.baddbmm_(on_turned_LM.float().unsqueeze(1), self._turned_LMP, alpha=-1)
         return down_LP1.view(self._shape)
@@ -210,8 +187,9 @@ class _Descent:
         self._softmax, self._memory, self._tolerance = softmax, memory, tolerance
         self._penalty_L1F = penalty_L.float().view(-1, 1, 1) * inverse.penalised_L1F
         self._penalised_L1F, self._penalty_L = inverse.penalised_L1F, penalty_L
-        self._at = start
+        self._inverse, self._at = inverse, start
         self._gradient_LCF = self._gradient(start)
+        self._turned_LCF = self._turned(self._gradient_LCF)
         layers, device = len(penalty_L), penalty_L.device
         self._done_L = torch.zeros(layers, dtype=torch.bool, device=device) if done_L is None else done_L.clone()
         self._rejected_L = torch.zeros(layers, dtype=torch.int64, device=device)
@@ -219,6 +197,9 @@ class _Descent:
 
     def _gradient(self, value: Value) -> Tensor:
         return value.slope_LCF + self._penalty_L1F * value.theta_LCF
+
+    def _turned(self, gradient_LCF: Tensor) -> Tensor:
+        return self._inverse(gradient_LCF.unsqueeze(1)).squeeze(1)
 
     def _converged(self) -> Tensor:
         part_L = (self._at.theta_LCF * self._penalty_L1F).flatten(1).norm(dim=1)
@@ -230,13 +211,17 @@ class _Descent:
 
     def run(self, hopeless: Callable[[Tensor], Tensor] | None) -> Minimum:
         look = _LOOK[self._penalty_L.device.type]
-        down_LCF = self._memory.descent(self._gradient_LCF)
+        down_LCF = self._memory.descent(self._gradient_LCF, self._turned_LCF)
         for iteration in range(_ITERATIONS):
             self._done_L |= self._converged() | (self._rejected_L > _REJECTED)
             if hopeless is not None and iteration % _WATCH == _WATCH - 1:
                 self._done_L |= hopeless(self._at.theta_LCF)
             if iteration % look == 0 and bool(self._done_L.all()):
                 break
+            if iteration == _LONG and self._inverse.refine(self._softmax, self._at):
+                self._memory.rebase(torch.zeros_like(self._penalty_L))
+                self._turned_LCF = self._turned(self._gradient_LCF)
+                down_LCF = self._memory.descent(self._gradient_LCF, self._turned_LCF)
             down_LCF = self._step(down_LCF)
         return Minimum(self._at, self._gradient_LCF.flatten(1).norm(dim=1), self._converged())
 
@@ -260,10 +245,13 @@ class _Descent:
         if taken_L.is_cpu and not bool(taken_L.any()):
             return down_LCF
         taken_L11 = taken_L.view(-1, 1, 1)
-        self._memory.add(step_LCF * taken_L11, (gradient_LCF - self._gradient_LCF) * taken_L11)
+        gradient_LCF = torch.where(taken_L11, gradient_LCF, self._gradient_LCF)
+        turned_LCF = self._turned(gradient_LCF)
+        change_LCF = gradient_LCF - self._gradient_LCF
+        self._memory.add(step_LCF * taken_L11, change_LCF, turned_LCF - self._turned_LCF)
         self._at = chosen(taken_L, trial, self._at)
-        self._gradient_LCF = torch.where(taken_L11, gradient_LCF, self._gradient_LCF)
-        return torch.where(taken_L11, self._memory.descent(self._gradient_LCF), down_LCF)
+        self._gradient_LCF, self._turned_LCF = gradient_LCF, turned_LCF
+        return torch.where(taken_L11, self._memory.descent(gradient_LCF, turned_LCF), down_LCF)
 
 
 def chosen(first_L: Tensor, one: Value, other: Value) -> Value:

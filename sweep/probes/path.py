@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sweep.probes.descent import Inverse, Memory, Minimum, chosen, minimise
+from sweep.probes.descent import Memory, Minimum, chosen, minimise
+from sweep.probes.inverse import Inverse
 from sweep.probes.softmax import Softmax, Value
 
 _LOOSE = 0.1  # tolerance while the penalty is still open; the chosen one is fitted on
@@ -98,7 +99,7 @@ class Path:
     def _minimise(
         self, images: Softmax, value: Value, penalty_L: Tensor, tolerance: float, done_L: Tensor | None
     ) -> Minimum:
-        self._inverse.set(value.curvature_L, penalty_L)
+        self._inverse.set(images, value, penalty_L)
         self._memory.rebase(penalty_L - self._here_penalty_L)
         self._here_penalty_L = penalty_L
         return minimise(

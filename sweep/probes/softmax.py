@@ -50,10 +50,15 @@ class Softmax:
         for part in parts:
             labels = labels_N[part].expand(len(z_LNF), 1, -1)
             self._chunks += zip(z_LNF[:, part].split(rows, 1), labels.split(rows, 2), strict=True)
-        self._n = sum(labels_L1B.shape[2] for _, labels_L1B in self._chunks)
+        self._z, self._parts = z_LNF, parts
+        self.n = sum(labels_L1B.shape[2] for _, labels_L1B in self._chunks)
         self._classes, self._smoothing = classes, smoothing
         self._less = z_LNF.new_tensor(smoothing - 1)
         self.passes = 0  # over the images, so far
+
+    def rows(self) -> Tensor:
+        """Coordinates of these images, (L, N, F)."""
+        return torch.cat([self._z[:, part] for part in self._parts], 1) if len(self._parts) > 1 else self._z[:, self._parts[0]]
 
     def value(self, theta_LCF: Tensor) -> Value:
         """Loss, gradient and curvature."""
@@ -75,8 +80,8 @@ class Softmax:
                 gradient_LCB -= self._smoothing / self._classes
             gradient_LCB.scatter_add_(1, labels_L1B, self._less.expand_as(labels_L1B))
             slope_LCF.baddbmm_(gradient_LCB, z_LBF)
-        curvature_L = (1 - squares_L / self._n) / self._classes
-        return Value(theta_LCF, loss_L / self._n, slope_LCF / self._n, curvature_L)
+        curvature_L = (1 - squares_L / self.n) / self._classes
+        return Value(theta_LCF, loss_L / self.n, slope_LCF / self.n, curvature_L)
 
     def cross_entropy(self, theta_LCF: Tensor) -> Tensor:
         """Mean cross-entropy of each layer's probe without smoothing, nats, float64 (L,)."""
@@ -85,4 +90,4 @@ class Softmax:
             logits_LCB = torch.bmm(theta_LCF, z_LBF.transpose(1, 2))
             loss_LB = logits_LCB.logsumexp(1) - logits_LCB.gather(1, labels_L1B).squeeze(1)
             loss_L += loss_LB.sum(1, dtype=torch.float64)
-        return loss_L / self._n
+        return loss_L / self.n

@@ -17,13 +17,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
 
-from analysis import pipeline, storage  # noqa: E402  (after the path is set: the file runs from any directory)
-from analysis.attribution import PROTOCOLS  # noqa: E402
-from analysis.design import Kind  # noqa: E402
-from analysis.errors import UserError  # noqa: E402
-from analysis.experiments import read_sweep  # noqa: E402
-from analysis.mapping import read_mapped  # noqa: E402
-from analysis.metrics import ACCURACIES  # noqa: E402
+from analysis import study  # noqa: E402
+from analysis.estimates.trees import PROTOCOLS  # noqa: E402
+from analysis.page import files  # noqa: E402
+from analysis.tables import storage  # noqa: E402
+from analysis.tables.errors import UserError  # noqa: E402
+from analysis.tables.mapped import read_mapped  # noqa: E402
+from analysis.tables.metrics import ACCURACIES  # noqa: E402
+from analysis.tables.sweep import read_sweep  # noqa: E402
+from analysis.tables.variables import Kind  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -68,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
             out = call.out or storage.join(place, "report")
         chosen = [name.strip() for name in call.variables.split(",") if name.strip()]
         experiments = experiments.narrowed(targets=call.target, variables=chosen, group=call.group)
-        options = pipeline.Options(protocol=call.protocol, bootstrap=call.bootstrap, jobs=call.jobs)
-        print(pipeline.write_report(experiments, kinds, options, out))
+        options = study.Options(protocol=call.protocol, bootstrap=call.bootstrap, jobs=call.jobs)
+        print(files.write_report(experiments, kinds, options, out))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
-"""Plug-ins: a user's own models, datasets, augmentations, representation statistics and probes.
+"""The register of names: models, datasets, augmentations, statistics and probes, the program's own and a user's.
 
 A module that a config names under ``imports`` registers functions with the decorators below; their names are then
-as good as the built-in ones. The module is imported where the config is read, and in every worker before a cell runs.
+as good as ours. The module is imported where the config is read, and in every worker before a cell runs.
 
 The content of the module's file enters the keys of what uses a plug-in, so that changed code computes anew. A
 ``version`` given to the decorator enters instead: then it is for the author to raise it. What the module imports in
@@ -19,12 +19,12 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sweep.errors import UserError
+from sweep.base.errors import UserError
 
 Kind = Literal["model", "dataset", "augmentation", "statistic", "probe"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -77,17 +77,62 @@ class PluginImportError(UserError):
         self.position = position
 
 
+# What comes with the program: where it is made, imported when it is first asked for.
+OURS: Mapping[Kind, Mapping[str, str]] = {
+    "model": {
+        "vggm11": "sweep.models.build:vggm11",
+        "vggm17": "sweep.models.build:vggm17",
+        "vggm11_dagger": "sweep.models.build:vggm11_dagger",
+        "vggm17_dagger": "sweep.models.build:vggm17_dagger",
+        "resnet18": "sweep.models.build:resnet18",
+        "resnet34": "sweep.models.build:resnet34",
+        "vit_tiny_patch8": "sweep.models.build:vit_tiny_patch8",
+        "vit_tiny_plus_patch8": "sweep.models.build:vit_tiny_plus_patch8",
+    },
+    "dataset": {
+        "fractals": "sweep.data.kinds.builtin.fractals:FRACTALS",
+        "glyphs": "sweep.data.kinds.builtin.glyphs:GLYPHS",
+        "gratings": "sweep.data.kinds.builtin.gratings:GRATINGS",
+        "digits": "sweep.data.kinds.builtin.digits:DIGITS",
+    },
+    "augmentation": {
+        "off": "sweep.train.augment:OFF",
+        "on": "sweep.train.augment:ON",
+        "strong": "sweep.train.augment:STRONG",
+    },
+    "statistic": {},
+    "probe": {
+        "converged": "sweep.probes.converged:fit_converged",
+        "adamw": "sweep.probes.adamw:fit_adamw",
+        "lbfgs": "sweep.probes.lbfgs:fit_lbfgs",
+        "ridge": "sweep.probes.ridge:fit_ridge",
+    },
+}
 _REGISTERED: dict[tuple[Kind, str], Plugin] = {}
 
 
-def find(kind: Kind, name: str | None) -> Plugin | None:
-    """The plug-in of this name; None if there is none."""
+def find_plugin(kind: Kind, name: str | None) -> Plugin | None:
+    """A user's plug-in of this name; None if there is none."""
     return _REGISTERED.get((kind, str(name)))
 
 
-def names(kind: Kind) -> tuple[str, ...]:
-    """Registered names of a kind, in the order they were registered."""
+def find_ours(kind: Kind, name: str | None) -> Any:
+    """What comes with the program under this name; None if there is nothing."""
+    place = OURS[kind].get(str(name))
+    if place is None:
+        return None
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def plugin_names(kind: Kind) -> tuple[str, ...]:
+    """Names of a kind that users' modules registered, in that order."""
     return tuple(name for of, name in _REGISTERED if of == kind)
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Every name of a kind in the register: the program's own, then a user's."""
+    return (*OURS[kind], *plugin_names(kind))
 
 
 # ---------------------------------------------------------------------------------------------- decorators
@@ -113,7 +158,7 @@ def register_model(
 
     Parameters
     ----------
-    family, stem, depth, spatial_reduction : columns of the table, see :class:`sweep.catalogue.Architecture`.
+    family, stem, depth, spatial_reduction : columns of the table, see :class:`sweep.models.facts.Architecture`.
     multiple_of, min_resolution : of the resolutions it takes, px.
     scalable : whether it heeds ``width``; if not, the grid may not vary it.
     layers : regular expression on whole module paths: which layers are probed. None: the rule for all networks,
@@ -190,7 +235,7 @@ def _decorator(kind: Kind, name: str, version: str | None, **facts: Any) -> Call
 
     def register(make: Function) -> Function:
         module = str(getattr(make, "__module__", "?"))
-        if (other := find(kind, name)) is not None:
+        if (other := find_plugin(kind, name)) is not None:
             raise UserError(f"{kind} {name!r} of {module} is registered already, by {other.module}: rename one")
         code = _source_hash(make) if version is None else f"version {version}"
         _REGISTERED[kind, name] = Plugin(kind, name, make, module, code, facts)
@@ -203,25 +248,8 @@ def _check_name(kind: Kind, name: str) -> None:
     pattern = r"[a-z][a-z0-9_]*" if kind == "statistic" else r"[A-Za-z0-9][A-Za-z0-9_.-]*"
     if not re.fullmatch(pattern, name):
         raise UserError(f"{kind} {name!r}: a name must match {pattern}")
-    if name in _taken(kind):
-        what = "a column of the table already" if kind == "statistic" else "built in"
-        raise UserError(f"{kind} {name!r} is {what}: choose another name")
-
-
-def _taken(kind: Kind) -> Iterable[str]:
-    """Names that come with the program. The modules that know them import this one."""
-    from sweep import catalogue, config
-
-    if kind == "statistic":
-        from sweep.schema import SCHEMA
-
-        return SCHEMA.names
-    return {
-        "model": lambda: set(catalogue.names()) - set(names("model")),
-        "dataset": lambda: catalogue.DATASETS,
-        "augmentation": lambda: catalogue.AUGMENTATIONS,
-        "probe": lambda: config.SOLVERS,
-    }[kind]()
+    if name in OURS[kind]:
+        raise UserError(f"{kind} {name!r} is built in: choose another name")
 
 
 def _source_hash(make: Callable[..., Any]) -> str:
@@ -283,7 +311,7 @@ def check_code(expected: Mapping[str, str]) -> None:
 
     Parameters
     ----------
-    expected : "kind name" → :attr:`Plugin.code`, as :class:`sweep.grid.Keyring` has it.
+    expected : "kind name" → :attr:`Plugin.code`, as :class:`sweep.study.keys.Keyring` has it.
 
     Raises
     ------

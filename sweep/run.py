@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "sweep"]
 
-from sweep import summary  # noqa: E402  (after the path is set: the file runs from any directory)
-from sweep.config_file import read_config  # noqa: E402
-from sweep.errors import StorageError, UserError  # noqa: E402
+from sweep import commands  # noqa: E402  (after the path is set: the file runs from any directory)
+from sweep.base.errors import StorageError, UserError  # noqa: E402
+from sweep.study import read_config  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -70,23 +70,23 @@ def answer(arguments: argparse.Namespace) -> int:
     """Run a sweep, or print what is asked of it; returns the exit code."""
     asks_store = arguments.status or arguments.watch
     if asks_store and arguments.out and not arguments.config:
-        return summary.status(arguments.out, None, watch=arguments.watch)
+        return commands.status(arguments.out, None, watch=arguments.watch)
     only_asks = asks_store or arguments.plan or arguments.weights or arguments.layers
     file = arguments.config or ROOT / "configs" / "demo.yaml"
     config = read_config(file, arguments.set, need_data=not only_asks)
     out = arguments.out or str(ROOT / "results" / config.name)
     if asks_store:
-        return summary.status(out, config.name, watch=arguments.watch)
+        return commands.status(out, config.name, watch=arguments.watch)
     if arguments.layers:  # the config's plug-ins may have registered it
-        print(summary.layers(arguments.layers, arguments.resolution))
+        print(commands.layers(arguments.layers, arguments.resolution))
         return 0
     if arguments.weights:
-        print(summary.weights(config, arguments.weights))
+        print(commands.weights(config, arguments.weights))
         return 0
     if arguments.plan:
-        print(summary.plan(config, out))
+        print(commands.plan(config, out))
         return 0
-    return summary.run(config, out, retry_failed=arguments.retry_failed, verify=arguments.verify)
+    return commands.run(config, out, retry_failed=arguments.retry_failed, verify=arguments.verify)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,15 @@ Exit codes: 0 every group has a recipe, 1 one has none, 2 a mistake in the call 
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "sweep"]
 
-from sweep import driver, search_report  # noqa: E402  (after the path is set: the file runs from any directory)
-from sweep.config_file import read_config  # noqa: E402
-from sweep.driver_cluster import cluster  # noqa: E402
-from sweep.errors import InterruptedSweepError, UserError  # noqa: E402
-from sweep.grid import Cell  # noqa: E402
-from sweep.search import Outcome, group_label, outcomes, propose, read_records, trial_key  # noqa: E402
-from sweep.task import CellTask, checkpoint_name  # noqa: E402
+from sweep import commands  # noqa: E402  (after the path is set: the file runs from any directory)
+from sweep.base.errors import UserError  # noqa: E402
+from sweep.study import read_config  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -47,72 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     try:
         config = read_config(arguments.config, arguments.set, need_data=not arguments.plan)
-        if config.search is None:
-            raise UserError(f"{arguments.config}: no search section: it names the recipe keys to search, with ranges")
-        sweep = driver.prepare(config, arguments.out or str(ROOT / "results" / f"{config.name}-search"))
-        found = _outcomes(sweep)
+        out = arguments.out or str(ROOT / "results" / f"{config.name}-search")
         if arguments.plan:
-            print(plan(found))
+            print(commands.search_plan(config, out))
             return 0
-        try:
-            run(sweep, found)
-        except (InterruptedSweepError, KeyboardInterrupt):
-            print("interrupted: trials that ended are kept; run the same command again to go on", file=sys.stderr)
-            return 130
-        return conclude(sweep)
+        return commands.search(config, out)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-
-
-def _outcomes(sweep: driver.Sweep) -> list[Outcome]:
-    """Every trial of the config's search, with what the store knows of it."""
-    assert sweep.config.search is not None
-    trials = propose(sweep.config.search, sweep.grid)
-    records = read_records(sweep.store, [trial_key(sweep.keys, trial) for trial in trials])
-    return outcomes(trials, sweep.keys, records)
-
-
-def plan(found: Sequence[Outcome]) -> str:
-    """The trials of a search, one a line."""
-    groups = len({outcome.trial.group for outcome in found})
-    done = sum(outcome.record is not None for outcome in found)
-    lines = [f"{len(found)} trials for {groups} groups of backbones, {done} already there"]
-    for outcome in sorted(found, key=lambda o: (group_label(o.trial.group), o.trial.number)):
-        lines.append(f"  {outcome.trial.label}{' (the config)' if outcome.trial.number == 0 else ''}")
-    return "\n".join(lines)
-
-
-def run(sweep: driver.Sweep, found: Sequence[Outcome]) -> None:
-    """Run the trials that have no record."""
-    missing = [number for number, outcome in enumerate(found) if outcome.record is None]
-    if not missing:
-        return
-    print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
-    with cluster(sweep.config.resources) as resources:
-        from sweep.tune_ray import fit
-
-        assert sweep.config.search is not None
-        tasks = {number: _task(sweep, found[number], gpu=float(resources.gpus) > 0) for number in missing}
-        fit(sweep.config.search, found, tasks, sweep.store, resources)
-
-
-def _task(sweep: driver.Sweep, outcome: Outcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
-
-
-def conclude(sweep: driver.Sweep) -> int:
-    """Write what was found, drop the checkpoints of trials that ended, say it; returns the exit code."""
-    found, store = _outcomes(sweep), sweep.store
-    search_report.write(store, found, name=sweep.config.name)
-    for outcome in found:
-        if outcome.record is not None:
-            store.delete(checkpoint_name(outcome.key))
-    print(search_report.summary(found))
-    print(f"recipes:  {store.path(search_report.RECIPES)} (in a config: recipes: FILE)")
-    print(f"evidence: {store.path(search_report.TRIALS)}, {store.path(search_report.FIGURE)}")
-    groups = {outcome.trial.group for outcome in found}
-    return 0 if groups == {outcome.trial.group for outcome in found if outcome.chosen} else 1
 
 
 if __name__ == "__main__":

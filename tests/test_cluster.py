@@ -13,16 +13,16 @@ import time
 import pytest
 import rayjob_schema
 import yaml
-from cluster_readme import CLUSTER, PATH, README, ROOT, blocks, lines, one
 from jsonschema import ValidationError as SchemaError
 from pydantic import ValidationError
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 from ray.scripts.scripts import cli
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
-from sweep.config import Resources
-from sweep.config_file import read_config
+from sweep.config.schema import Resources
 from sweep.run import parse
+from sweep.study.check import read_config
+from tests.cluster_readme import CLUSTER, PATH, README, ROOT, blocks, lines, one
 
 IMAGE_ROOT = "/opt/tunnel-sweep"
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
-from synthetic_tables import grid, probe_table, write_sweep
 
-from sweep.config_file import read_config
-from sweep.schema import data_dictionary
+from sweep.study.check import read_config
+from sweep.table.schema import data_dictionary
+from tests.synthetic_tables import grid, probe_table, write_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,9 +32,9 @@ def table(tmp_path, monkeypatch):
 
 
 def test_the_data_dictionary_is_current():
-    between = re.search(r"sweep.schema -->\n(.*)\n<!-- end of data dictionary", README, re.DOTALL)
+    between = re.search(r"sweep.table columns -->\n(.*)\n<!-- end of data dictionary", README, re.DOTALL)
     assert between
-    assert between[1].strip() == data_dictionary().strip(), "paste what python -m sweep.schema prints"
+    assert between[1].strip() == data_dictionary().strip(), "paste what python -m sweep.table columns prints"
 
 
 def test_the_config_is_valid(tmp_path):

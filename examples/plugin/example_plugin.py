@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from sweep.config import Probe
-from sweep.data.options import DatasetOptions
+from sweep.data import DatasetOptions
 from sweep.plugins import (
     Samples,
     register_augmentation,

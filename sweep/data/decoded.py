@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sweep.data import cache
-from sweep.data.source import Dataset, Split
-from sweep.errors import UserError
+from sweep.base.errors import UserError
+from sweep.data.dataset import Dataset, Split
+from sweep.data.files import aside, locked, publish
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
@@ -65,7 +65,7 @@ def decoded(
     path = cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     entry = _open(path)
     if entry is None:
-        with cache.locked(path):
+        with locked(path):
             entry = _open(path)
             if entry is None:
                 _make(path, dataset, part, indices, view, resolution)
@@ -91,7 +91,7 @@ def _open(path: Path) -> Entry | None:
 
 def _make(path: Path, dataset: Dataset, part: Part, indices: np.ndarray, view: View, resolution: int) -> None:
     """Decode, check, publish; the caller holds the lock, so whatever lies here is the remains of a dead process."""
-    temporary = cache.aside(path)
+    temporary = aside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -104,7 +104,7 @@ def _make(path: Path, dataset: Dataset, part: Part, indices: np.ndarray, view: V
         sizes_N2 = np.array([sizes[position] for position in kept], dtype=np.int64)
         np.savez(temporary / _INDEX, kept=np.array(kept, dtype=np.int64), sizes=sizes_N2, skipped=skipped)
         shutil.rmtree(path, ignore_errors=True)
-        cache.publish(path)
+        publish(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

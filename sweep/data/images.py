@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sweep.data.dataset import Dataset
 from sweep.data.decoded import Entry, Part, decoded, part_of
-from sweep.data.source import Dataset
 
 
 @dataclass(frozen=True, eq=False)

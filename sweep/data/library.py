@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
+from sweep.data.dataset import Dataset
 from sweep.data.images import TrainImages, evaluation_images, training_images
+from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
-from sweep.data.source import Dataset, open_dataset
 from sweep.data.splits import choose_classes, hold_out, subset
-from sweep.errors import UserError
-from sweep.seeds import derive_seed
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from sweep.data import cache
-from sweep.errors import UserError
+from sweep.base.errors import UserError
+from sweep.data.files import aside, locked, publish
 
 _VERSION = 1  # of the cached listing
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp")
@@ -72,7 +72,7 @@ def listed(where: str, state: str, read: Callable[[], list[ImageFile]], *, cache
     entry = cache_dir / "listings" / (hashlib.sha256(os.fsencode(where)).hexdigest()[:32] + ".json")
     files = _load(entry, state)
     if files is None:
-        with cache.locked(entry):
+        with locked(entry):
             files = _load(entry, state)
             if files is None:
                 files = read()
@@ -154,5 +154,5 @@ def _load(entry: Path, state: str) -> list[ImageFile] | None:
 
 def _save(entry: Path, state: str, files: list[ImageFile]) -> None:
     saved = {"version": _VERSION, "state": state, "files": files}
-    cache.aside(entry).write_text(json.dumps(saved))
-    cache.publish(entry)
+    aside(entry).write_text(json.dumps(saved))
+    publish(entry)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweep.errors import UserError
-from sweep.seeds import derive_seed
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
 
 
 def _order(n: int, *key: str | int) -> np.ndarray:

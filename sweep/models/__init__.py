@@ -1,6 +1,9 @@
-"""Backbones, and which of their layers are probed."""
+"""Backbones: what is known of them, how they are built, which of their layers are probed.
 
-from sweep.models.build import build_backbone, layers_of, match_weights, normalization
-from sweep.models.layers import ProbedLayer, pool, probed_layers
+The face of the room stands in ``__init__.pyi``; what it names is imported when it is first asked for, so that a config
+is checked without torch.
+"""
 
-__all__ = ["ProbedLayer", "build_backbone", "layers_of", "match_weights", "normalization", "pool", "probed_layers"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

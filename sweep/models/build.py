@@ -13,13 +13,13 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from sweep import plugins
-from sweep.catalogue import RESNETS, VGGS, VITS, scaled
+from sweep.base.errors import UserError
 from sweep.config import SCRATCH, WeightsEntry
-from sweep.errors import UserError
+from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.models.layers import ProbedLayer, probed_layers
-from sweep.models.local_weights import Match, load_weights, match, own_normalization, read_weights
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
+from sweep.models.weights import Match, load_weights, match, own_normalization, read_weights
 
 Builder = Callable[..., nn.Module]
 _OWN_WEIGHTS = "timm"  # `pretraining: timm` takes a model's default weights
@@ -48,11 +48,15 @@ def _resnet(name: str, *, classes: int, resolution: int, width: float) -> nn.Mod
     return model
 
 
-BUILDERS: dict[str, Builder] = {
-    **{name: functools.partial(_vggm, name) for name in VGGS},
-    **{name: functools.partial(_resnet, name) for name in RESNETS},
-    **{name: functools.partial(_vit, name) for name in VITS},
-}
+# what the register of names calls ours
+vggm11 = functools.partial(_vggm, "vggm11")
+vggm17 = functools.partial(_vggm, "vggm17")
+vggm11_dagger = functools.partial(_vggm, "vggm11_dagger")
+vggm17_dagger = functools.partial(_vggm, "vggm17_dagger")
+resnet18 = functools.partial(_resnet, "resnet18")
+resnet34 = functools.partial(_resnet, "resnet34")
+vit_tiny_patch8 = functools.partial(_vit, "vit_tiny_patch8")
+vit_tiny_plus_patch8 = functools.partial(_vit, "vit_tiny_plus_patch8")
 
 
 def build_backbone(
@@ -93,10 +97,10 @@ def build_backbone(
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
-    if plugin := plugins.find("model", architecture):
+    if plugin := plugins.find_plugin("model", architecture):
         return plugin.make(classes=classes, resolution=resolution, width=width)
-    if architecture in BUILDERS:
-        return BUILDERS[architecture](classes=classes, resolution=resolution, width=width)
+    if builder := plugins.find_ours("model", architecture):
+        return builder(classes=classes, resolution=resolution, width=width)
     return timm.create_model(architecture, num_classes=classes, **_size_argument(architecture, resolution))
 
 

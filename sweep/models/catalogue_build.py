@@ -1,4 +1,4 @@
-"""Write ``sweep/catalogue.json``: ``python -m sweep.models.catalogue_build``. A test holds the file against this."""
+"""Write ``catalogue.json``: ``python -m sweep.models.catalogue_build``. A test holds the file against this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import timm
 
 from sweep.models.describe import describe
 
-FILE = Path(__file__).resolve().parents[1] / "catalogue.json"
+FILE = Path(__file__).with_name("catalogue.json")
 # The study's downloaded backbones and popular models; any other timm name is described when it is asked for.
 DESCRIBED = (
     "resnet18",

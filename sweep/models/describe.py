@@ -17,7 +17,7 @@ _DEFAULT_RESOLUTION = 224
 
 @functools.cache
 def describe(name: str) -> dict[str, Any]:
-    """An entry of the catalogue for a timm model (see :mod:`sweep.catalogue`)."""
+    """An entry of the catalogue for a timm model (see :mod:`sweep.models.facts`)."""
     config = timm.get_pretrained_cfg(name)
     native = config.input_size[1] if config is not None else _DEFAULT_RESOLUTION
     fixed = bool(config is not None and config.fixed_input_size)

@@ -16,7 +16,7 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sweep.errors import UserError
+from sweep.base.errors import UserError
 
 Kind = Literal["conv", "tokens", "vector"]
 _SHORTCUTS = {"downsample", "shortcut"}  # names that timm and torchvision give to projections around a block

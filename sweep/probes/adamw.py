@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sweep.base.seeds import derive_seed
 from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.bucket import AdamW, Bucket
@@ -28,7 +29,6 @@ from sweep.probes.graph import Graphed
 from sweep.probes.scores import History, Scores, summarise
 from sweep.probes.source import Source
 from sweep.probes.threads import each
-from sweep.seeds import derive_seed
 
 _STREAM_BYTES = 64 << 20  # embeddings held at once when they are streamed
 

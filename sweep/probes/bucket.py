@@ -16,10 +16,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sweep.base.seeds import derive_seed
 from sweep.config import Probe
 from sweep.probes.scores import Scores, Tally
 from sweep.probes.source import Rows, Source
-from sweep.seeds import derive_seed
 
 _INIT_STD = 0.01  # [H24] A.4: weights start N(0, 0.01), bias 0
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults

@@ -81,7 +81,7 @@ def _short_of_memory(data: ProbeData, recipe: Probe, layers: list[int]) -> list[
 def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> list[ProbeResult]:
     images = _images(data, recipe, layers)
     selection, heldout, every = (
-        Softmax(images.z_LNF, images.labels_N, [part], classes=data.classes, smoothing=recipe.label_smoothing)
+        Softmax(images.z_LNF, images.labels_N, part, classes=data.classes, smoothing=recipe.label_smoothing)
         for part in (images.fit, images.held, images.every)
     )
     inverse = Inverse([found.metric for found in images.coordinates])

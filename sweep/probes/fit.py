@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sweep.config import Probe
-from sweep.errors import UserError
+from sweep import plugins
+from sweep.base.errors import UserError
+from sweep.base.seeds import derive_seed
+from sweep.config import CONVERGED, Probe
 from sweep.probes import memory
 from sweep.probes.adamw import Request, fit_adamw
 from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
-from sweep.probes.lbfgs import fit_lbfgs
-from sweep.probes.registered import fit_registered
-from sweep.probes.ridge import fit_ridge
-from sweep.seeds import derive_seed
+from sweep.probes.plugin import fit_registered
 
-_EXACT: dict[str, Callable[[ProbeData, Sequence[Probe], int], list[ProbeResult]]] = {
-    "lbfgs": fit_lbfgs,
-    "ridge": fit_ridge,
-}
+_BATCHED = "adamw"  # fits all layers at once, in a memory budget; our others take one layer at a time
 
 
 def fit_probes(
@@ -68,12 +64,13 @@ def fit_probes(
         else:
             results += [ProbeResult(problem, layer, *which) for which in asked]
     replicates = replicate_seeds(seed, seeds)
-    if solver == "adamw":
+    ours = plugins.find_ours("probe", solver)
+    if solver == _BATCHED:
         results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
-    elif solver == "converged":
+    elif solver == CONVERGED:
         results += fit_converged(data, recipes[0], finite, budget=budget)
-    elif solver in _EXACT:
-        results += [result for layer in finite for result in _EXACT[solver](data, recipes, layer)]
+    elif ours is not None:
+        results += [result for layer in finite for result in ours(data, recipes, layer)]
     else:
         results += [
             replace(result, layer=layer, recipe=recipe, seed_index=replicate)

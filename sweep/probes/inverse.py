@@ -45,7 +45,7 @@ class Inverse:
 
     def refine(self, images: Softmax, value: Value) -> bool:
         """Use blocks until the next penalty; whether they pay."""
-        layers, classes, numbers = value.theta_LCF.shape
+        _, classes, numbers = value.theta_LCF.shape
         pays = classes * numbers**2 <= _BLOCK_NUMBERS and images.n >= _IMAGES_PER_NUMBER * numbers
         if not pays or self._known_LFK.shape[2]:
             return False
@@ -58,7 +58,7 @@ class Inverse:
         root_L1F = self._rest_L1F.sqrt()
         blocks = []
         for theta_CF, z_NF, root_1F, variance_1F, penalty_1F in zip(
-            theta_LCF, images.rows(), root_L1F, self._variance_L1F, self._penalty_L1F, strict=True
+            theta_LCF, images.z_LNF, root_L1F, self._variance_L1F, self._penalty_L1F, strict=True
         ):
             p_CN = torch.softmax(theta_CF @ z_NF.T, 0)
             spread_CN = p_CN.mul_(1 - p_CN)

@@ -6,7 +6,6 @@ Logits are (L, C, B): on CPU a softmax over few classes is many times faster alo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,26 +38,18 @@ class Softmax:
     ----------
     z_LNF : coordinates of all images.
     labels_N : their classes.
-    parts : which images count, as ranges of rows.
+    part : which rows count.
     """
 
-    def __init__(
-        self, z_LNF: Tensor, labels_N: Tensor, parts: Sequence[slice], *, classes: int, smoothing: float
-    ) -> None:
+    def __init__(self, z_LNF: Tensor, labels_N: Tensor, part: slice, *, classes: int, smoothing: float) -> None:
         rows = _ROWS[z_LNF.device.type]
-        self._chunks: list[tuple[Tensor, Tensor]] = []
-        for part in parts:
-            labels = labels_N[part].expand(len(z_LNF), 1, -1)
-            self._chunks += zip(z_LNF[:, part].split(rows, 1), labels.split(rows, 2), strict=True)
-        self._z, self._parts = z_LNF, parts
-        self.n = sum(labels_L1B.shape[2] for _, labels_L1B in self._chunks)
+        self.z_LNF = z_LNF[:, part]
+        self.n = self.z_LNF.shape[1]
+        labels_L1N = labels_N[part].expand(len(z_LNF), 1, -1)
+        self._chunks = list(zip(self.z_LNF.split(rows, 1), labels_L1N.split(rows, 2), strict=True))
         self._classes, self._smoothing = classes, smoothing
         self._less = z_LNF.new_tensor(smoothing - 1)
         self.passes = 0  # over the images, so far
-
-    def rows(self) -> Tensor:
-        """Coordinates of these images, (L, N, F)."""
-        return torch.cat([self._z[:, part] for part in self._parts], 1) if len(self._parts) > 1 else self._z[:, self._parts[0]]
 
     def value(self, theta_LCF: Tensor) -> Value:
         """Loss, gradient and curvature."""

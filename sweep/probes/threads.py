@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def each(run: Callable[[T], R], tasks: Sequence[T], *, alone: bool = False) -> list[R]:

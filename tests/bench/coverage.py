@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-from synthetic_tables import experiment_table  # noqa: E402  (it lies beside the tests)
+from analysis.design import points
+from analysis.estimates import estimate, resampling, trees
+from analysis.tables.variables import describe
+from tests.synthetic_tables import experiment_table
 
-from analysis import attribution, design, resampling  # noqa: E402
-
-from . import report  # noqa: E402
+from . import report
 
 TRUTH: Mapping[str, float] = {"a": 0.3, "b": -0.2, "c": 0.0, "d": 0.0}
 TABLES, RESAMPLES = 100, 200
@@ -39,15 +37,15 @@ def intervals(
     """95 % intervals of the slopes of TRUTH's variables on table number ``seed``, for each kind of bootstrap."""
     effects = {name: effect for name, effect in TRUTH.items() if effect}
     frame = experiment_table(n_backbones=backbones, effects=effects, seed=seed)
-    made = design.build(frame, design.describe(frame, list(TRUTH)), "retained")
-    job = attribution.task(made, protocol="default", scale=100.0)
-    slope_V = attribution.attribute(job).slope_SV.mean(0)
+    made = points.build(frame, describe(frame, list(TRUTH)), "retained")
+    job = trees.task(made, protocol="default", scale=100.0)
+    slope_V = trees.attribute(job).slope_SV.mean(0)
     draws = resampling.resample(
         [job], [()], bootstrap=resamples, permutations=0, jobs=1, progress=lambda done, total: None, kinds=kinds
     )[0]
     found = {}
     for kind in kinds:
-        bounds = [resampling.basic_interval(slope_V[v], draws[kind].slope_RV[:, v]) for v in range(len(TRUTH))]
+        bounds = [estimate.basic_interval(slope_V[v], draws[kind].slope_RV[:, v]) for v in range(len(TRUTH))]
         found[kind] = [(low, high) for low, high in bounds if low is not None and high is not None]
     return found
 

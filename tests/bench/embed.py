@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sweep.embed import batch_size, embed, normalize
-from sweep.models import build_backbone, probed_layers
+from sweep.embed.extract import batch_size, embed
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
+from sweep.models.pixels import normalize
 
 from . import machine
 from .report import table

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from sweep import plan
-from sweep.config import Probe
-from sweep.config_file import read_config
-from sweep.grid import Sizes, expand
-from sweep.inventory import sizes
-from sweep.probes import fit_probes
-from sweep.representation import statistics
+from sweep.config.schema import Probe
+from sweep.embed.statistics import layer_statistics
+from sweep.probes.fit import fit_probes
+from sweep.study import plan
+from sweep.study.check import read_config
+from sweep.study.grid import Sizes, expand
+from sweep.study.resolve import sizes
 
 from . import machine
 from .report import table
@@ -80,7 +80,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
             lambda: fit_probes(data, case.recipe, seed=_SEED), device=device, repeats=1 if on_gpu else 2
         )
     described, _ = machine.timed(
-        lambda: statistics(data.train, data.train_labels_N, classes=data.classes), device=device, repeats=1
+        lambda: layer_statistics(data.train, data.train_labels_N, classes=data.classes), device=device, repeats=1
     )
     epoch = max(fitted - one, 0.0) / (case.epochs - 1)
     held = int(data.heldout_N.sum())

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from sweep.probes import ProbeData, fit_probes
-from sweep.representation import statistics
+from sweep.embed.statistics import layer_statistics
+from sweep.probes.data import ProbeData
+from sweep.probes.fit import fit_probes
 
 from . import machine
 from .report import table
@@ -85,7 +86,7 @@ def _fit(case: Case) -> tuple[float, int]:
 
 def _describe(case: Case) -> tuple[float, int]:
     data = synthetic(case, device=CPU)
-    return _cost(lambda: statistics(data.train, data.train_labels_N, classes=case.classes))
+    return _cost(lambda: layer_statistics(data.train, data.train_labels_N, classes=case.classes))
 
 
 def _cost(work: Callable[[], object]) -> tuple[float, int]:

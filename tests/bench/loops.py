@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from sweep.config import Probe
-from sweep.probes import ProbeData
-from sweep.seeds import derive_seed
+from sweep.base.seeds import derive_seed
+from sweep.config.schema import Probe
+from sweep.probes.data import ProbeData
 
 Batches = Callable[[Tensor, Tensor, Tensor, int], Iterator[tuple[Tensor, Tensor]]]
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from sweep.measure import device_name
-from sweep.provenance import git_commit
+from sweep.base.measure import device_name
+from sweep.base.provenance import git_commit
 
 T = TypeVar("T")
 _SAMPLE_SECONDS = 0.01

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch.profiler import profile
 
-from sweep.embed import embed
-from sweep.models import build_backbone, probed_layers
-from sweep.probes import fit_probes
-from sweep.representation import statistics
+from sweep.embed.extract import embed
+from sweep.embed.statistics import layer_statistics
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
+from sweep.probes.fit import fit_probes
 
 from .embed import MEAN, STD
 from .shapes import Case, synthetic
@@ -28,7 +29,7 @@ def _probes() -> Callable[[], object]:
 
 def _statistics() -> Callable[[], object]:
     data = synthetic(CASE, device=DEVICE)
-    return lambda: statistics(data.train, data.train_labels_N, classes=CASE.classes)
+    return lambda: layer_statistics(data.train, data.train_labels_N, classes=CASE.classes)
 
 
 def _embed() -> Callable[[], object]:

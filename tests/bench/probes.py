@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from sweep.probes import ProbeData, ProbeResult, fit_probes
+from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.fit import fit_probes
 
 from . import machine, solvers
 from .floor import floor_seconds

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweep import catalogue
-from sweep.config import Probe
-from sweep.probes import ProbeData
+from sweep.config.schema import Probe
+from sweep.models import facts
+from sweep.probes.data import ProbeData
 
 _SEPARATION = 4.0  # distance of class means in noise widths: neither trivial nor hopeless for 10 to 200 classes
 _HELD_EVERY = 10
@@ -22,7 +22,7 @@ _HELD_EVERY = 10
 
 def widths_of(architecture: str) -> tuple[int, ...]:
     """Embedding widths of a full-width backbone at 224 px."""
-    return tuple(layer.width for layer in catalogue.layers(architecture, resolution=224))
+    return tuple(layer.width for layer in facts.layers(architecture, resolution=224))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
-from sweep.config import Probe
-from sweep.probes import ProbeData, fit_probes, lbfgs
+from sweep.config.schema import Probe
+from sweep.probes import lbfgs
+from sweep.probes.data import ProbeData
 from sweep.probes.exact import fit_data
+from sweep.probes.fit import fit_probes
 
 from . import machine
 from .report import table

@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep import driver, status, table
-from sweep.catalogue import layers
-from sweep.config import Resources
-from sweep.config_file import read_config
-from sweep.driver_cluster import cluster
-from sweep.driver_tasks import run_cells
-from sweep.grid import Curve
+from sweep import driver, table
+from sweep.config.schema import Resources
+from sweep.driver import status
+from sweep.driver.cluster import connect
+from sweep.driver.tasks import run_cells
+from sweep.models.facts import layers
+from sweep.study.check import read_config
+from sweep.study.grid import Curve
 
 from . import report
 
@@ -131,7 +132,7 @@ def scheduling(cells: int) -> dict[str, Any]:
         cell = sweep.grid.cells[0]
         for key, curve in sweep.curves.items():
             table.write_fragment(sweep.store, key, rows(key, curve))
-        with cluster(Resources(gpus=0, max_in_flight=4)) as resources:
+        with connect(Resources(gpus=0, max_in_flight=4)) as resources:
             task = driver.task_of(sweep, cell, gpu=False)
             bare = ray.remote(max_retries=0)(lambda: None)
 

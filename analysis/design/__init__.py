@@ -1,0 +1,1 @@
+"""What varies in a table, with what, and on which level."""

@@ -1,0 +1,1 @@
+"""Numbers, each with its interval, its unit of resampling and its verdict."""

@@ -1,0 +1,312 @@
+"""Boosted trees and SHAP on a design: fits, contributions, slopes, held-out R².
+
+A model of the variables gives experiments with one feature vector one prediction, so everything but the fit of the
+paper's protocol works on design points, each weighted by its experiments. For squared error that is exact.
+
+Legend: N experiments, V variables, F features, P design points.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import lightgbm
+import numpy as np
+from sklearn.ensemble import GradientBoostingRegressor
+
+from analysis.design.points import Design, Index, features, totals
+from analysis.tables.variables import Array
+
+CHUNK = 20_000  # design points whose contributions are computed at a time
+SMALL, LARGE = 2_000, 20_000  # design points: above the one fewer seeds and folds do, and above the other fewer still
+A = TypeVar("A")
+B = TypeVar("B")
+
+# For small tables: shallow trees; leaves are bounded by the experiments in them, not by design points (a leaf of one
+# point must be possible); no row sampling; half the features per split, so that confounded variables share. L2:
+# LightGBM's Huber takes an absolute threshold and is L2 for outcomes in [0, 1] anyway, and L2 is exact on points.
+LIGHTGBM: Mapping[str, object] = {
+    "objective": "regression",
+    "num_leaves": 6,
+    "max_depth": 3,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 0,  # LightGBM estimates a leaf's rows from weights: 1 would refuse light design points
+    "min_data_in_bin": 1,
+    "min_sum_hessian_in_leaf": 1e-3,
+    "feature_fraction_bynode": 0.5,
+    "feature_pre_filter": False,
+    "boost_from_average": True,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
+}
+ROUNDS = 100
+
+
+class Model(Protocol):
+    """A fitted model: answers for design points, whatever column order it was fitted in."""
+
+    def predict(self, x_PF: Array) -> Array:
+        """Predictions (P,)."""
+
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
+        """Path-dependent (conditional) SHAP values (P, F); they do not depend on the threads."""
+
+    def interventional(self, x_PF: Array, background_BF: Array) -> Array:
+        """Interventional SHAP values against a background (P, F)."""
+
+    def interactions(self, x_PF: Array) -> Array:
+        """SHAP interaction values (P, F, F); a row of the last two axes sums to the feature's SHAP value."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model is fitted to: features of the points, and the experiments' outcomes and weights.
+
+    A weight is how often a resample drew the experiment.
+    """
+
+    x_PF: Array
+    point_N: Index
+    y_N: Array
+    weight_N: Array
+
+
+Fit = Callable[[Data, int], Model]
+
+
+def _explainer(*arguments: Any, **options: Any) -> Any:
+    """SHAP's tree explainer, imported where it is needed: worker processes of the default protocol do without."""
+    with warnings.catch_warnings():
+        # shap's plotting module, which is not used here, calls functions that other libraries have deprecated
+        warnings.simplefilter("ignore")
+        import shap
+    return shap.TreeExplainer(*arguments, **options)
+
+
+class _Trees:
+    """What both models share: features permuted by the seed, so that ties do not fall by column order."""
+
+    def __init__(self, n_features: int, seed: int) -> None:
+        self._order = np.random.default_rng(seed).permutation(n_features)
+        self._back = np.argsort(self._order)
+        self._model: Any = None
+
+    def predict(self, x_PF: Array) -> Array:
+        return np.asarray(self._model.predict(x_PF[:, self._order]), dtype=float)
+
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
+        values = _explainer(self._model).shap_values(x_PF[:, self._order])
+        return np.asarray(values, dtype=float)[:, self._back]
+
+    def interventional(self, x_PF: Array, background_BF: Array) -> Array:
+        explainer = _explainer(self._model, data=background_BF[:, self._order], feature_perturbation="interventional")
+        values = explainer.shap_values(x_PF[:, self._order], check_additivity=False)
+        return np.asarray(values, dtype=float)[:, self._back]
+
+    def interactions(self, x_PF: Array) -> Array:
+        values = _explainer(self._model).shap_interaction_values(x_PF[:, self._order])
+        return np.asarray(values, dtype=float)[:, self._back][:, :, self._back]
+
+
+class _LightGBM(_Trees):
+    """LightGBM on design points."""
+
+    def __init__(self, data: Data, seed: int) -> None:
+        super().__init__(data.x_PF.shape[1], seed)
+        weight_P, mean_P = means(data.point_N, data.y_N, data.weight_N, len(data.x_PF))
+        used = weight_P > 0
+        settings = {**LIGHTGBM, "seed": seed}
+        inputs_PF = data.x_PF[used][:, self._order]
+        matrix = lightgbm.Dataset(inputs_PF, mean_P[used], weight=weight_P[used], params=settings)
+        self._model = lightgbm.Booster(settings, matrix)
+        for _ in range(ROUNDS):  # lightgbm.train would serialise the model once more: half of a small fit's time
+            if self._model.update():
+                break
+
+    def predict(self, x_PF: Array) -> Array:
+        return np.asarray(self._model.predict(x_PF[:, self._order], num_threads=1), dtype=float)
+
+    def contributions(self, x_PF: Array, threads: int = 1) -> Array:
+        result = np.empty_like(x_PF)
+        for start in range(0, len(x_PF), CHUNK):
+            rows = x_PF[start : start + CHUNK, self._order]
+            values = self._model.predict(rows, pred_contrib=True, num_threads=threads)
+            result[start : start + CHUNK] = values[:, self._back]
+        return result
+
+
+class _Paper(_Trees):
+    """[H24] A.9: scikit-learn's gradient boosting with Huber loss, fitted to every experiment."""
+
+    def __init__(self, data: Data, seed: int) -> None:
+        super().__init__(data.x_PF.shape[1], seed)
+        rows = np.repeat(np.arange(len(data.y_N)), np.round(data.weight_N).astype(int))
+        self._model = GradientBoostingRegressor(loss="huber", random_state=seed)
+        self._model.fit(data.x_PF[data.point_N[rows]][:, self._order], data.y_N[rows])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How outcomes are attributed: which model, with how many repetitions by default."""
+
+    fit: Fit
+    one_hot: bool
+    seeds: int
+    resamples: int
+    text: str
+
+
+PROTOCOLS: Mapping[str, Recipe] = {
+    "default": Recipe(
+        _LightGBM, False, 20, 500,
+        f"LightGBM, squared error, {ROUNDS} trees of depth ≤ {LIGHTGBM['max_depth']}, fitted to design points weighted "
+        "by their experiments; path-dependent SHAP values",
+    ),
+    "paper": Recipe(
+        _Paper, True, 10, 30,
+        "the paper's model: scikit-learn GradientBoostingRegressor, Huber loss, one-hot categories; "
+        "path-dependent SHAP",
+    ),
+}  # fmt: skip
+
+
+def means(point_N: Index, y_N: Array, weight_N: Array, n_points: int) -> tuple[Array, Array]:
+    """Weight and weighted mean outcome of each design point; the mean is 0 where the weight is (P,), (P,)."""
+    weight_P = totals(point_N, weight_N, n_points)
+    total_P = totals(point_N, weight_N * y_N, n_points)
+    return weight_P, total_P / np.where(weight_P > 0, weight_P, 1.0)
+
+
+def r_squared(y_N: Array, prediction_N: Array) -> float:
+    """Share of the outcomes' variance that predictions explain; NaN if the outcomes are all equal."""
+    total = float(((y_N - y_N.mean()) ** 2).sum())
+    return 1 - float(((y_N - prediction_N) ** 2).sum()) / total if total > 0 else float("nan")
+
+
+def slope(z_P: Array, value_P: Array, weight_P: Array) -> float:
+    """Weighted least-squares slope of SHAP values on a variable's position in [0, 1]; NaN if it does not vary."""
+    use = np.isfinite(z_P) & (weight_P > 0)
+    z, value, weight = z_P[use], value_P[use], weight_P[use]
+    if len(z) < 2 or np.ptp(z) == 0:
+        return float("nan")
+    weight = weight / weight.sum()
+    centred = z - weight @ z
+    return float((weight * centred) @ value / ((weight * centred) @ centred))
+
+
+def by_variable(values_PF: Array, owner_F: Index, n_variables: int) -> Array:
+    """Sum the contributions of a variable's one-hot parts (P, V)."""
+    total = np.zeros((len(values_PF), n_variables))
+    for f, v in enumerate(owner_F):
+        total[:, v] += values_PF[:, f]
+    return total
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target of one design, ready to fit again and again: plain arrays, so that it can be sent to a process.
+
+    Attributes
+    ----------
+    y_N : outcomes in the model's unit (% retained is divided by 100, [H24] A.9).
+    """
+
+    design: Design
+    protocol: str
+    x_PF: Array
+    owner_F: Index
+    y_N: Array
+
+    def fit(self, seed: int, *, weight_N: Array | None = None, point_N: Index | None = None) -> Model:
+        """Fit the protocol's model, to a resample (weights) or a reassignment (points) if given."""
+        data = Data(
+            self.x_PF,
+            self.design.point_N if point_N is None else point_N,
+            self.y_N,
+            np.ones(len(self.y_N)) if weight_N is None else weight_N,
+        )
+        return PROTOCOLS[self.protocol].fit(data, seed)
+
+    def contributions(self, model: Model, threads: int = 1) -> Array:
+        """SHAP value of each variable at each design point (P, V)."""
+        return by_variable(model.contributions(self.x_PF, threads), self.owner_F, len(self.design.variables))
+
+    def slopes(self, shap_PV: Array, weight_P: Array) -> Array:
+        """Slope of each variable (V,); NaN for unordered categories."""
+        return np.array(
+            [
+                slope(self.design.code_PV[:, v], shap_PV[:, v], weight_P) if variable.has_slope else np.nan
+                for v, variable in enumerate(self.design.variables)
+            ]
+        )
+
+    def counts(self) -> Array:
+        """Experiments of each design point (P,)."""
+        return np.bincount(self.design.point_N, minlength=self.design.n_points).astype(float)
+
+
+def task(design: Design, *, protocol: str, scale: float) -> Task:
+    """Prepare a target for fitting under a protocol."""
+    x_PF, owner_F = features(design, full_one_hot=PROTOCOLS[protocol].one_hot)
+    return Task(design, protocol, x_PF, owner_F, design.outcome_N / scale)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Fits of one target over seeds.
+
+    Attributes
+    ----------
+    shap_PV : SHAP values, mean over seeds, in the model's unit.
+    slope_SV : slope of each variable under each seed.
+    r2_in_sample, r2_ceiling : share of variance the fit explains, and the most any function of the variables could.
+    """
+
+    shap_PV: Array
+    slope_SV: Array
+    r2_in_sample: float
+    r2_ceiling: float
+
+
+def seeds(job: Task) -> int:
+    """Fits that are averaged: the protocol's number; fewer of a large design, where they hardly differ."""
+    wanted = PROTOCOLS[job.protocol].seeds
+    n_points = job.design.n_points
+    return wanted if n_points <= SMALL else min(wanted, 5 if n_points <= LARGE else 2 if n_points <= 10 * LARGE else 1)
+
+
+def each(function: Callable[[A], B], items: Iterable[A], *, job: Task, jobs: int) -> list[B]:
+    """``function`` of each item, in order; of a large design in threads (LightGBM lets go of Python meanwhile)."""
+    threads = (jobs or os.cpu_count() or 1) if job.design.n_points > SMALL and job.protocol == "default" else 1
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def attribute(job: Task, *, jobs: int = 1) -> Attribution:
+    """Fit with every seed of the protocol and average."""
+    n_points, weight_P = job.design.n_points, job.counts()
+    threads = (jobs or os.cpu_count() or 1) if seeds(job) == 1 else 1
+
+    def one(seed: int) -> tuple[Array, Array, float]:
+        model = job.fit(seed)
+        shap_PV = job.contributions(model, threads)
+        score = r_squared(job.y_N, model.predict(job.x_PF)[job.design.point_N])
+        return shap_PV, job.slopes(shap_PV, weight_P), score
+
+    shaps, slopes, scores = zip(*each(one, range(seeds(job)), job=job, jobs=jobs), strict=True)
+    _, mean_P = means(job.design.point_N, job.y_N, np.ones(len(job.y_N)), n_points)
+    return Attribution(
+        shap_PV=np.mean(shaps, axis=0),
+        slope_SV=np.array(slopes),
+        r2_in_sample=float(np.mean(scores)),
+        r2_ceiling=r_squared(job.y_N, mean_P[job.design.point_N]),
+    )

@@ -1,0 +1,1 @@
+"""Sentences; they assert only what the verdict of an estimate allows."""

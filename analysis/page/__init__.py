@@ -1,0 +1,1 @@
+"""What is seen: files, page, tables as text."""

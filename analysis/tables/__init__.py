@@ -1,0 +1,1 @@
+"""Rows in: files, names, variables, metrics, and the table of experiments that everything else reads."""

@@ -1,0 +1,293 @@
+"""A table of experiments that someone else made, read through a small YAML mapping.
+
+title: …
+targets:   {retained: {column: Percentage OOD retained}, …}        {…, times: 100} if the file has shares, not %
+variables: {depth: {column: Depth, kind: ordinal}, …}     kind: numeric | ordinal | categorical
+           augmentation: {column: Aug, names: {0: "off", 2: "on"}}          values under other names
+           size: {column: Size, kind: ordinal, levels: [small, large]}      words, from low to high
+           seed: {column: Seed, role: replicate}   role: treatment (default) | nuisance | replicate
+group: dnn                      column that names the backbone
+dataset: ood_dataset            column that names the OOD dataset (optional)
+pairing: [id_dataset]           further columns that must be equal in a matched pair (optional)
+label: [model, depth]           columns that name a backbone for people (optional)
+fill:                           columns that the file may lack, from the position of its rows (optional)
+  dnn: {each: 8}                one number for each 8 rows
+  id_dataset: {runs: [[16, A], [8, [B, C]]]}   16 rows A, then 8 rows B, C, B, C, …
+
+Only treatments are attributed to. Matched pairs agree in nuisances and replicates, as in everything else. Messages
+count the rows of data from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pandas.api.types import is_numeric_dtype
+
+from analysis.tables import names, storage
+from analysis.tables.errors import UserError
+from analysis.tables.experiments import Experiments, labels
+from analysis.tables.names import TARGETS, Target
+from analysis.tables.variables import Kind
+
+KEYS = ("title", "targets", "variables", "group", "dataset", "pairing", "label", "fill", "accuracy", "notes")
+KINDS = ("numeric", "ordinal", "categorical")
+ROLES = ("treatment", "nuisance", "replicate")
+ENTRY_KEYS = {"targets": ("column", "times"), "variables": ("column", "kind", "names", "levels", "role")}
+LARGEST_SHARE = 1.5  # percentages of which none is above this are shares by mistake
+Spec = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Experiments read through a mapping, and the declared kinds of their variables."""
+
+    experiments: Experiments
+    kinds: Mapping[str, Kind]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file that is read: where it lies, the columns that are used, and the names of all it has."""
+
+    table: str
+    frame: pd.DataFrame
+    names: Sequence[str]
+
+    def column(self, name: str, key: str) -> pd.Series:
+        """A column that the mapping names under ``key``."""
+        if name not in self.frame:
+            raise UserError(
+                f"{self.table}: no column {name!r} (mapping key {key}); the columns are "
+                f"{', '.join(map(str, self.names))}"
+            )
+        return self.frame[name]
+
+    def words(self, name: str, key: str) -> pd.Series:
+        """A column of names, none of which may be missing."""
+        values = self.column(name, key)
+        self._refuse(values, name, values.isna(), f"is empty (mapping key {key})")
+        return values.astype(str)
+
+    def numbers(self, name: str, key: str, *, finite: bool) -> pd.Series:
+        """A column of numbers; a missing one stays missing."""
+        values = self.column(name, key)
+        numbers = pd.to_numeric(values, errors="coerce").astype(float)
+        self._refuse(values, name, numbers.isna() & values.notna(), "{value} is not a number")
+        if finite:
+            self._refuse(values, name, pd.Series(np.isinf(numbers)), "{value} is not a finite number")
+        return numbers
+
+    def _refuse(self, values: pd.Series, name: str, bad: pd.Series, why: str) -> None:
+        rows = np.flatnonzero(bad.to_numpy(bool))
+        if len(rows):
+            value = values.iloc[rows[0]]
+            raise UserError(f"{self.table}: column {name!r}, row {rows[0] + 1}: {why.format(value=_shown(value))}")
+
+
+def read_mapped(table: str, mapping: str) -> Mapped:
+    """Read a CSV or Parquet table of experiments.
+
+    Raises
+    ------
+    UserError
+        Naming file, column and row, if the mapping or the table is not as it must be.
+    """
+    spec = _read_yaml(mapping)
+    read, names = storage.read_any(table, _wanted(spec))
+    if not read.num_rows:
+        raise UserError(f"{table}: the table has no rows")
+    source = Source(table, _filled(read.to_pandas(), spec.get("fill", {}), mapping), names)
+    data = pd.DataFrame({"backbone": source.words(spec["group"], "group")})
+    data["dataset"] = source.words(spec["dataset"], "dataset") if spec.get("dataset") else "all"
+    targets = [target for name, target in TARGETS.items() if name in spec["targets"]]
+    for target in targets:
+        data[target.name] = _outcome(source, target, spec["targets"][target.name])
+    kinds: dict[str, Kind] = {}
+    for name, entry in spec["variables"].items():
+        kinds[name], data[name] = _variable(source, name, entry)
+    for name in spec.get("pairing", ()):
+        data[name] = source.words(name, "pairing")
+    data["label"] = _labels(source, data, spec, list(kinds))
+    return Mapped(_experiments(source, data, spec, targets, kinds), kinds)
+
+
+def _wanted(spec: Spec) -> set[str]:
+    """Columns of the file that the mapping speaks of."""
+    entries = [*spec["targets"].values(), *spec["variables"].values()]
+    singles = [spec["group"], spec.get("dataset")]
+    return {*(entry["column"] for entry in entries), *singles, *spec.get("pairing", ()), *(spec.get("label") or ())}
+
+
+def _labels(source: Source, data: pd.DataFrame, spec: Spec, variables: Sequence[str]) -> pd.Series:
+    shown = spec.get("label") or [
+        *spec.get("pairing", ()),
+        *(name for name in variables if data[name].nunique() > 1 and _role(spec, name) != "replicate"),
+    ]
+    own = [name for name in shown if name not in data]
+    known = pd.concat([data, *(source.column(name, "label") for name in own)], axis=1)
+    return labels(known, shown)
+
+
+def _role(spec: Spec, name: str) -> str:
+    return str(spec["variables"][name].get("role", "treatment"))
+
+
+def _experiments(
+    source: Source, data: pd.DataFrame, spec: Spec, targets: Sequence[Target], kinds: Mapping[str, Kind]
+) -> Experiments:
+    empty = [target.name for target in targets if not np.isfinite(data[target.name]).any()]
+    with_role = {role: [name for name in kinds if _role(spec, name) == role] for role in ROLES}
+    varied = tuple(sorted(name for name in with_role["treatment"] if data[name].nunique() > 1))
+    _same_within_backbone(source, data, spec, varied)
+    notes = [str(note) for note in spec.get("notes", ())]
+    notes += [f"target {name}: the column is empty" for name in empty]
+    notes += [
+        f"{name} is a nuisance: it is not attributed to, and matched pairs agree in it"
+        for name in with_role["nuisance"]
+    ]
+    for name in varied:
+        missing = int(data[name].isna().sum())
+        if missing:
+            notes.append(f"{names.label(name)} is missing in {missing} of {len(data)} experiments")
+    again = int(data.duplicated(["backbone", "dataset"]).sum()) if spec.get("dataset") else 0
+    if again:
+        notes.append(f"{again} experiments have the backbone and dataset of an earlier row: they count as repeats")
+    return Experiments(
+        frame=data,
+        source=source.table,
+        title=str(spec.get("title", source.table.rsplit("/", 1)[-1])),
+        targets=tuple(target for target in targets if target.name not in empty),
+        variables=varied,
+        context=(*spec.get("pairing", ()), *(name for name in with_role["nuisance"] if data[name].nunique() > 1)),
+        replicates=tuple(name for name in with_role["replicate"] if data[name].nunique() > 1),
+        constant={name: data[name].iloc[0] for name in kinds if data[name].nunique() == 1},
+        accuracy=str(spec.get("accuracy", "not stated: the table was made elsewhere")),
+        notes=tuple(notes),
+    )
+
+
+def _same_within_backbone(source: Source, data: pd.DataFrame, spec: Spec, variables: Sequence[str]) -> None:
+    """A variable is a property of the backbone: name the first two rows that disagree."""
+    first = data.groupby("backbone", sort=False)[list(variables)].transform("first") if variables else data
+    for name in variables:
+        differs = (data[name] != first[name]) & ~(data[name].isna() & first[name].isna())
+        if differs.any():
+            row = int(np.flatnonzero(differs.to_numpy())[0])
+            backbone = data["backbone"].iloc[row]
+            other = int(np.flatnonzero((data["backbone"] == backbone).to_numpy())[0])
+            raise UserError(
+                f"{source.table}: column {spec['variables'][name]['column']!r}, row {row + 1}: "
+                f"{data[name].iloc[row]}, but row {other + 1} of the same backbone ({spec['group']} {backbone}) has "
+                f"{data[name].iloc[other]}; the group must be the backbone, and a variable a property of it"
+            )
+
+
+def _outcome(source: Source, target: Target, entry: Spec) -> pd.Series:
+    values = source.numbers(entry["column"], f"targets.{target.name}", finite=True) * float(entry.get("times", 1))
+    if target.unit == "points" and values.abs().max() <= LARGEST_SHARE:
+        raise UserError(
+            f"{source.table}: column {entry['column']!r}: no value is above {LARGEST_SHARE}, so these are shares and "
+            f"not percentages; say so: targets.{target.name}: {{column: {entry['column']}, times: 100}}"
+        )
+    return values
+
+
+def _variable(source: Source, name: str, entry: Spec) -> tuple[Kind, pd.Series]:
+    where, column = f"variables.{name}", entry["column"]
+    values = source.column(column, where)
+    kind: Kind = entry.get("kind") or ("ordinal" if is_numeric_dtype(values) or "levels" in entry else "categorical")
+    if kind == "numeric":
+        return kind, source.numbers(column, where, finite=True)
+    names = entry.get("names", {})
+    values = values.map(lambda value: names.get(value, value)) if names else values
+    order = [str(level) for level in entry.get("levels") or _known_order(name)]
+    if kind == "categorical" or (is_numeric_dtype(values) and "levels" not in entry):
+        return kind, values
+    words = values.astype(str).where(values.notna())
+    fits = words.isin(order) if order else pd.to_numeric(values, errors="coerce").notna()
+    bad = np.flatnonzero((values.notna() & ~fits).to_numpy(bool))
+    if len(bad):
+        why = f"is none of the levels {', '.join(order)}" if order else "is not a number"
+        raise UserError(
+            f"{source.table}: column {column!r}, row {bad[0] + 1}: {_shown(values.iloc[bad[0]])} {why}; an ordinal of "
+            f"words needs {where}.levels, from low to high"
+        )
+    if not order:
+        return kind, pd.to_numeric(values)
+    return kind, pd.Series(pd.Categorical(words, categories=order, ordered=True), values.index)
+
+
+def _shown(value: object) -> str:
+    """A cell as a message shows it: words in quotes."""
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _known_order(name: str) -> tuple[str, ...]:
+    return names.KNOWN[name].order if name in names.KNOWN else ()
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        spec = yaml.safe_load(storage.read(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(spec, dict):
+        raise UserError(f"{path}: must be a mapping with the keys {', '.join(KEYS)}")
+    for key in spec:
+        if key not in KEYS:
+            raise UserError(f"{path}: unknown key {key}; valid keys are {', '.join(KEYS)}")
+    for key in ("targets", "variables", "group"):
+        if not spec.get(key):
+            raise UserError(f"{path}: key {key} is missing")
+    for name in spec["targets"]:
+        if name not in TARGETS:
+            raise UserError(f"{path}: targets.{name}: unknown; valid targets are {', '.join(TARGETS)}")
+    for part, keys in ENTRY_KEYS.items():
+        for name, entry in spec[part].items():
+            _check_entry(entry, keys, f"{path}: {part}.{name}")
+    return spec
+
+
+def _check_entry(entry: Any, keys: Sequence[str], where: str) -> None:
+    if not isinstance(entry, dict) or "column" not in entry:
+        raise UserError(f"{where}: must say which column, as {{column: NAME}}")
+    for key in entry:
+        if key not in keys:
+            raise UserError(f"{where}.{key}: unknown; valid keys are {', '.join(keys)}")
+    for key, valid in (("kind", KINDS), ("role", ROLES)):
+        if entry.get(key, valid[0]) not in valid:
+            raise UserError(f"{where}.{key}: {entry[key]!r} is none of {', '.join(valid)}")
+    if not isinstance(entry.get("times", 1), int | float) or not entry.get("times", 1):
+        raise UserError(f"{where}.times: {entry['times']!r} is not a number other than 0")
+
+
+def _filled(frame: pd.DataFrame, fill: Mapping[str, Any], path: str) -> pd.DataFrame:
+    """Add the columns that the file lacks and whose values follow from the position of its rows."""
+    for name, rule in fill.items():
+        if name not in frame:
+            frame = frame.assign(**{name: _from_position(rule, len(frame), f"{path}: fill.{name}")})
+    return frame
+
+
+def _from_position(rule: Any, n_rows: int, where: str) -> list[Any]:
+    if not isinstance(rule, dict) or set(rule) not in ({"each"}, {"runs"}):
+        raise UserError(f"{where}: must be {{each: ROWS}} or {{runs: [[ROWS, value or list], …]}}")
+    try:
+        if "each" in rule:
+            values: list[Any] = [row // rule["each"] for row in range(n_rows)]
+            fits = n_rows % rule["each"] == 0
+        else:
+            runs = [(count, value if isinstance(value, list) else [value]) for count, value in rule["runs"]]
+            values = [words[row % len(words)] for count, words in runs for row in range(count)]
+            fits = len(values) == n_rows
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise UserError(f"{where}: must be {{each: ROWS}} or {{runs: [[ROWS, value or list], …]}}") from None
+    if not fits:
+        raise UserError(f"{where}: does not fit the {n_rows} rows of the table")
+    return values

@@ -1,0 +1,194 @@
+"""Experiments of a finished sweep, from its probe table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.tables import epochs, metrics, names, storage
+from analysis.tables.epochs import Emergence
+from analysis.tables.errors import UserError
+from analysis.tables.experiments import GRID, Experiments, determined, labels
+from analysis.tables.names import TARGETS
+
+NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
+
+OPTIONAL = (
+    *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
+    "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+)  # fmt: skip
+
+NAMES = {
+    "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
+    "id_dataset": ("id_classes", "images_per_class"),
+}
+
+CONTEXT = ("architecture", "id_dataset")
+
+
+def read_sweep(results: str, *, accuracy: str) -> Experiments:
+    """Experiments of a finished sweep: the folder's ``probes.parquet``, or that file itself."""
+    uri = results if storage.ending(results).endswith(".parquet") else storage.join(results, storage.PROBES)
+    if not storage.exists(uri):
+        raise UserError(
+            f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
+        )
+    schema = _checked_schema(uri, accuracy)
+    about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
+    varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
+    every = _probes(uri, schema.names, varied)
+    probes = _chosen(every)
+    kept, along = epochs.split(probes)
+    curves = metrics.collect(kept, accuracy=accuracy)
+    frame = metrics.experiments(curves, accuracy=accuracy)
+    if not len(frame):
+        raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
+    frame = _without_nulls(frame)
+    variables, nuisances, replicates, constant, notes = _variables(frame, varied)
+    emerged, incomplete = _along_training(along, frame, varied, accuracy)
+    missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
+    lost = pd.DataFrame(
+        {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
+    )
+    return Experiments(
+        frame=_labelled(frame, variables, replicates),
+        source=uri,
+        title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
+        targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
+        variables=variables,
+        context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
+        replicates=replicates,
+        constant=constant,
+        accuracy=metrics.ACCURACY_TEXT[accuracy],
+        choice=accuracy,
+        notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
+        incomplete=_together(curves.incomplete, incomplete, lost),
+        planned=about.get("planned_curves"),
+        set_aside=len(every) - len(probes),
+        curves=curves,
+        emergence=emerged,
+    )
+
+
+def _together(first: pd.DataFrame, *others: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([first, *(part for part in others if len(part))], ignore_index=True)
+
+
+def _along_training(
+    probes: pd.DataFrame, kept: pd.DataFrame, roles: dict[str, str], accuracy: str
+) -> tuple[Emergence | None, pd.DataFrame]:
+    """What epochs along training show, and the curves among them that are incomplete."""
+    curves = metrics.collect(probes, accuracy=accuracy)
+    curves = replace(curves, table=_without_nulls(curves.table))
+    frame = metrics.experiments(curves, accuracy=accuracy)
+    if not len(frame):
+        return None, curves.incomplete
+    run = [c for c in GRID if c in frame]
+    setting = [c for c in run if ({"seed": "replicate"} | roles).get(c) != "replicate"]
+    named = frame[setting].assign(backbone=epochs.keys(frame, setting)).drop_duplicates()
+    names = _labelled(named, (), ()).set_index("backbone")["label"]
+    return epochs.describe(kept, frame, curves, labels=names, setting=setting, run=run), curves.incomplete
+
+
+def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFrame:
+    """The columns of the table that are used, and ``backbone``: one download may serve several resolutions."""
+    wanted = [name for name in dict.fromkeys((*NEEDED, *OPTIONAL, *varied)) if name in names]
+    probes = storage.read_parquet(uri, wanted).to_pandas()
+    if not len(probes):
+        raise UserError(f"{uri}: the table has no rows")
+    resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
+    named = probes["weights_key"].astype(str) + "@" + resolution
+    if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
+        named = probes["backbone_key"].astype(object).fillna(named)
+    return probes.assign(backbone=named)
+
+
+def _chosen(probes: pd.DataFrame) -> pd.DataFrame:
+    """Where a layer of a curve was probed several times: the probe that held-out images chose (all in older tables)."""
+    if "chosen" not in probes:
+        return probes
+    kept = probes[probes["chosen"].isna() | (probes["chosen"] == True)]  # noqa: E712  (nulls among the truth values)
+    return kept.drop(columns="chosen")
+
+
+def _aside(every: int, kept: int) -> list[str]:
+    if every == kept:
+        return []
+    return [
+        f"{every - kept} of {every} probes are set aside: a layer of a curve was probed with several learning rates, "
+        "weight decays or seeds, and only the probe that held-out images chose counts"
+    ]
+
+
+def _checked_schema(uri: str, accuracy: str) -> pa.Schema:
+    schema = storage.schema(uri)
+    for name in (*NEEDED, *metrics.ACCURACIES[accuracy]):
+        if name not in schema.names:
+            raise UserError(f"{uri}: column {name} is missing; a probe table needs {', '.join(NEEDED)}")
+    return schema
+
+
+def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give a null a value where the contract says what it means: all images per class, or no ID training here."""
+    filled = {}
+    if "images_per_class" in frame and frame["images_per_class"].isna().any():
+        filled["images_per_class"] = frame["images_per_class"].astype(float).fillna(np.inf)
+    if "augmentation" in frame and frame["augmentation"].isna().any():
+        filled["augmentation"] = frame["augmentation"].fillna("downloaded")
+    return frame.assign(**filled)
+
+
+def _variables(
+    frame: pd.DataFrame, roles: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
+    """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
+    candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *names.DERIVED) if c in frame]
+    varied = [c for c in candidates if frame[c].nunique() > 1]
+    role = {"seed": "replicate"} | roles
+    loose = [c for c in varied if not determined(frame, c, ["backbone"])]
+    varied = [c for c in varied if c not in loose]
+    replicates = tuple(c for c in varied if role.get(c) == "replicate")
+    nuisances = [c for c in varied if role.get(c) == "nuisance"]
+    chosen = [c for c in varied if c not in replicates and c not in nuisances]
+    notes = [
+        f"{names.label(c)} is declared a nuisance: it is not attributed to, and matched pairs agree in it"
+        for c in nuisances
+    ]
+    notes += [f"{names.label(c)} differs between the curves of one backbone: it is no variable" for c in loose]
+    for name, described_by in NAMES.items():
+        others = [c for c in described_by if c in chosen]
+        if name in chosen and others and determined(frame, name, others):
+            chosen.remove(name)
+            words = ", ".join(names.label(c) for c in others)
+            notes.append(f"{names.label(name)} is not a variable of its own: {words} tell its values apart")
+    constant = {c: frame[c].dropna().iloc[0] for c in candidates if c not in varied and frame[c].notna().any()}
+    notes += [f"{names.label(c)} is unknown for some backbones" for c in chosen if frame[c].isna().any()]
+    return tuple(sorted(chosen)), tuple(n for n in nuisances if n not in CONTEXT), replicates, constant, notes
+
+
+def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequence[str]) -> pd.DataFrame:
+    """Add ``label``: what tells a backbone from the others, in words."""
+    hidden = set(names.DERIVED)
+    shown = [
+        c for c in GRID if c in frame and c not in replicates and frame[c].nunique(dropna=False) > 1 and c not in hidden
+    ]
+    if "architecture" in frame and "architecture" not in shown:
+        shown.insert(0, "architecture")
+    shown += [c for c in variables if c not in shown and c not in hidden]
+    return frame.assign(label=labels(frame, [*shown, *replicates]))
+
+
+def _broken_images(probes: pd.DataFrame) -> list[str]:
+    if "skipped_images" not in probes:
+        return []
+    per_dataset = probes.drop_duplicates("dataset").set_index("dataset")["skipped_images"]
+    return [
+        f"dataset {name}: {len(images)} broken images were skipped"
+        for name, images in per_dataset.items()
+        if images is not None and len(images)
+    ]

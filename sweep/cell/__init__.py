@@ -1,0 +1,9 @@
+"""One backbone from start to finish, without Ray.
+
+The face of the room stands in ``__init__.pyi``; what it names is imported when it is first asked for, so that a config
+is checked without torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

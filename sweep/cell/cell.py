@@ -1,0 +1,233 @@
+"""One backbone from start to finish: weights, then for each missing curve embeddings, probes and rows.
+
+Plain functions; nothing here knows Ray. What fails is recorded beside the probes and the other curves go on;
+only errors that another attempt may cure (I/O) leave this file, for the driver to try again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sweep import plugins, table
+from sweep.base.errors import UserError
+from sweep.base.measure import measured
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
+from sweep.cell.rows import Embedded, Fitted, make_rows
+from sweep.cell.task import CellResult, CellTask, failure_record
+from sweep.data import Images, Library
+from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
+from sweep.models import probed_layers
+from sweep.probes import ProbeData, budget_bytes, fit_probes
+from sweep.study import Backbone, Curve, Planned
+from sweep.table import Progress
+from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
+
+TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
+
+
+def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
+    """Bring one backbone's missing curves into the table.
+
+    Parameters
+    ----------
+    ranks : this process, the first of those that train the backbone together, see :mod:`sweep.cell.together`.
+
+    Raises
+    ------
+    OSError
+        From storage; finished curves are kept, another call does the rest.
+    """
+    torch.set_num_threads(task.threads)
+    device = torch.device("cuda" if task.gpu else "cpu")
+    store = Store(task.store_uri)
+    backbone = task.cell.backbone
+    missing = [planned for planned in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")]
+    if not _imported(task, store, missing):
+        return CellResult((), tuple(planned.key for planned in missing))
+    done: list[str] = []
+    failed: list[str] = []
+    with Progress(store, task.cell.run, backbone.label) as progress:
+        shop = replace(workshop(task, store, device, ranks), on_epoch=_told(progress))
+        for weights, curves in _by_weights(missing, shop):
+            if task.train_only:
+                failed += [planned.key for planned in curves if weights is None]
+                continue
+            for planned in curves:
+                progress.say("probing", len(done) + len(failed), len(missing), detail=planned.curve.dataset)
+                succeeded = weights is not None and run_curve(task, planned, weights, store, device)
+                (done if succeeded else failed).append(planned.key)
+    return CellResult(tuple(done), tuple(failed))
+
+
+def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
+    """Whether plug-ins are here, and those that keys were made from; if not, that is why these curves fail."""
+    started = time.monotonic()
+    try:
+        plugins.load(task.imports, task.import_path)
+        plugins.check_code(task.settings.code)
+    except UserError as error:
+        for planned in curves:
+            table.write_failure(store, failure_record(planned, "import", error, time.monotonic() - started))
+        return False
+    return True
+
+
+def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[Weights | None, list[Planned]]]:
+    """Train once, then the weights of each epoch asked for with its curves; None where they failed, and recorded so.
+
+    Where training breaks off, the epochs before that can still be probed.
+    """
+    groups: dict[Backbone, list[Planned]] = {}
+    for planned in missing:
+        groups.setdefault(planned.curve.backbone, []).append(planned)
+    started, broken = time.monotonic(), None
+    try:
+        train_missing(groups, shop)
+    except TRANSIENT:
+        raise
+    except Exception as error:
+        broken = error
+    for backbone, curves in groups.items():
+        try:
+            if broken is not None and not has_weights(backbone, shop):
+                raise broken
+            weights = obtain_weights(backbone, shop)
+        except TRANSIENT:
+            raise
+        except Exception as error:
+            for planned in curves:
+                table.write_failure(shop.store, failure_record(planned, "pretrain", error, time.monotonic() - started))
+            yield None, curves
+        else:
+            yield weights, curves
+
+
+def _told(progress: Progress) -> OnEpoch:
+    return lambda history, total: progress.say("training", len(history), total)
+
+
+def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -> Workshop:
+    """What a task's weights need."""
+    return Workshop(
+        store=store,
+        library=library_of(task),
+        run=task.cell.run,
+        stages=task.cell.stages,
+        images=task.cell.images,
+        named=task.weights,
+        device=device,
+        loader_workers=task.loader_workers,
+        ranks=ranks,
+    )
+
+
+def library_of(task: CellTask) -> Library:
+    """The images of a task's datasets."""
+    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout)
+
+
+def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device) -> bool:
+    """Embed, probe and publish one curve; an error becomes a failure record and False."""
+    started, stage = time.monotonic(), "data"
+    try:
+        images = probe_images(library_of(task), planned.curve)
+        publish_split(store, planned.curve, images)
+        stage = "embed"
+        embedded = embed_curve(task, planned, weights, images, device)
+        stage = "probe"
+        fitted = probe_curve(task, planned.curve, images, embedded, device)
+        stage = "write"
+        rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+        described = descriptions(task.settings.statistics)
+        table.write_fragment(store, planned.key, rows, statistics=described)
+    except TRANSIENT:
+        raise
+    except Exception as error:
+        table.write_failure(store, failure_record(planned, stage, error, time.monotonic() - started))
+        return False
+    return True
+
+
+def probe_images(library: Library, curve: Curve) -> Images:
+    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
+    backbone = curve.backbone
+    if not curve.is_id:
+        return library.images(curve.dataset, backbone.resolution)
+    return library.images(
+        curve.dataset,
+        backbone.resolution,
+        classes=backbone.id_classes,
+        images_per_class=backbone.images_per_class,
+    )
+
+
+def publish_split(store: Store, curve: Curve, images: Images) -> None:
+    """A split of our own making goes with the results: which images were tested on, and in which order."""
+    name = f"splits/{images.fingerprint}.json"
+    if images.split_note != "official" and not store.exists(name):
+        split = {"dataset": curve.dataset, "split": images.split_note, "test": images.test_names}
+        store.put(name, json.dumps(split, indent=0).encode())
+
+
+def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Images, device: torch.device) -> Embedded:
+    """Embeddings of every layer for the curve's training and test images.
+
+    They are read from the cache of embeddings or put there if the task keeps them. What the host's memory is not to
+    hold is mapped from files in the cache directory.
+    """
+    backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
+    model: nn.Module = weights.model.eval().to(device)
+    layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
+    everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
+    spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
+    kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
+
+    def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
+        """Of the training or test part, from the cache if they are there."""
+        return cached(
+            kept and kept.with_suffix(f".{part}.safetensors"),
+            lambda: embed(
+                model,
+                layers,
+                pixels_NHWC,
+                mean=weights.mean,
+                std=weights.std,
+                device=device,
+                autocast=task.settings.autocast,
+                spill=spill,
+            ),
+        )
+
+    with measured(device) as cost:
+        train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)
+    return Embedded(layers, train, test, cost)
+
+
+def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
+    """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches."""
+    seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
+    data = ProbeData(
+        train=embedded.train,
+        train_labels_N=torch.from_numpy(images.train_labels_N).to(device),
+        heldout_N=torch.from_numpy(images.heldout_N).to(device),
+        test=embedded.test,
+        test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
+        classes=images.classes,
+        layer_names=[layer.name for layer in embedded.layers],
+    )
+    with measured(device) as cost:
+        budget = budget_bytes(device, task.memory)
+        results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
+        about = (embedded.train, data.train_labels_N)
+        described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
+        registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)
+    return Fitted(results, described, registered, seed, cost)

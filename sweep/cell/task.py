@@ -1,0 +1,78 @@
+"""What passes between driver and workers: values, keys and URIs, never tensors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sweep.config import WeightsEntry
+from sweep.data import DatasetOptions
+from sweep.study import Planned, PlannedCell, Settings
+
+_TRACEBACK_LINES = 30
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """Everything a worker needs to run one backbone.
+
+    Attributes
+    ----------
+    cell : with the curves that are missing, and all keys.
+    settings : what every curve of the sweep is measured with.
+    datasets : options of every dataset of the sweep, by name.
+    cache_dir : node-local directory of decoded images (and of kept embeddings).
+    weights : what the config says of its own weights, by name, with whole paths.
+    memory : share of the device's free memory that probes in flight may take.
+    train_only : bring the backbone's weights into the store and leave its curves to other tasks.
+    imports, import_path : modules that register plug-ins, and a directory where they may be.
+    provenance : columns that every row carries (git commit, library versions).
+    """
+
+    cell: PlannedCell
+    settings: Settings
+    datasets: Mapping[str, DatasetOptions]
+    store_uri: str
+    cache_dir: str
+    threads: int = 1
+    loader_workers: int = 0
+    gpu: bool = False
+    memory: float = 0.7
+    keep_embeddings: bool = False
+    train_only: bool = False
+    weights: Mapping[str, WeightsEntry] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+    import_path: str | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """Keys of the curves that were written, and of those that failed."""
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def failure_record(
+    planned: Planned, stage: str, error: BaseException, seconds: float, *, transient: bool = False
+) -> dict[str, Any]:
+    """A failed attempt at a curve as a row of the failure table; ``transient``: another attempt may succeed."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return {
+        "curve_key": planned.key,
+        "backbone": planned.curve.backbone.label,
+        "dataset": planned.curve.dataset,
+        "stage": stage,
+        "exception": type(error).__name__,
+        "message": str(error),
+        "transient": transient,
+        "traceback": "\n".join(lines[-_TRACEBACK_LINES:]),
+        "seconds": seconds,
+        "host": socket.gethostname(),
+        "failed_at": datetime.now(UTC),
+    }

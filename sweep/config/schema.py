@@ -1,0 +1,300 @@
+"""The configuration as frozen, documented models.
+
+Only shapes and types are checked here; what needs knowledge of the catalogue (does this architecture exist,
+has that dataset so many classes) is in :mod:`sweep.study.check`, and reading YAML in :mod:`sweep.config.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+All = Literal["all"]
+Native = Literal["native"]
+# Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
+CONVERGED = "converged"  # the solver that chooses one of its penalties itself; for the others each is a probe
+PENALTIES: Mapping[str, tuple[float, ...]] = {
+    CONVERGED: (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+    "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
+}
+Role = Literal["treatment", "nuisance", "replicate"]
+SCRATCH = "scratch"
+Autocast = Literal["float16", "bfloat16"]
+Standardize = Literal["none", "feature"]
+
+
+def _as_tuple(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+T = TypeVar("T")
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class Model(BaseModel):
+    """Base of every part of a config: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(Model):
+    """Bounds, both included, between which a recipe search draws; whole numbers for a recipe key that takes them."""
+
+    low: NonNegative
+    high: Positive
+    log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a recipe key means, beside its type and default.
+
+    Attributes
+    ----------
+    description : of the table's column.
+    search : what a recipe search draws from where the config only names the key; None: it cannot be searched.
+    new : came after keys of weights were first made: it is part of a key only where it is not at its default, so that
+        keys older than the choice stay as they are.
+    """
+
+    description: str
+    search: Range | tuple[Any, ...] | None = None
+    new: bool = False
+
+
+class Recipe(Model):
+    """How a backbone is trained on its ID dataset ([H24] A.3, protocol §4).
+
+    This is the one place that declares a recipe key: type, default, meaning and range of search. Blocks, rules and
+    searches take it from here, and so do the table's columns.
+    """
+
+    epochs: Annotated[
+        PositiveInt,
+        Column("ID training epochs; like all recipe columns null for downloaded weights", (50, 100)),
+    ] = 100
+    lr: Annotated[Positive, Column("ID training peak learning rate (AdamW)", Range(low=1e-4, high=3e-2, log=True))] = (
+        1e-2
+    )
+    weight_decay: Annotated[
+        NonNegative, Column("ID training weight decay (AdamW, decoupled)", Range(low=1e-3, high=1e-1, log=True))
+    ] = 5e-2
+    batch_size: Annotated[PositiveInt, Column("ID training batch size, images", (128, 256, 512))] = 512
+    label_smoothing: Annotated[Smoothing, Column("ID training label smoothing", (0.0, 0.1))] = 0.1
+    warmup_epochs: Annotated[NonNegativeInt, Column("epochs of linear warm-up before the cosine decay", (0, 5))] = 5
+    train_on: Annotated[
+        Literal["fit", "all"],
+        Column("'fit': ID training without the held-out part; 'all': on every training image"),
+    ] = "fit"
+    checkpoint_on: Annotated[
+        Literal["heldout", "test", "last"],
+        Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
+    ] = "heldout"
+    data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
+
+
+class Probe(Model):
+    """How one linear probe is fitted ([H24] A.4, protocol §6)."""
+
+    solver: str = "adamw"  # a probe of the register: ours, or a plug-in's
+    epochs: PositiveInt = 30
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    batch_size: PositiveInt = 128
+    label_smoothing: Smoothing = 0.1
+    standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What keys contain: all that decides the probe's numbers."""
+        if self.solver == CONVERGED:
+            return self.model_dump(include={"solver", "penalties", "label_smoothing", "standardize"})
+        return self.model_dump(exclude={"penalties"})
+
+
+class ProbeSection(Model):
+    """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
+
+    solver: str = CONVERGED
+    epochs: PositiveInt = 30
+    lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
+    weight_decay: Some[NonNegative] | None = None  # likewise; the penalties of other solvers. Default 0, or PENALTIES
+    batch_size: PositiveInt = 128
+    label_smoothing: Smoothing | None = None  # default 0 for converged, else 0.1
+    standardize: Standardize | None = None  # default feature for converged, else none
+    seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
+    at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
+
+
+class RecipeRule(Model):
+    """An ID-training recipe for the backbones that ``when`` describes; later ones win over earlier ones."""
+
+    when: Mapping[str, Some[Any]]
+    recipe: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Rule(RecipeRule):
+    """Settings for the backbones that ``when`` describes; later rules win over earlier ones."""
+
+    probe: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Design(Model):
+    """The keys of a block that are no recipe keys; :data:`Block` has those too."""
+
+    architecture: Some[str]
+    id_dataset: Some[str]
+    id_classes: Some[PositiveInt | All] = ("all",)
+    images_per_class: Some[PositiveInt | All] = ("all",)
+    resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights
+    augmentation: Some[str] | None = None  # default "off"; must be absent with downloaded weights
+    pretraining: Some[str] = (SCRATCH,)
+    seed: Some[NonNegativeInt] = (0,)
+    width: Some[Positive] = (1.0,)
+    probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
+
+
+def declared(key: str) -> Column:
+    """What a recipe key means, as :class:`Recipe` declares it."""
+    return next(part for part in Recipe.model_fields[key].metadata if isinstance(part, Column))
+
+
+def _varied() -> dict[str, Any]:
+    """Every recipe key as a block has it: a value or a list of values; None: the block does not vary it."""
+    hints = get_type_hints(Recipe, include_extras=True)
+    return {key: (Some[hints[key]] | None, None) for key in Recipe.model_fields}  # type: ignore[valid-type]
+
+
+class Block(create_model("_Block", __base__=Design, **_varied())):  # type: ignore[misc]
+    """One product block of the grid: every list is crossed with every other. Any recipe key may be varied too."""
+
+
+class DatasetEntry(Model):
+    """A dataset of this config: a built-in or registered generator, an ImageFolder tree / tar, or another source."""
+
+    path: str | None = None  # tree or .tar/.tar.gz, or directory of the source's files; relative to data_root
+    generator: str | None = None  # a built-in or registered dataset under another name or with other parameters
+    source: str | None = None  # torchvision/NAME, hfds/NAME (Hugging Face), hfds or wds (webdataset) with a path
+    download: bool = Field(default=False, strict=True)  # torchvision, Hugging Face: fetch what is not there
+    train_split: str | None = None  # hfds, wds; default "train" and "test"
+    test_split: str | None = None
+    image_key: str | None = None  # hfds: columns; wds: endings of the image, field of the json; default: timm's
+    label_key: str | None = None
+    classes: PositiveInt | None = None
+    train: PositiveInt | None = None  # declared sizes let --plan count without the files
+    test: PositiveInt | None = None
+    train_per_class: PositiveInt | None = None  # built-in: how many to make; others: at most so many
+    test_per_class: PositiveInt | None = None
+    size: PositiveInt | None = None  # px, built-ins only
+    seed: NonNegativeInt = 0
+    test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+
+
+Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+
+
+class WeightsEntry(Model):
+    """A local checkpoint or torchvision's weights, which ``pretraining`` may name."""
+
+    path: str | None = None  # .safetensors or .pt, relative to data_root
+    torchvision: str | None = None  # or weights of torchvision, e.g. ResNet50_Weights.IMAGENET1K_V2
+    key_map: Mapping[str, str] = Field(default_factory=dict)  # regular expression → replacement, in this order
+    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: torchvision's, ImageNet's
+    std: Channels | None = None
+    resolution: PositiveInt | None = None  # input side that `resolution: native` stands for
+    title: str | None = None
+    trained_on: PositiveInt | None = None  # training images, for γ
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, for people."""
+        return f"torchvision's {self.torchvision}" if self.torchvision else str(self.path)
+
+
+class Resources(Model):
+    """What one backbone's task takes. ``auto`` is resolved against the cluster before submitting."""
+
+    cpus: PositiveInt = 1
+    gpus: NonNegative | Literal["auto"] = "auto"
+    threads: PositiveInt = 1  # torch threads; fixed here, so that results do not depend on the worker count
+    max_in_flight: PositiveInt | Literal["auto"] = "auto"
+    wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
+    retries: NonNegativeInt = 3  # dead workers, I/O errors
+    loader_workers: NonNegativeInt = 0  # processes that augment training images
+    memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
+
+
+Space = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Some[Any], Tag("choices")],
+    Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "choices"),
+]
+
+
+class Search(Model):
+    """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
+
+    recipe: Annotated[Mapping[str, Space], Field(min_length=1)]
+    per: Annotated[tuple[str, ...], Field(min_length=1)] = ("architecture", "id_dataset", "resolution")
+    trials: Annotated[int, Field(strict=True, ge=2)] = 16  # for each of these, with the recipe of the config as one
+    grace_epochs: PositiveInt = 1  # no trial is stopped before
+    reduction_factor: Annotated[int, Field(strict=True, ge=2)] = 3  # ASHA: one trial in so many goes on
+    trials_per_gpu: PositiveInt = 1
+    seed: NonNegativeInt = 0
+
+
+class Config(Model):
+    """A sweep: what is trained, on what, how, and on which datasets every layer is probed."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    grid: Annotated[tuple[Block, ...], Field(min_length=1)]
+    probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
+    import_path: str | None = None  # where these are, relative to the config file; default: its directory
+    statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
+    recipe: Recipe = Recipe()
+    probe: ProbeSection = ProbeSection()
+    recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win
+    rules: tuple[Rule, ...] = ()
+    search: Search | None = None
+    roles: Mapping[str, Role] = Field(default_factory=dict)
+    datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
+    weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
+    layers: Mapping[str, str] = Field(default_factory=dict)  # architecture → regular expression on module paths
+    data_root: str | None = None  # default: the directory of the config file
+    cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
+    holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
+    split_seed: NonNegativeInt = 0  # which classes and images a subset takes
+    rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
+    autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
+    keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
+    resources: Resources = Resources()
+
+
+RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)
+PROBE_KEYS: tuple[str, ...] = tuple(Probe.model_fields)
+DESIGN_KEYS: tuple[str, ...] = (
+    "architecture",
+    "id_dataset",
+    "id_classes",
+    "images_per_class",
+    "resolution",
+    "augmentation",
+    "pretraining",
+    "seed",
+    "width",
+)
+GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
+EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
+DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}

@@ -1,0 +1,76 @@
+"""What every dataset looks like to the rest of the program, whatever it is read from.
+
+Legend: N samples of one split.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Reader(Protocol):
+    """Yields the images of one split."""
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
+        """The images at ``indices`` (each once), in storage order; a broken one as its exception."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a dataset.
+
+    Attributes
+    ----------
+    labels
+        int64, shape (N,): index into the dataset's ``class_names``.
+    names
+        N stable sample ids such as ``"train/cat/0001.png"``.
+    reader
+        Where the pixels come from.
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    reader: Reader
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> Image.Image:
+        """Image ``index`` in mode RGB; raises whatever a broken image raises. Slow in a ``.tar.gz``."""
+        ((_, image),) = self.read_many([index])
+        if isinstance(image, Exception):
+            raise image
+        return image
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
+        """Pairs (index, RGB image or the exception of a broken one), in storage order, one pass."""
+        return self.reader.read_many(indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled image set with a train and a test part.
+
+    Attributes
+    ----------
+    name
+        Name in the configuration; never part of a key.
+    fingerprint
+        Hexadecimal digest of the content: same images in the same parts, same fingerprint, wherever they lie.
+    class_names
+        Names of the classes; a label is an index into them.
+    split_note
+        ``"official"``, or how the test part was made, e.g. ``"stratified 80/20, seed 0"``.
+    """
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    split_note: str

@@ -1,0 +1,1 @@
+"""The kinds of dataset, one file each; :mod:`sweep.data.open` chooses among them."""

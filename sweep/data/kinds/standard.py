@@ -1,0 +1,145 @@
+"""The ``torchvision`` kind: standard datasets in their original files, found, checked and read by torchvision.
+
+Torchvision compares the files with the checksums of their publishers, but for Pets (where it checks the archives it
+fetches) and Aircraft (nothing). A download goes into a directory aside and gets its name when it is whole.
+
+Legend: N samples of one part, H, W pixels.
+"""
+
+import hashlib
+import importlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from sweep.base.errors import UserError
+from sweep.data.dataset import Dataset, Split
+from sweep.data.files import aside, locked
+from sweep.data.listing import list_images
+from sweep.data.options import TORCHVISION, DatasetOptions
+from sweep.data.splits import capped
+
+Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """A class of :mod:`torchvision.datasets`: its directory, arguments for each part, where labels and images are."""
+
+    name: str
+    directory: str
+    parts: Mapping[Part, Mapping[str, Any]]
+    labels: str
+    images: str  # attribute of an array of pixels, or of paths
+
+    def read(self, root: Path, part: Part, *, download: bool = False) -> Any:
+        """The part as torchvision reads it; RuntimeError if files are missing or damaged."""
+        made = getattr(importlib.import_module("torchvision.datasets"), self.name)
+        return made(str(root), **self.parts[part], download=download)
+
+
+def _splits(train: str, test: str) -> Mapping[Part, Mapping[str, Any]]:
+    return {"train": {"split": train}, "test": {"split": test}}
+
+
+_CIFAR: Mapping[Part, Mapping[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+STANDARD: Mapping[str, _Standard] = dict(
+    zip(
+        TORCHVISION,
+        (  # parts as in protocol §7
+            _Standard("CIFAR10", "cifar-10-batches-py", _CIFAR, "targets", "data"),
+            _Standard("CIFAR100", "cifar-100-python", _CIFAR, "targets", "data"),
+            _Standard("STL10", "stl10_binary", _splits("train", "test"), "labels", "data"),
+            _Standard("Flowers102", "flowers-102", _splits("train", "val"), "_labels", "_image_files"),
+            _Standard("OxfordIIITPet", "oxford-iiit-pet", _splits("trainval", "test"), "_labels", "_images"),
+            _Standard("FGVCAircraft", "fgvc-aircraft-2013b", _splits("trainval", "test"), "_labels", "_image_files"),
+        ),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    samples: Any
+    indices_N: np.ndarray
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
+        for index in sorted(indices):
+            try:
+                yield index, self.samples[int(self.indices_N[index])][0].convert("RGB")
+            except Exception as error:  # decoders raise anything; the caller counts and names broken images
+                yield index, error
+
+
+def _download(where: str, standard: _Standard, root: Path) -> None:
+    """Fetch into a directory aside, then give it its name."""
+    home = root / standard.directory
+    temporary = aside(home)
+    with locked(home):
+        if home.exists():
+            return  # fetched by another process in the meantime
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            standard.read(temporary, "train", download=True)
+            (temporary / standard.directory).replace(home)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
+            raise UserError(
+                f"{where}: torchvision cannot download {standard.name}: {error}; without a network, copy its "
+                f"directory {standard.directory} into {root} from a machine that has one"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(where: str, standard: _Standard, root: Path, part: Part, *, download: bool) -> Any:
+    home = root / standard.directory
+    if download and not home.exists():
+        _download(where, standard, root)
+    if not home.exists():
+        raise UserError(f"{where}: no directory {standard.directory} in {root}; set download: true to have it fetched")
+    try:
+        return standard.read(root, part)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{where}: {home} is incomplete or damaged ({error}); remove it and have it fetched again"
+        ) from error
+
+
+def _content(where: str, standard: _Standard, samples: Any, home: Path, cache_dir: Path) -> list[str]:
+    """A digest of each image of a part: of its pixels, or of its file."""
+    images = getattr(samples, standard.images)
+    if isinstance(images, np.ndarray):
+        return [hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() for pixels in images]
+    digests = {home / file.path: file.digest for file in list_images(home, cache_dir=cache_dir)}
+    missing = [str(path) for path in map(Path, images) if path not in digests]
+    if missing:
+        raise UserError(f"{where}: {len(missing)} images are not there, the first is {missing[0]}; fetch the set again")
+    return [digests[Path(path)] for path in images]
+
+
+def open_standard(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
+    """Open a standard dataset below ``options.path``; no JPEG is decoded."""
+    standard = STANDARD[str(options.generator)]
+    root = Path(str(options.path))
+    where = f"dataset {name!r}"
+    total = hashlib.sha256()
+    splits: dict[Part, Split] = {}
+    class_names: tuple[str, ...] = ()
+    for part in standard.parts:
+        samples = _read(where, standard, root, part, download=options.download)
+        labels_N = np.asarray(getattr(samples, standard.labels), dtype=np.int64)
+        limit = options.train_per_class if part == "train" else options.test_per_class
+        kept_N = capped(labels_N, limit=limit, seed=options.seed)
+        digests = _content(where, standard, samples, root / standard.directory, cache_dir)
+        for index in kept_N.tolist():
+            total.update(f"{part} {labels_N[index]} {digests[index]}\n".encode())
+        names = tuple(f"{part}/{index:06d}" for index in kept_N.tolist())
+        splits[part] = Split(labels_N[kept_N], names, _Reader(samples, kept_N))
+        class_names = tuple(map(str, samples.classes))
+    return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official")

@@ -1,0 +1,143 @@
+"""The Ray cluster of a run: connecting to it, and what it can give."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sweep.base.errors import UserError
+from sweep.config import Resources
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
+_KNOCK_SECONDS = 10.0
+_WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
+
+
+@contextmanager
+def connect(resources: Resources) -> Iterator[Resources]:
+    """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
+    import ray
+
+    os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))  # Ray's own default is for ever
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    environment = {}
+    if not os.environ.get(JOB_VARIABLE):  # a job's workers find the code in its working directory
+        root = str(Path(__file__).resolve().parents[2])
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
+    address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
+    try:
+        _knock(address)
+        ray.init(
+            address,
+            logging_level="ERROR",
+            log_to_driver=False,
+            include_dashboard=False if address == "local" else None,
+            runtime_env=environment,
+        )
+    except Exception as error:  # Ray raises a plain Exception where its processes did not come up in time
+        raise UserError(_no_ray(address, error)) from error
+    try:
+        yield resolve(resources, ray.nodes())
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def _no_ray(address: str, error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address == "local":
+        return f"Ray did not start on this machine: {first}; nothing is lost: run again, on a machine less busy"
+    return f"no Ray cluster at RAY_ADDRESS={address}: {first}; is it up, and its token in this environment?"
+
+
+def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
+    """Replace ``auto`` by what the cluster has; refuse what no node can give, since it would wait for ever.
+
+    With ``wait_for_nodes`` the nodes of now say nothing: the request stands as it is, and so many tasks are in
+    flight that an autoscaler sees what to grow for.
+
+    Parameters
+    ----------
+    nodes : as ``ray.nodes()`` lists them.
+
+    Raises
+    ------
+    UserError
+        If no node has what a task asks for, and the config does not say that nodes are still to come.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = resources.gpus
+    if gpus == "auto":
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    if resources.wait_for_nodes:
+        in_flight = _WAITING_IN_FLIGHT if resources.max_in_flight == "auto" else resources.max_in_flight
+        return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+    for name, wanted in (("CPU", resources.cpus), ("GPU", gpus)):
+        most = max((node.get(name, 0) for node in alive), default=0)
+        if wanted > most:
+            raise UserError(
+                f"resources.{name.lower()}s = {wanted:g}: no node of this cluster has that many (the largest has "
+                f"{most:g}); the tasks would wait for ever. If such nodes are still to come (an autoscaler, a "
+                "queue), say resources.wait_for_nodes: true"
+            )
+    places = _places(alive, resources.cpus, gpus)
+    if not places:
+        raise UserError(
+            f"resources.cpus = {resources.cpus:g}, resources.gpus = {gpus:g}: no node of this cluster has both at "
+            "once; the tasks would wait for ever"
+        )
+    in_flight = 2 * places if resources.max_in_flight == "auto" else resources.max_in_flight
+    return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+
+
+def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many tasks of that size the nodes can run at once."""
+    return sum(
+        int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes
+    )
+
+
+def room(resources: Resources) -> int:
+    """How many tasks the connected cluster has room for, as it is now.
+
+    Parameters
+    ----------
+    resources : with ``auto`` resolved.
+    """
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return _places(alive, resources.cpus, float(resources.gpus))
+
+
+def places(resources: Resources) -> int:
+    """How many tasks can run at once: those there is room for, at most ``max_in_flight``; at least 1."""
+    return max(1, min(room(resources), int(resources.max_in_flight)))
+
+
+def refuse_too_many(processes: int, resources: Resources, found: int) -> None:
+    """Refuse a training run of more processes than the cluster has room for: it would wait for ever.
+
+    Parameters
+    ----------
+    processes : the most that train one backbone together.
+    resources : with ``auto`` resolved.
+    found : what :func:`room` says.
+    """
+    if processes > found and processes > 1 and not resources.wait_for_nodes:
+        each = f"{resources.cpus:g} CPUs" + (" and a GPU" if resources.gpus else "")
+        raise UserError(
+            f"recipe.data_parallel = {processes}: this cluster has room for {found} such processes ({each} each); "
+            "they would wait for ever. If such nodes are still to come (an autoscaler, a queue), say "
+            "resources.wait_for_nodes: true"
+        )

@@ -1,0 +1,126 @@
+"""How far a sweep is, from its store alone: neither Ray nor the config nor the data are needed.
+
+A run leaves its plan in the store; fragments, failure records and the workers' notes say the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweep import table
+from sweep.base.line import duration
+from sweep.base.store import Store
+from sweep.table import Plan, fresh_notes, read_plans
+
+STATES = ("done", "running", "failed", "missing")
+
+
+_SHOWN = 8
+
+
+_WATCH_SECONDS, _WATCH_REMOTE_SECONDS = 2.0, 15.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of every planned curve, and the latest failure record of those that failed."""
+
+    plan: Plan
+    states: Mapping[str, str]
+    failures: Sequence[Mapping[str, Any]]
+    notes: Sequence[Mapping[str, Any]]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every planned curve is in the store."""
+        return all(state == "done" for state in self.states.values())
+
+
+def look(store: Store, plan: Plan) -> Status:
+    """State of each curve of a plan; a curve is running if its backbone's worker has left a note of late."""
+    found = table.listing(store)
+    notes = fresh_notes(store)
+    under_way = {note.get("key") for note in notes}
+    states = {}
+    for curve in plan.curves:
+        if curve.key in found.done:
+            states[curve.key] = "done"
+        elif curve.key in found.failed:
+            states[curve.key] = "failed"
+        else:
+            states[curve.key] = "running" if curve.run in under_way else "missing"
+    failed = [key for key, state in states.items() if state == "failed"]
+    runs = {curve.run for curve in plan.curves}
+    return Status(plan, states, table.read_failures(store, failed), [note for note in notes if note.get("key") in runs])
+
+
+def describe(status: Status) -> str:
+    """A table of the blocks, what is under way, and why curves failed."""
+    rows = [["", *STATES, "planned"]]
+    for number, keys in sorted(status.plan.blocks.items()):
+        rows.append([f"block {number}", *_counts(status, keys)])
+    rows.append(["total", *_counts(status, status.plan.keys)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        status.plan.name,
+        *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
+    ]
+    lines += [f"running: {_note(note)}" for note in status.notes[:_SHOWN]]
+    lines += _reasons(status.failures)
+    return "\n".join(lines)
+
+
+def _counts(status: Status, keys: Sequence[str]) -> list[str]:
+    counts = Counter(status.states[key] for key in dict.fromkeys(keys))
+    return [f"{counts[state]:,}" for state in STATES] + [f"{counts.total():,}"]
+
+
+def _note(note: Mapping[str, Any]) -> str:
+    age = max(0.0, time.time() - note["time"])
+    detail = f" ({note['detail']})" if note.get("detail") else ""
+    place = f"on {note['host']}, {duration(age)} ago"
+    return f"{note['backbone']}: {note['stage']} {note['done']}/{note['total']}{detail} {place}"
+
+
+def _reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Failures grouped by their reason, the most frequent first."""
+    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
+    for record in failures:
+        first = (record["message"] or "").partition("\n")[0]
+        reason = f"{record['stage']}: {record['exception']}: {first}"
+        groups.setdefault((record["stage"], reason, bool(record["transient"])), []).append(record)
+    lines = []
+    for (_, reason, transient), records in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHOWN]:
+        example = f"{records[0]['backbone']} on {records[0]['dataset']}"
+        more = f" and {len(records) - 1} more" if len(records) > 1 else ""
+        again = "tried again by the next run" if transient else "not tried again without --retry-failed"
+        lines.append(f"failed: {reason} [{example}{more}; {again}]")
+    if len(groups) > _SHOWN:
+        lines.append(f"and {len(groups) - _SHOWN} more reasons, see failures/")
+    return lines
+
+
+def show(uri: str, name: str | None) -> str:
+    """The status of every plan in a store, or of that of a name."""
+    store = Store(uri)
+    return "\n\n".join(describe(look(store, plan)) for plan in read_plans(store, name))
+
+
+def watch(uri: str, name: str | None) -> None:
+    """Show the status again and again until every planned curve is done, or a key interrupts it."""
+    store = Store(uri)
+    while True:
+        found = [look(store, plan) for plan in read_plans(store, name)]
+        text = "\n\n".join(map(describe, found))
+        if sys.stdout.isatty():
+            print(f"\x1b[H\x1b[2J{text}", flush=True)
+        else:
+            print(f"{text}\n", flush=True)
+        if all(status.is_done for status in found):
+            return
+        time.sleep(_WATCH_SECONDS if store.is_local else _WATCH_REMOTE_SECONDS)

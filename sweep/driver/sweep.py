@@ -1,0 +1,274 @@
+"""The grid on Ray: skip what is finished, run what is missing, record what fails, show how far it is.
+
+The store is the truth. One listing says what is done before Ray starts; one coarse task per backbone that still
+lacks a curve does the rest; only keys and URIs pass through Ray.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sweep import table
+from sweep.base.errors import StorageError, UserError
+from sweep.base.provenance import provenance
+from sweep.base.store import Store
+from sweep.cell import CellTask, failure_record
+from sweep.config import Config, Resources
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room
+from sweep.driver.meter import Meter
+from sweep.driver.tasks import Lost, run_cells
+from sweep.study import (
+    Curve,
+    Grid,
+    Keyring,
+    Planned,
+    PlannedCell,
+    cache_dir,
+    curve_cost,
+    dataset_options,
+    expand,
+    keyring,
+    labels,
+    layer_widths,
+    named_weights,
+    pretraining_images,
+    sizes,
+    training_flops,
+    used_datasets,
+    varied_roles,
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A config with everything that follows from it and from what is stored.
+
+    ``cells`` are those of the grid with the keys of their curves.
+    """
+
+    config: Config
+    grid: Grid
+    keys: Keyring
+    cells: tuple[PlannedCell, ...]
+    store: Store
+
+    @functools.cached_property
+    def curves(self) -> dict[str, Planned]:
+        """What there is to compute: planned curves by key, in plan order; of those that share a key the first."""
+        found: dict[str, Planned] = {}
+        for planned in self.planned:
+            found.setdefault(planned.key, planned)
+        return found
+
+    @property
+    def planned(self) -> Iterator[Planned]:
+        """Every curve of the grid with its keys."""
+        return (planned for cell in self.cells for planned in cell.curves)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, in curve keys and in seconds."""
+
+    done: tuple[str, ...]
+    computed: int
+    failures: tuple[dict[str, Any], ...]
+    given_up: int  # failures of earlier runs that were not tried again
+    missing: tuple[str, ...]
+    seconds: float
+    table: str
+
+
+def prepare(config: Config, out: str) -> Sweep:
+    """Expand the grid and give every curve its key; reads fingerprints of the data, no images."""
+    refuse_relative_in_job(out)
+    table.refuse_taken(config.statistics)
+    grid = expand(config, lambda name: sizes(config, name))
+    keys = keyring(config)
+    return Sweep(config, grid, keys, keys.cells(grid), Store(out))
+
+
+def refuse_relative_in_job(out: str) -> None:
+    """Inside a Ray job a relative path would land in the session's copy of the working directory."""
+    if os.environ.get(JOB_VARIABLE) and "://" not in out and not os.path.isabs(out):
+        raise UserError(
+            f"--out {out}: inside a Ray job this would be written to a temporary copy of the working directory; "
+            "give an absolute path that every node sees, or a URI such as s3://bucket/sweep"
+        )
+
+
+def finished(sweep: Sweep) -> dict[Curve, bool]:
+    """Which planned curves the store has."""
+    done = table.listing(sweep.store).done
+    return {planned.curve: planned.key in done for planned in sweep.planned}
+
+
+def missing_cells(sweep: Sweep, done: Container[str]) -> list[PlannedCell]:
+    """Cells that lack curves, reduced to those curves, the most work first; of two with one key the first."""
+    wanted = {planned.key: planned.curve for planned in sweep.curves.values() if planned.key not in done}
+    cells = []
+    for cell in sweep.cells:
+        curves = tuple(planned for planned in cell.curves if wanted.get(planned.key) == planned.curve)
+        if curves:
+            cells.append(replace(cell, curves=curves))
+    return sorted(cells, key=lambda cell: -sum(_work(sweep.config, cell)))
+
+
+def _work(config: Config, cell: PlannedCell) -> list[float]:
+    """Estimated operations behind each curve of a cell, training spread over them."""
+    share = training_flops(config, cell.backbone) / len(cell.curves)
+    return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
+
+
+def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
+    """Run what is missing, export the table, say how it went.
+
+    Parameters
+    ----------
+    retry_failed : also what failed for a reason that stays; other failures are always tried again.
+
+    Raises
+    ------
+    InterruptedSweepError
+        On SIGINT or SIGTERM; finished curves are kept.
+    UserError
+        If the cluster cannot give what a task asks for.
+    StorageError
+        If the store cannot be read or written; finished curves are kept.
+    """
+    started = time.monotonic()
+    before = table.listing(sweep.store)
+    given_up = frozenset() if retry_failed else _given_up(sweep, before)
+    table.publish_plan(sweep.store, plan_of(sweep))
+    _tidy(sweep, before)
+    cells = missing_cells(sweep, before.done | given_up)
+    if cells:
+        with connect(sweep.config.resources) as resources:
+            _run(sweep, cells, resources, before.done)
+    done = table.listing(sweep.store).done
+    missing = [key for key in sweep.curves if key not in done]
+    failures = table.read_failures(sweep.store, missing)
+    failed = {record["curve_key"] for record in failures}
+    path = export(sweep, done=done, failed=failed)
+    return Outcome(
+        done=tuple(key for key in sweep.curves if key in done),
+        computed=len(set(sweep.curves) & (done - before.done)),
+        failures=tuple(failures),
+        given_up=len(given_up & failed),
+        missing=tuple(key for key in missing if key not in failed),
+        seconds=time.monotonic() - started,
+        table=path,
+    )
+
+
+def _tidy(sweep: Sweep, found: table.Listing) -> None:
+    """Remove what nobody will ask for: files of killed writers, failure records of done curves and of no plan's."""
+    for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
+        sweep.store.tidy(folder)
+    try:
+        planned = {key for plan in table.read_plans(sweep.store) for key in plan.keys} if found.failed else set()
+    except UserError:  # a damaged plan of another config: who knows what it asks for
+        planned = set(found.failed)
+    table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
+
+
+def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
+    """Planned curves whose last attempt failed for a reason that another attempt would meet again."""
+    records = table.read_failures(sweep.store, [key for key in sweep.curves if key in found.failed])
+    return frozenset(record["curve_key"] for record in records if not record["transient"])
+
+
+def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
+    """Write the table of what is done; returns its path for people."""
+    roles = varied_roles(sweep.config, sweep.grid)
+    return table.export_probes(sweep.store, plan_of(sweep), roles=roles, done=done, failed=failed)
+
+
+def plan_of(sweep: Sweep) -> table.Plan:
+    """What is planned, with the labels of all rows: whoever has the store needs neither the config nor the data."""
+    blocks: dict[int, list[str]] = {}
+    for cell in sweep.cells:
+        for number in cell.blocks:
+            blocks.setdefault(number, []).extend(planned.key for planned in cell.curves)
+    curves = tuple(
+        table.PlannedCurve(
+            key=planned.key,
+            run=planned.run,
+            backbone=planned.curve.backbone.label,
+            dataset=planned.curve.dataset,
+            labels=labels(planned, pretraining_images(sweep.config, planned.curve.backbone)),
+        )
+        for planned in sweep.planned
+    )
+    return table.Plan(sweep.config.name, blocks, curves)
+
+
+def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
+    """Run cells on the cluster, with a progress line."""
+    refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
+    work = {
+        planned.key: (operations, len(layer_widths(planned.curve.backbone)))
+        for cell in cells
+        for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
+    }
+    meter = Meter(sweep.config.name, sweep.store, work)
+    meter.announce(len(cells), len(set(sweep.curves) & before))
+    common = task_of(sweep, cells[0], float(resources.gpus) > 0)
+    try:
+        run_cells(
+            cells,
+            resources,
+            task_of=lambda cell, train_only: replace(common, cell=cell, train_only=train_only),
+            lost=lambda attempt: _record_lost(sweep, attempt),
+            show=lambda _running: meter.show(waiting_for="nodes" if resources.wait_for_nodes else ""),
+        )
+    finally:
+        meter.end()
+
+
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
+    """What a worker needs to run a cell."""
+    config = sweep.config
+    return CellTask(
+        cell=cell,
+        settings=sweep.keys.settings,
+        datasets={name: dataset_options(config, name) for name in used_datasets(config)},
+        store_uri=sweep.store.uri,
+        cache_dir=str(cache_dir(config)),
+        threads=config.resources.threads,
+        loader_workers=config.resources.loader_workers,
+        gpu=gpu,
+        memory=config.resources.memory,
+        keep_embeddings=config.keep_embeddings,
+        weights=named_weights(config),
+        provenance=provenance(),
+        imports=config.imports,
+        import_path=_import_path(config),
+    )
+
+
+def _import_path(config: Config) -> str | None:
+    """Where workers find plug-ins: inside a Ray job relative to the copy of the working directory that each has."""
+    path, here = config.import_path, os.getcwd()
+    if path is not None and os.environ.get(JOB_VARIABLE) and Path(path).is_relative_to(here):
+        return os.path.relpath(path, here)
+    return path
+
+
+def _record_lost(sweep: Sweep, lost: Lost) -> None:
+    """An attempt at a cell that died or met an I/O error: its unfinished curves get a failure record each."""
+    try:
+        done = table.listing(sweep.store).done
+        for planned in lost.cell.curves:
+            if planned.key not in done:
+                record = failure_record(planned, "worker", lost.error, lost.seconds, transient=lost.transient)
+                table.write_failure(sweep.store, record)
+    except StorageError as error:  # perhaps the very reason of the loss; the curves stay missing, and are tried again
+        print(f"{lost.cell.backbone.label}: {lost.error}; no record of it: {error}", file=sys.stderr)

@@ -1,0 +1,168 @@
+"""Backbone and images to pooled embeddings of every layer, from one forward pass ([H24] A.4, protocol §5).
+
+Shapes: N images, B batch, H and W pixels, D embedding width (one per layer).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sweep.config import Autocast
+from sweep.models import ProbedLayer, memory_layout, normalize, pool, small_maps
+
+_GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
+
+
+# On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
+_CPU_SMALLEST = 8
+
+
+_CPU_TOKENS, _CPU_LARGE_MAPS = (2**17, 128), (2**18, 32)
+
+
+_CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small maps
+
+
+@contextmanager
+def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[str, Tensor]]:
+    """While open, each forward pass leaves the pooled output of every probed layer in the yielded mapping."""
+    outputs: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_hook(modules[layer.name], layer, outputs))
+        yield outputs
+
+
+@contextmanager
+def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Pool the output at once: the map itself is free to go."""
+        outputs[layer.name] = pool(output.float(), layer.kind, prefix_tokens=layer.prefix_tokens)
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def batch_size(layers: Sequence[ProbedLayer], resolution: int, device: torch.device) -> int:
+    """Images of one forward pass; on CPU fewer of larger ones and of larger maps (measured, see ``tests/bench``)."""
+    if device.type == "cuda":
+        return _GPU_BATCH
+    pixels, most = _cpu_pass(layers)
+    return min(max(pixels // resolution**2, _CPU_SMALLEST), most)
+
+
+def _cpu_pass(layers: Sequence[ProbedLayer]) -> tuple[int, int]:
+    """Pixels and most images of a pass on CPU."""
+    if not any(layer.side for layer in layers):
+        return _CPU_TOKENS
+    if not small_maps(layers):
+        return _CPU_LARGE_MAPS
+    first = memory_layout(layers, torch.device("cpu")) == torch.contiguous_format
+    return _CPU_CHANNELS_FIRST if first else _CPU_CHANNELS_LAST
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    layers: Sequence[ProbedLayer],
+    images_NHWC: np.ndarray,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    autocast: Autocast | None = None,
+    spill: Path | None = None,
+) -> list[Tensor]:
+    """Pooled embeddings of every probed layer.
+
+    Parameters
+    ----------
+    model : backbone in evaluation mode, on ``device``.
+    layers : which layers, see :func:`sweep.models.probed_layers`.
+    images_NHWC : uint8 images, already resized and cropped; may be memory-mapped.
+    mean, std : of the three channels, in [0, 1], what the weights were trained with.
+    autocast : type of the matmuls and convolutions; None is float32.
+    spill : directory for embeddings that the host's memory is not to hold; they are mapped from files there, which
+        are gone with the tensors. None: in memory.
+
+    Returns
+    -------
+    one float16 (N, D) tensor per layer, on the CPU. A value beyond float16 becomes infinite, and is reported by
+    the probes as a problem of that layer.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one image fits; until then the batch is halved.
+    """
+    n, on_gpu = len(images_NHWC), device.type == "cuda"
+    embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
+    size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
+    layout = memory_layout(layers, device)
+    model.to(memory_format=layout)  # or each pass would copy the weights into it
+    mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
+    with captured(model, layers) as outputs, mixed:
+        while start < n:
+            part = slice(start, start + size)
+            try:
+                model(normalize(_on_device(images_NHWC[part], device), mean, std).contiguous(memory_format=layout))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+                outputs.clear()
+                continue
+            for emb_ND, layer in zip(embeddings, layers, strict=True):
+                emb_ND[part].copy_(outputs[layer.name].half(), non_blocking=True)
+            start += size
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return embeddings
+
+
+def _room(n: int, width: int, *, pinned: bool, spill: Path | None) -> Tensor:
+    """An empty float16 (N, D) matrix.
+
+    Copies between pinned memory and the device wait for nothing: the next batch is read while this one runs.
+    """
+    if spill is None:
+        return torch.empty(n, width, dtype=torch.float16, pin_memory=pinned)
+    spill.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=spill, prefix="embeddings-") as file:  # unlinked, the mapping keeps it
+        return torch.from_file(file.name, shared=True, size=n * width, dtype=torch.float16).view(n, width)
+
+
+def _on_device(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
+    """A copy there, channels last as they are stored."""
+    batch_BHWC = torch.from_numpy(np.array(images_BHWC))
+    if device.type == "cuda":
+        batch_BHWC = batch_BHWC.pin_memory()
+    return batch_BHWC.to(device, non_blocking=True)
+
+
+def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Embeddings from a safetensors file if it is there, else computed and put there; None only computes."""
+    if file is None:
+        return compute()
+    if file.exists():
+        stored = safetensors.torch.load_file(file)
+        return [stored[str(layer)] for layer in range(len(stored))]
+    embeddings = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
+    safetensors.torch.save_file({str(layer): emb_ND for layer, emb_ND in enumerate(embeddings)}, temporary)
+    temporary.replace(file)
+    return embeddings

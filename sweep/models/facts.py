@@ -1,0 +1,220 @@
+"""What is known of a model or dataset without building it: names, layers, widths, parameters, classes, sizes.
+
+The study's own architectures follow from their plans in closed form (:mod:`sweep.models.closed_form`); timm's are read
+from ``catalogue.json``, which ``python -m sweep.models.catalogue_build`` writes and a test regenerates. A timm
+model that is not in the file is described by building it without memory, which takes some seconds; so is a model
+that a plug-in registered.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweep import plugins
+from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+
+_FILE = Path(__file__).with_name("catalogue.json")
+
+
+@dataclass(frozen=True)
+class LayerFact:
+    """A probed layer: module path, embedding width after pooling, and what kind of output it has."""
+
+    name: str
+    width: int
+    kind: str  # "conv", "tokens" or "vector"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture by its facts (protocol §3).
+
+    Attributes
+    ----------
+    stem : kernel side of the first convolution, or patch side.
+    depth : as in the names of [H24]: probed convolutions + 1, or transformer blocks.
+    spatial_reduction : φ, output side / input side of the first stage; 1.0 for ViT by convention.
+    multiple_of : the resolution must be a multiple of this.
+    native_resolution : resolution the weights were made for; None if any.
+    scalable : whether a width multiplier applies.
+    weights : names that ``pretraining`` may have, the default first.
+    """
+
+    name: str
+    source: Literal["built-in", "timm", "plug-in"]
+    family: str  # "CNN" or "ViT"; a plug-in may have another
+    stem: int
+    depth: int
+    spatial_reduction: float
+    multiple_of: int
+    min_resolution: int
+    native_resolution: int | None
+    scalable: bool
+    weights: tuple[str, ...]
+
+
+def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
+    common = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
+    return Architecture(name=name, source="built-in", family=family, **(common | facts))
+
+
+_BUILT_IN: Mapping[str, Architecture] = {
+    "vggm11": _own("vggm11", "CNN", stem=3, depth=11, spatial_reduction=0.5, min_resolution=32),
+    "vggm17": _own("vggm17", "CNN", stem=3, depth=17, spatial_reduction=0.5, min_resolution=32),
+    "vggm11_dagger": _own("vggm11_dagger", "CNN", stem=3, depth=11, spatial_reduction=1.0, min_resolution=8),
+    "vggm17_dagger": _own("vggm17_dagger", "CNN", stem=3, depth=17, spatial_reduction=1.0, min_resolution=8),
+    "resnet18": _own("resnet18", "CNN", stem=7, depth=18, spatial_reduction=0.25, min_resolution=32),
+    "resnet34": _own("resnet34", "CNN", stem=7, depth=34, spatial_reduction=0.25, min_resolution=32),
+    "vit_tiny_patch8": _own(
+        "vit_tiny_patch8", "ViT", stem=8, depth=12, spatial_reduction=1.0, min_resolution=16, multiple_of=8
+    ),
+    "vit_tiny_plus_patch8": _own(
+        "vit_tiny_plus_patch8", "ViT", stem=8, depth=18, spatial_reduction=1.0, min_resolution=16, multiple_of=8
+    ),
+}
+
+
+@functools.cache
+def _stored() -> dict[str, Any]:
+    return json.loads(_FILE.read_text(encoding="utf-8"))
+
+
+def timm_names() -> tuple[str, ...]:
+    """Every name that timm builds."""
+    return tuple(_stored()["timm_names"])
+
+
+def names() -> tuple[str, ...]:
+    """Every architecture name that is valid: registered ones, the built-ins, then timm's."""
+    return tuple(dict.fromkeys((*plugins.plugin_names("model"), *_BUILT_IN, *_stored()["timm_names"])))
+
+
+def _registered() -> Any:
+    """Descriptions of registered models, from building them without memory; imports torch."""
+    return importlib.import_module("sweep.models.describe_plugin")
+
+
+@functools.cache
+def _timm_entry(name: str) -> dict[str, Any]:
+    """Stored facts of a timm model; one that has none is built without memory and described now."""
+    stored = _stored()
+    if name in stored["described"]:
+        return stored["described"][name]
+    if name not in stored["timm_names"]:
+        raise KeyError(name)
+    return importlib.import_module("sweep.models.describe").describe(name)
+
+
+def architecture(name: str) -> Architecture:
+    """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
+    if plugin := plugins.find_plugin("model", name):
+        return Architecture(**_registered().facts(plugin))
+    if name in _BUILT_IN:
+        own = _BUILT_IN[name]
+        described = _stored()["described"].get(name)
+        return own if described is None else Architecture(**(vars(own) | {"weights": tuple(described["weights"])}))
+    entry = _timm_entry(name)
+    return Architecture(
+        name=name,
+        source="timm",
+        family=entry["family"],
+        stem=entry["stem"],
+        depth=entry["depth"],
+        spatial_reduction=entry["spatial_reduction"],
+        multiple_of=entry["multiple_of"],
+        min_resolution=entry["min_resolution"],
+        native_resolution=entry["native_resolution"],
+        scalable=False,
+        weights=tuple(entry["weights"]),
+    )
+
+
+def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[LayerFact, ...]:
+    """Probed layers in the order they run; the last is the penultimate layer.
+
+    Embedding widths depend on the resolution, because a map that is already 2×2 or smaller is only flattened.
+    """
+    if plugin := plugins.find_plugin("model", name):
+        return tuple(LayerFact(*fact) for fact in _registered().layers(plugin, width=width, resolution=resolution))
+    if name in _BUILT_IN:
+        probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
+        return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
+    return tuple(
+        LayerFact(path, _pooled(channels, -(-resolution // stride), kind), kind)
+        for path, channels, stride, kind in _timm_entry(name)["layers"]
+    )
+
+
+def layers_pattern(name: str) -> str | None:
+    """Which modules a registered model wants probed; None leaves it to the rule for all networks."""
+    plugin = plugins.find_plugin("model", name)
+    return plugin.facts["layers"] if plugin else None
+
+
+def _pooled(channels: int, side: int, kind: str) -> int:
+    return channels if kind == "tokens" else channels * min(side, 2) ** 2
+
+
+def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
+    """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
+    if plugin := plugins.find_plugin("model", name):
+        return _registered().parameters(plugin, classes=classes, width=width, resolution=resolution)
+    if name in _BUILT_IN:
+        steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
+        features = steps[-1].outputs
+        return sum(step.parameters for step in steps) + (features + 1) * classes
+    entry = _timm_entry(name)
+    return entry["parameters"] + (entry["features"] + 1) * classes
+
+
+def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
+    """Operations (two per multiply-add) of one image's forward pass, without norms and activations.
+
+    For timm models scaled by area from the native resolution: an estimate where attention is quadratic.
+    """
+    if plugin := plugins.find_plugin("model", name):
+        return _registered().flops(plugin, width=width, resolution=resolution)
+    if name in _BUILT_IN:
+        return sum(step.flops for step in trace(name, width=width, resolution=resolution))
+    entry = _timm_entry(name)
+    return entry["flops"] * (resolution / entry["flops_resolution"]) ** 2
+
+
+def width_problem(name: str, width: float) -> str | None:
+    """Why a width multiplier is impossible for an architecture; None if it is fine."""
+    if width == 1.0:
+        return None
+    if plugin := plugins.find_plugin("model", name):
+        return None if plugin.facts["ranges"]["scalable"] else "it is registered with scalable=False: one width, 1"
+    if name not in _BUILT_IN:
+        return "timm models have one width, 1"
+    if name in VITS and (scaled(192, width) % 12 or scaled(192, width) != 192 * width):
+        return (
+            "192 × width must be a multiple of 12 (3 heads, 4 parts of the position embedding): 0.0625, 0.125, 0.25, …"
+        )
+    return None
+
+
+__all__ = [
+    "RESNETS",
+    "VGGS",
+    "VITS",
+    "Architecture",
+    "LayerFact",
+    "Step",
+    "architecture",
+    "forward_flops",
+    "layers",
+    "layers_pattern",
+    "names",
+    "parameters",
+    "scaled",
+    "timm_names",
+    "width_problem",
+]

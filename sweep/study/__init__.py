@@ -1,0 +1,58 @@
+"""What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
+
+from sweep.study import plan
+from sweep.study.check import read_config
+from sweep.study.columns import labels, variables
+from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, resolution_of
+from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
+from sweep.study.plan import curve_cost, layer_widths, render, training_flops, varied_roles
+from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
+from sweep.study.resolve import (
+    cache_dir,
+    dataset_options,
+    keyring,
+    located_weights,
+    named_weights,
+    pretraining_images,
+    sizes,
+    used_datasets,
+    without_downloads,
+)
+
+__all__ = [
+    "Backbone",
+    "Curve",
+    "Grid",
+    "Keyring",
+    "Planned",
+    "PlannedCell",
+    "Record",
+    "Settings",
+    "Trial",
+    "TrialOutcome",
+    "block_values",
+    "cache_dir",
+    "curve_cost",
+    "dataset_options",
+    "expand",
+    "group_label",
+    "keyring",
+    "labels",
+    "layer_widths",
+    "located_weights",
+    "named_weights",
+    "outcomes",
+    "plan",
+    "pretraining_images",
+    "propose",
+    "read_config",
+    "render",
+    "resolution_of",
+    "sizes",
+    "training_flops",
+    "trial_key",
+    "used_datasets",
+    "variables",
+    "varied_roles",
+    "without_downloads",
+]

@@ -1,0 +1,377 @@
+"""What a config asks for against what there is: names, sizes, combinations. Nothing heavy is imported.
+
+Each check yields :class:`~sweep.config.Problem` with the key path, the value and the valid choices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweep import plugins
+from sweep.base.errors import UserError
+from sweep.config import (
+    GRID_VARIABLES,
+    PENALTIES,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    KeyPath,
+    ProbeSection,
+    Problem,
+    Recipe,
+    RecipeRule,
+    Rule,
+    read_yaml,
+)
+from sweep.data import DATASETS
+from sweep.models import facts
+from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_search import check_search
+from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
+from sweep.study.resolve import dataset_names, declared_sizes, named_weights
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
+    """Read a config file, load its plug-ins, check it against what there is.
+
+    Parameters
+    ----------
+    path, overrides : see :func:`sweep.config.read_yaml`.
+    need_data : also require the files of every dataset in use to be there.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and the valid choices of every mistake found.
+    """
+    reading = read_yaml(path, overrides)
+    config = reading.config
+    try:
+        plugins.load(config.imports, config.import_path)
+    except plugins.PluginImportError as error:
+        problem = Problem(("imports", error.position), config.imports[error.position], str(error))
+        raise reading.error([problem]) from error
+    if problems := check(config, need_data=need_data):
+        raise reading.error(problems)
+    return config
+
+
+def check(config: Config, *, need_data: bool = False) -> list[Problem]:
+    """All problems of a config that pydantic cannot see.
+
+    Parameters
+    ----------
+    need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
+    """
+    problems = [*_names(config), *_solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
+    problems += [*_named_weights(config), *check_search(config), *_taken()]
+    if not problems:
+        for number, block in enumerate(config.grid):
+            problems += [
+                *_weights(config, block, number),
+                *_shapes(config, block, number),
+                *_counts(config, block, number),
+            ]
+            problems += _recipes(config, block, number)
+        problems += [*_epochs(config), *_probe_sweeps(config)]
+    if not problems and need_data:
+        problems += [*check_data_files(config), *_weights_files(config)]
+    return problems
+
+
+def _taken() -> Iterator[Problem]:
+    """Plug-ins under the name of a timm model or of a dataset of the study, which the register does not know."""
+    known_elsewhere: Mapping[plugins.Kind, Container[str]] = {"model": facts.timm_names(), "dataset": DATASETS}
+    for kind, known in known_elsewhere.items():
+        for name in plugins.plugin_names(kind):
+            if name in known:
+                yield Problem(("imports",), name, f"{kind} {name!r} is built in: choose another name for the plug-in")
+
+
+def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: str) -> Iterator[Problem]:
+    choices = tuple(valid)
+    for position, value in enumerate(values):
+        if value not in choices:
+            yield Problem((*path, position), value, f"no such {what}", choices)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    datasets, augmentations = dataset_names(config), plugins.names("augmentation")
+    yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
+    for number, block in enumerate(config.grid):
+        at: KeyPath = ("grid", number)
+        yield from _architectures((*at, "architecture"), block.architecture)
+        yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
+        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
+        yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
+    yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
+    yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
+    for name, pattern in config.layers.items():
+        yield from _architectures(("layers", name), (name,))
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(("layers", name), pattern, f"not a regular expression: {error}")
+
+
+def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
+    for position, name in enumerate(names):
+        try:
+            facts.architecture(name)
+        except KeyError:
+            yield Problem(
+                (*path, position),
+                name,
+                "no such architecture (nor a timm model of that name)",
+                facts.names(),
+            )
+        except UserError as error:  # a registered one that cannot be described
+            yield Problem((*path, position), name, str(error))
+
+
+def _solvers(config: Config) -> Iterator[Problem]:
+    """Solvers of probes, in the ``probe`` section and in rules."""
+    valid = plugins.names("probe")
+    asked: list[tuple[KeyPath, Any]] = [(("probe", "solver"), config.probe.solver)]
+    asked += [
+        (("rules", number, "probe", "solver"), rule.probe["solver"])
+        for number, rule in enumerate(config.rules)
+        if "solver" in rule.probe
+    ]
+    for path, solver in asked:
+        if solver not in valid:
+            yield Problem(path, solver, "no such probe solver", valid)
+
+
+def _probe_sweeps(config: Config) -> Iterator[Problem]:
+    """Lists of the probe section that its solver has no use for."""
+    for values in (values for block in config.grid for values in block_values(block)):
+        probes, seeds = probes_of(config, values)
+        solver, rates = probes[0].solver, tuple(dict.fromkeys(probe.lr for probe in probes))
+        if solver in PENALTIES and len(rates) > 1:
+            yield Problem(("probe", "lr"), list(rates), f"solver {solver} has no learning rate: list weight_decay")
+            return
+        if solver in PENALTIES and seeds > 1:
+            yield Problem(("probe", "seeds"), seeds, f"solver {solver} draws nothing at random", ("1",))
+            return
+
+
+def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
+    for key in keys:
+        if key not in valid:
+            yield Problem((*path, key), key, f"no such {what}", valid)
+
+
+def _rules(config: Config) -> Iterator[Problem]:
+    known = {
+        "id_dataset": dataset_names(config),
+        "augmentation": plugins.names("augmentation"),
+        "pretraining": None,
+    }
+    numbered: list[tuple[KeyPath, RecipeRule]] = [(("recipes", n), rule) for n, rule in enumerate(config.recipes)]
+    numbered += [(("rules", n), rule) for n, rule in enumerate(config.rules)]
+    for at, rule in numbered:
+        yield from _unknown_keys((*at, "when"), rule.when, GRID_VARIABLES, "grid variable")
+        yield from _architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
+        for key, valid in known.items():
+            if valid is not None:
+                yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))
+        yield from _unknown_keys((*at, "recipe"), rule.recipe, RECIPE_KEYS, "recipe key")
+        yield from _values((*at, "recipe"), Recipe, rule.recipe)
+        if isinstance(rule, Rule):
+            yield from _unknown_keys((*at, "probe"), rule.probe, tuple(ProbeSection.model_fields), "probe key")
+            yield from _values((*at, "probe"), ProbeSection, rule.probe)
+
+
+def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any) -> Iterator[Problem]:
+    try:
+        model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
+    except ValidationError as error:
+        for detail in error.errors():
+            key, *place = detail["loc"]
+            place = place if isinstance(values[key], list | tuple) else []  # a single value stands for a list of one
+            yield Problem((*path, key, *place), detail["input"], detail["msg"])
+
+
+def _resources(config: Config) -> Iterator[Problem]:
+    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet."""
+    if config.resources.wait_for_nodes and config.resources.gpus == "auto":
+        message = "wait_for_nodes needs a number: auto cannot look at nodes that are still to come"
+        yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
+
+
+def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    named = [name for name in block.pretraining if name != SCRATCH]
+    for name in block.architecture:
+        tags = facts.architecture(name).weights
+        valid = (SCRATCH, *(("timm", *tags) if tags else ()), *config.weights)
+        for position, pretraining in enumerate(block.pretraining):
+            if pretraining not in valid:
+                yield Problem((*at, "pretraining", position), pretraining, f"{name} has no weights of that name", valid)
+    if not named:
+        return
+    for key in ("augmentation", *RECIPE_KEYS):
+        if getattr(block, key) is not None:
+            yield Problem(
+                (*at, key),
+                list(getattr(block, key)),
+                f"has no meaning for downloaded weights ({named[0]}): give them a block of their own without it",
+            )
+    if block.width != (1.0,):
+        yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
+
+
+def _named_weights(config: Config) -> Iterator[Problem]:
+    for name, entry in config.weights.items():
+        at: KeyPath = ("weights", name)
+        if (entry.path is None) == (entry.torchvision is None):
+            yield Problem(at, None, "needs either a path or the name of torchvision weights", ("path", "torchvision"))
+        if entry.torchvision and not re.fullmatch(r"\w+_Weights\.\w+", entry.torchvision):
+            example = ("ResNet50_Weights.IMAGENET1K_V2",)
+            yield Problem((*at, "torchvision"), entry.torchvision, "not a name of torchvision weights", example)
+        if (entry.mean is None) != (entry.std is None):
+            yield Problem(at, None, "mean and std belong together: give both or neither")
+        for pattern, replacement in entry.key_map.items():
+            try:
+                re.compile(pattern).sub(replacement, "")
+            except (re.error, IndexError) as error:
+                yield Problem((*at, "key_map", pattern), replacement, f"not a regular expression: {error}")
+
+
+def _shapes(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    for name in block.architecture:
+        about = facts.architecture(name)
+        for position, resolution in _resolutions(config, block, name):
+            path = (*at, "resolution", position)
+            if resolution is None:
+                yield Problem(path, "native", f"nobody says which resolution the weights of {name} were made for")
+            elif resolution % about.multiple_of:
+                lower = resolution // about.multiple_of * about.multiple_of
+                valid = tuple(str(v) for v in (lower, lower + about.multiple_of) if v)
+                yield Problem(path, resolution, f"{name} needs a multiple of its patch, {about.multiple_of}", valid)
+            elif resolution < about.min_resolution:
+                yield Problem(path, resolution, f"{name} needs at least {about.min_resolution} px")
+            elif problem := _unbuildable(name, resolution):
+                yield Problem(path, resolution, problem)
+        for position, width in enumerate(block.width):
+            if problem := facts.width_problem(name, width):
+                yield Problem((*at, "width", position), width, f"{name}: {problem}")
+
+
+def _resolutions(config: Config, block: Block, name: str) -> set[tuple[int, int | None]]:
+    """Every resolution of an architecture in a block, with its position there; None for an unknown native one."""
+    return {
+        (position, resolution_of(config, {"architecture": name, "pretraining": weights, "resolution": resolution}))
+        for position, resolution in enumerate(block.resolution)
+        for weights in block.pretraining
+    }
+
+
+def _unbuildable(name: str, resolution: int) -> str | None:
+    """Why a registered model cannot be built for a resolution; others are known to be."""
+    if plugins.find_plugin("model", name):
+        try:
+            facts.layers(name, resolution=resolution)
+        except UserError as error:
+            return str(error)
+    return None
+
+
+def _counts(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    at: KeyPath = ("grid", number)
+    for name in block.id_dataset:
+        known = declared_sizes(config, name)
+        if known is None:
+            continue
+        for position, classes in enumerate(block.id_classes):
+            if classes != "all" and classes > known.classes:
+                yield Problem((*at, "id_classes", position), classes, f"{name} has {known.classes} classes")
+            if classes != "all" and classes < 2:
+                yield Problem((*at, "id_classes", position), classes, "a classifier needs at least 2 classes")
+        for position, images in enumerate(block.images_per_class):
+            if images != "all" and images * known.classes > known.train:
+                there = known.train // known.classes
+                yield Problem(
+                    (*at, "images_per_class", position),
+                    images,
+                    f"{name} has {there} training images per class",
+                )
+            if images != "all" and images < 2:
+                yield Problem((*at, "images_per_class", position), images, "at least 2: one of them is held out")
+
+
+def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    """Recipes as they come out of defaults, rules and grid: warm-up must end before training does."""
+    reported: set[object] = set()
+    for values in block_values(block):
+        if values["pretraining"] != SCRATCH:
+            continue
+        recipe = recipe_of(config, values)
+        pair = (recipe.warmup_epochs, recipe.epochs)
+        if recipe.warmup_epochs >= recipe.epochs and pair not in reported:
+            reported.add(pair)
+            where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
+            yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
+        if problem := _processes(config, block, number, recipe):
+            if problem.path not in reported:
+                yield problem
+            reported.add(problem.path)
+
+
+def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Problem | None:
+    """Processes that train together: equal parts of a batch, two images at least, and a whole GPU or none for each."""
+    processes, batch, gpus = recipe.data_parallel, recipe.batch_size, config.resources.gpus
+    if processes == 1:
+        return None
+    if batch % processes or batch < 2 * processes:
+        where: KeyPath = ("grid", number, "data_parallel") if block.data_parallel else ("recipe", "data_parallel")
+        valid = tuple(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)
+        return Problem(where, processes, f"must divide batch_size, {batch}, into parts of 2 or more images", valid)
+    if gpus != "auto" and gpus not in (0, 1):
+        message = f"each of the {processes} processes of recipe.data_parallel needs a GPU of its own"
+        return Problem(("resources", "gpus"), gpus, message, ("auto", "0", "1"))
+    return None
+
+
+def _epochs(config: Config) -> Iterator[Problem]:
+    """Epochs to probe along ID training: there must be such a training, and it must last so long."""
+    found: dict[KeyPath, Problem] = {}
+    for values in (values for block in config.grid for values in block_values(block)):
+        path, epochs = asked_epochs(config, values)
+        weights, name = values["pretraining"], values["architecture"]
+        if epochs and weights != SCRATCH:
+            message = f"the weights {weights} of {name} are downloaded, without their epochs: set it by a rule"
+            found.setdefault(path, Problem(path, list(epochs), message, ("when: {pretraining: scratch}",)))
+            continue
+        last = recipe_of(config, values).epochs
+        for position, epoch in enumerate(epochs):
+            if epoch > last:
+                at, message = (*path, position), f"{name} on {values['id_dataset']} is trained for {last} epochs"
+                found.setdefault(at, Problem(at, epoch, message, (f"0 to {last}",)))
+    return iter(found.values())
+
+
+def _weights_files(config: Config) -> Iterator[Problem]:
+    """Problems of the files of every checkpoint in use."""
+    for name, entry in named_weights(config).items():
+        if entry.path and not Path(entry.path).is_file():
+            yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")
+        elif entry.torchvision:
+            yield from _torchvision(name, entry.torchvision)
+
+
+def _torchvision(name: str, weights: str) -> Iterator[Problem]:
+    from sweep.models import torchvision_weights  # torchvision: only when a config asks for it
+
+    try:
+        torchvision_weights(weights)
+    except UserError as error:
+        yield Problem(("weights", name, "torchvision"), weights, str(error))

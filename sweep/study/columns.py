@@ -1,0 +1,60 @@
+"""A backbone as columns of the table: what the grid varies, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from sweep.config import DESIGN_KEYS, EPOCH, RECIPE_KEYS
+from sweep.models import facts
+from sweep.study.grid import Backbone
+from sweep.study.keys import Planned
+
+
+def variables(backbone: Backbone) -> dict[str, Any]:
+    """Grid variables of a backbone as table columns; what does not apply is None."""
+    row = {key: getattr(backbone, key) for key in DESIGN_KEYS}
+    recipe = backbone.recipe.model_dump() if backbone.recipe else dict.fromkeys(RECIPE_KEYS)
+    return row | recipe | {EPOCH: backbone.epoch}
+
+
+def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
+    """Variables that follow from a backbone (protocol §3): family, stem, depth, φ, γ, parameters.
+
+    Parameters
+    ----------
+    id_images : images the weights were trained on, None if unknown (then γ is None too).
+    """
+    about = facts.architecture(backbone.architecture)
+    parameters = facts.parameters(
+        backbone.architecture, classes=backbone.id_classes, width=backbone.width, resolution=backbone.resolution
+    )
+    return {
+        "family": about.family,
+        "stem": about.stem,
+        "depth": about.depth,
+        "spatial_reduction": about.spatial_reduction,
+        "parameters": parameters,
+        "id_images": id_images,
+        "overparametrization": parameters / id_images if id_images else None,
+    }
+
+
+def labels(planned: Planned, id_images: int | None) -> dict[str, Any]:
+    """Columns of a curve's rows that its key does not determine; they are joined when the table is written.
+
+    Parameters
+    ----------
+    id_images : images that downloaded weights were trained on; None: unknown, or counted when they are trained here.
+    """
+    backbone = planned.curve.backbone
+    told = variables(backbone)
+    identity = hashlib.sha256(json.dumps([planned.weights, told], sort_keys=True).encode()).hexdigest()
+    return {
+        "backbone_key": identity[:20],
+        **told,
+        **derived(backbone, id_images),
+        "dataset": planned.curve.dataset,
+        "is_id": planned.curve.is_id,
+    }

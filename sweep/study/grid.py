@@ -1,0 +1,239 @@
+"""Product blocks become backbone cells and probe curves, in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sweep.config import (
+    CONVERGED,
+    DESIGN_KEYS,
+    PENALTIES,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    Probe,
+    ProbeSection,
+    Recipe,
+)
+from sweep.models import facts
+
+
+class Sizes(NamedTuple):
+    """Classes and images of a dataset (the whole of each split)."""
+
+    classes: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One pretrained network of the grid: a value, equal wherever it is built.
+
+    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all; ``epoch``
+    None means the kept checkpoint, a number the same training run after so many epochs (0: before the first).
+    """
+
+    architecture: str
+    id_dataset: str
+    id_classes: int
+    images_per_class: int | None
+    resolution: int
+    augmentation: str | None
+    pretraining: str
+    seed: int
+    width: float
+    recipe: Recipe | None
+    layers_pattern: str | None = None
+    epoch: int | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it together; 1 for downloaded weights."""
+        return self.recipe.data_parallel if self.recipe else 1
+
+    @property
+    def label(self) -> str:
+        """Short name for people, not unique over recipes."""
+        parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
+        if self.images_per_class is not None:
+            parts[-1] += f"x{self.images_per_class}"
+        parts.append(f"{self.resolution}px")
+        parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
+        parts.append(f"seed {self.seed}")
+        return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
+
+    def after(self, epoch: int | None) -> Backbone:
+        """The same training run at another epoch; None is its kept checkpoint."""
+        return replace(self, epoch=epoch)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One backbone probed on one dataset: all its layers, each with every recipe and as many seeds as asked.
+
+    The recipes differ in learning rate and weight decay only.
+    """
+
+    backbone: Backbone
+    dataset: str
+    probes: tuple[Probe, ...]
+    probe_seeds: int = 1
+
+    @property
+    def is_id(self) -> bool:
+        """Whether the probe dataset is the one the backbone was trained on."""
+        return self.dataset == self.backbone.id_dataset
+
+    @property
+    def probe(self) -> Probe:
+        """The first recipe, for what all share."""
+        return self.probes[0]
+
+    @property
+    def probes_per_layer(self) -> int:
+        """Rows of the table for each layer."""
+        return len(self.probes) * self.probe_seeds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A backbone with its curves, and the blocks of the config that asked for it.
+
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``: one
+    training serves them all.
+    """
+
+    backbone: Backbone
+    curves: tuple[Curve, ...]
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a config, in a fixed order; ``merged`` counts backbones that several blocks asked for."""
+
+    cells: tuple[Cell, ...]
+    merged: int
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """Every curve of every cell."""
+        return tuple(curve for cell in self.cells for curve in cell.curves)
+
+
+def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
+    """Cross each block's lists and take the union of the blocks.
+
+    Parameters
+    ----------
+    config : a checked config.
+    sizes : classes and images of a dataset by name.
+    """
+    found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
+    merged = 0
+    for number, block in enumerate(config.grid):
+        for values in block_values(block):
+            values["resolution"] = resolution_of(config, values)
+            backbone = _backbone(config, values, sizes)
+            curves, blocks = found.setdefault(backbone, ({}, []))
+            merged += bool(blocks)
+            blocks.append(number)
+            probes, probe_seeds = probes_of(config, values)
+            _, epochs = asked_epochs(config, values)
+            for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
+                for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
+                    curves[Curve(stage, dataset, probes, probe_seeds)] = None
+    cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
+    return Grid(tuple(cells), merged)
+
+
+def probe_datasets(config: Config, block: Block) -> tuple[str, ...]:
+    """OOD datasets of a block."""
+    return config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+
+
+def block_values(block: Block) -> Iterable[dict[str, Any]]:
+    """Every combination of a block's lists; recipe keys the block does not vary are None."""
+    scratch_only = {"augmentation": ("off",)}
+    axes: dict[str, tuple[Any, ...]] = {}
+    for key in DESIGN_KEYS + RECIPE_KEYS:
+        values = getattr(block, key)
+        axes[key] = values if values is not None else scratch_only.get(key, (None,))
+    for combination in itertools.product(*axes.values()):
+        yield dict(zip(axes, combination, strict=True))
+
+
+def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
+    """Resolution of one backbone, px; ``native`` is that of its weights, None where nobody knows it."""
+    if values["resolution"] != "native":
+        return values["resolution"]
+    entry = config.weights.get(values["pretraining"])
+    own = entry.resolution if entry is not None else None
+    return own or facts.architecture(values["architecture"]).native_resolution
+
+
+def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
+    return all(values.get(key) in allowed for key, allowed in when.items())
+
+
+def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
+    scratch = values["pretraining"] == SCRATCH
+    total = sizes(values["id_dataset"]).classes
+    return Backbone(
+        architecture=values["architecture"],
+        id_dataset=values["id_dataset"],
+        id_classes=total if values["id_classes"] == "all" else values["id_classes"],
+        images_per_class=None if values["images_per_class"] == "all" else values["images_per_class"],
+        resolution=values["resolution"],
+        augmentation=values["augmentation"] if scratch else None,
+        pretraining=values["pretraining"],
+        seed=values["seed"],
+        width=float(values["width"]),
+        recipe=recipe_of(config, values) if scratch else None,
+        layers_pattern=config.layers.get(values["architecture"], facts.layers_pattern(values["architecture"])),
+    )
+
+
+def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
+    """ID-training recipe of one backbone: defaults, then matching recipes, then rules, then the grid's own values."""
+    settings: dict[str, Any] = config.recipe.model_dump()
+    for rule in (*config.recipes, *config.rules):
+        if _matches(rule.when, values):
+            settings.update(rule.recipe)
+    settings.update({key: values[key] for key in RECIPE_KEYS if values[key] is not None})
+    return Recipe.model_validate(settings)
+
+
+def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
+    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
+    settings: dict[str, Any] = config.probe.model_dump()
+    for rule in config.rules:
+        if _matches(rule.when, values):
+            settings.update(rule.probe)
+    section = ProbeSection.model_validate(settings)
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
+    penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
+    if section.solver == CONVERGED:  # one probe, which chooses among them
+        fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared
+        return (Probe(**fixed, lr=section.lr[0], penalties=tuple(sorted(set(penalties)))),), section.seeds
+    probes = (
+        Probe(**shared, lr=lr, weight_decay=weight_decay)
+        for lr, weight_decay in itertools.product(section.lr, penalties)
+    )
+    return tuple(dict.fromkeys(probes)), section.seeds
+
+
+def asked_epochs(config: Config, values: Mapping[str, Any]) -> tuple[tuple[str | int, ...], tuple[int, ...]]:
+    """Key path of the ``at_epochs`` that holds for one backbone (later rules win), and its epochs."""
+    path: tuple[str | int, ...] = ("probe", "at_epochs")
+    section = config.probe
+    for number, rule in enumerate(config.rules):
+        if "at_epochs" in rule.probe and _matches(rule.when, values):
+            path = ("rules", number, "probe", "at_epochs")
+            section = ProbeSection(at_epochs=rule.probe["at_epochs"])
+    return path, section.at_epochs

@@ -1,0 +1,40 @@
+"""What stands in the store of a sweep: fragments, failures, plans, notes, trials, and the copies made for readers."""
+
+from sweep.table.export import copy_sorted, export_probes, labelled_probes
+from sweep.table.failures import clear_failures, read_failures, write_failure
+from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
+from sweep.table.notes import Progress, fresh_notes
+from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans
+from sweep.table.schema import refuse_taken
+from sweep.table.trials import RECORDS, read_records, write_record
+from sweep.table.verify import Verified, describe_verified, problem_of, verify_fragments
+
+__all__ = [
+    "FRAGMENTS",
+    "RECORDS",
+    "Listing",
+    "Plan",
+    "PlannedCurve",
+    "Progress",
+    "Verified",
+    "clear_failures",
+    "copy_sorted",
+    "describe_verified",
+    "export_probes",
+    "fresh_notes",
+    "labelled_probes",
+    "listing",
+    "parse_parquet",
+    "problem_of",
+    "publish_plan",
+    "read_failures",
+    "read_fragments",
+    "read_plans",
+    "read_records",
+    "refuse_taken",
+    "serialised",
+    "verify_fragments",
+    "write_failure",
+    "write_fragment",
+    "write_record",
+]

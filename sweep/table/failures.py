@@ -1,0 +1,52 @@
+"""Failures beside the probes: a record for every failed attempt at a curve, until a fragment wins over it."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from sweep.base.errors import StorageError, UserError
+from sweep.base.store import Store
+from sweep.table.fragments import FAILURES, conform, read_file, serialised
+from sweep.table.schema import FAILURE_SCHEMA
+
+
+def write_failure(store: Store, record: Mapping[str, Any]) -> None:
+    """Record a failed attempt at a curve, beside the probes."""
+    attempt = uuid.uuid4().hex[:8]
+    table = pa.Table.from_pylist([dict(record) | {"attempt": attempt}], schema=FAILURE_SCHEMA)
+    store.put(f"{FAILURES}{record['curve_key']}/{attempt}.parquet", serialised(table))
+
+
+def clear_failures(store: Store, stale: Iterable[str]) -> None:
+    """Remove all failure records of these curves; a read-only store keeps them."""
+    keys = set(stale)
+    for name in store.names(FAILURES) if keys else ():
+        if name.split("/")[1] in keys:
+            with contextlib.suppress(StorageError):
+                store.delete(name)
+
+
+def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any]]:
+    """The latest failure record of each of these curves; a record that cannot be read is left out."""
+    wanted = dict.fromkeys(curve_keys)
+    latest: dict[str, dict[str, Any]] = {}
+    for name in store.names(FAILURES):
+        key = name.split("/")[1]
+        if key in wanted and name.endswith(".parquet"):
+            record = _read_failure(store, name)
+            if record and (key not in latest or record["failed_at"] > latest[key]["failed_at"]):
+                latest[key] = record
+    return [latest[key] for key in wanted if key in latest]
+
+
+def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        rows = conform(read_file(store, name), FAILURE_SCHEMA).to_pylist()
+    except (UserError, FileNotFoundError):  # damaged, or cleared by a success in the meantime
+        return None
+    return rows[0] if rows and rows[0]["failed_at"] is not None else None

@@ -1,0 +1,123 @@
+"""The probe table: one fragment per curve, failures beside them, one file to read.
+
+A curve is done when its fragment is listed; there is no other ledger. Failures are records of their own and a
+fragment always wins over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sweep.base.errors import UserError
+from sweep.base.store import Store
+from sweep.table.schema import FRAGMENT_SCHEMA, is_statistic, statistic_field
+
+FRAGMENTS, FAILURES = "fragments/", "failures/"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a store holds: keys of finished curves, of curves with failure records only, and of those with both."""
+
+    done: frozenset[str]
+    failed: frozenset[str]
+    outvoted: frozenset[str] = frozenset()
+
+
+def listing(store: Store) -> Listing:
+    """One recursive listing of fragments and failures."""
+    done = frozenset(_stem(name) for name in store.names(FRAGMENTS) if name.endswith(".parquet"))
+    failed = frozenset(name.split("/")[1] for name in store.names(FAILURES) if name.endswith(".parquet"))
+    return Listing(done, failed - done, failed & done)
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+def write_fragment(
+    store: Store, curve_key: str, rows: Sequence[Mapping[str, Any]], *, statistics: Mapping[str, str] | None = None
+) -> None:
+    """Publish all probes of a curve at once, after reading back what would be published.
+
+    Parameters
+    ----------
+    statistics : columns of registered statistics, with their descriptions.
+
+    Raises
+    ------
+    ValueError
+        If a row has an unknown column, or belongs to another curve.
+    """
+    registered = [statistic_field(*item) for item in (statistics or {}).items()]
+    schema = pa.schema([*FRAGMENT_SCHEMA, *registered], FRAGMENT_SCHEMA.metadata)
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    data = serialised(table)
+    verified = parse_parquet(data)
+    if verified.num_rows != len(rows) or set(verified["curve_key"].to_pylist()) != {curve_key}:
+        raise ValueError(f"fragment {curve_key}: what was serialised is not what was given")
+    store.put(f"{FRAGMENTS}{curve_key}.parquet", data)
+    for name in store.names(f"{FAILURES}{curve_key}/"):
+        store.delete(name)
+
+
+def read_fragment(store: Store, curve_key: str) -> pa.Table:
+    """The probes of a curve; those that version 0.1.0 wrote carry labels too.
+
+    What that version called ``id_images`` is measured where this program trained the backbone.
+    """
+    table = read_file(store, f"{FRAGMENTS}{curve_key}.parquet")
+    if "trained_images" not in table.schema.names and "id_images" in table.schema.names:
+        trained = pc.if_else(pc.is_valid(table["epochs"]), table["id_images"], None)
+        table = table.append_column(FRAGMENT_SCHEMA.field("trained_images"), trained)
+    return table
+
+
+def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
+    """What was measured for these curves, in this order, without labels; columns a fragment lacks are null."""
+    tables = [read_fragment(store, key) for key in curve_keys]
+    registered = {field.name: field for table in tables for field in table.schema if is_statistic(field)}
+    schema = pa.schema([*FRAGMENT_SCHEMA, *registered.values()], FRAGMENT_SCHEMA.metadata)
+    return pa.concat_tables([conform(table, schema) for table in tables]) if tables else schema.empty_table()
+
+
+def read_file(store: Store, name: str) -> pa.Table:
+    """A fragment or record; UserError if what stands there is not what was written."""
+    data = store.get(name)
+    try:
+        return parse_parquet(data)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        advice = "run the sweep with --verify: it is set aside and done again"
+        raise UserError(f"{store.path(name)} is damaged: {reason}; {advice}") from error
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of a schema, in its order; those that it lacks are null."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def parse_parquet(data: bytes | pa.Buffer) -> pa.Table:
+    """A Parquet file's bytes as a table; its pages must have their checksums. pa.ArrowException, OSError if not."""
+    # without threads: files are small, and a thread still at work when a process ends may abort it
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+
+
+def serialised(table: pa.Table) -> pa.Buffer:
+    """A table as the bytes of a Parquet file, with checksums of its pages."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=100_000, write_page_checksum=True)
+    return sink.getvalue()

@@ -1,0 +1,81 @@
+"""Notes that a worker leaves in the store about what it is doing, for whoever watches.
+
+They are small JSON files under ``running/``; nothing depends on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from sweep.base.errors import StorageError
+from sweep.base.store import Store
+
+RUNNING = "running/"
+_SECONDS_BETWEEN = 3.0
+STALE_SECONDS = 120.0  # a note this old belongs to a worker that is gone, or whose clock is wrong
+
+
+class Progress:
+    """A note per backbone under way; removed when the ``with`` block ends.
+
+    Parameters
+    ----------
+    store : where the sweep writes.
+    key : names the note.
+    label : what people call the backbone.
+    """
+
+    def __init__(self, store: Store, key: str, label: str) -> None:
+        self._store, self._key, self._label = store, key, label
+        self._name = f"{RUNNING}{key}.json"
+        self._last = float("-inf")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def say(self, stage: str, done: int, total: int, *, detail: str = "") -> None:
+        """Note how far a stage is; at most one write every few seconds."""
+        if time.monotonic() - self._last < _SECONDS_BETWEEN:
+            return
+        self._last = time.monotonic()
+        note = {
+            "key": self._key,
+            "backbone": self._label,
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "detail": detail,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "time": time.time(),
+        }
+        with contextlib.suppress(StorageError):  # what depends on the store will say so
+            self._store.put(self._name, json.dumps(note).encode())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(StorageError):
+            self._store.delete(self._name)
+
+
+def read_notes(store: Store) -> list[dict[str, Any]]:
+    """What is under way according to the workers' notes; a note that vanishes meanwhile, or is damaged, is left out."""
+    notes = []
+    for name in store.names(RUNNING):
+        try:
+            notes.append(json.loads(store.get(name)))
+        except (FileNotFoundError, ValueError):
+            continue
+    return notes
+
+
+def fresh_notes(store: Store) -> list[dict[str, Any]]:
+    """Notes of workers that are alive, as far as clocks tell."""
+    return [note for note in read_notes(store) if time.time() - note["time"] < STALE_SECONDS]

@@ -1,0 +1,120 @@
+"""What each config plans, left in the store: which curves, of which blocks, and the labels of their rows.
+
+A fragment does not know what a config calls its backbone and its dataset; the plan does. One fragment may serve several
+curves of a plan, and curves of several plans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.base.errors import UserError
+from sweep.base.store import Store
+
+PLANS = "plans/"
+_VERSION = 2
+_OF_CURVE = ("dataset", "is_id")  # labels in which the curves of a backbone differ
+
+
+@dataclass(frozen=True)
+class PlannedCurve:
+    """A curve of a plan.
+
+    Attributes
+    ----------
+    key : names the fragment.
+    run : key of the backbone's training run.
+    backbone : the backbone for people.
+    labels : columns of the table that the key does not determine, ``dataset`` and ``is_id`` among them; empty in plans
+        of version 0.1.0, whose fragments carry their own.
+    """
+
+    key: str
+    run: str
+    backbone: str
+    dataset: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a config plans: keys of the curves of each block, and every curve in plan order."""
+
+    name: str
+    blocks: Mapping[int, Sequence[str]]
+    curves: tuple[PlannedCurve, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the fragments it asks for, each once, in plan order."""
+        return tuple(dict.fromkeys(curve.key for curve in self.curves))
+
+
+def publish_plan(store: Store, plan: Plan) -> None:
+    """Leave a plan in the store; one that stands there already is left alone."""
+    place = f"{PLANS}{plan.name}.json"
+    data = _serialised(plan)
+    if not store.exists(place) or store.get(place) != data:
+        store.put(place, data)
+
+
+def _serialised(plan: Plan) -> bytes:
+    """The plan as JSON, in which a backbone stands once, with the labels that all its curves share."""
+    backbones: dict[str, int] = {}
+    curves = []
+    for curve in plan.curves:
+        shared = {name: value for name, value in curve.labels.items() if name not in _OF_CURVE}
+        number = backbones.setdefault(json.dumps([curve.backbone, curve.run, shared]), len(backbones))
+        curves.append([curve.key, number, curve.dataset, curve.labels.get("is_id")])
+    about = {
+        "version": _VERSION,
+        "blocks": plan.blocks,
+        "backbones": [json.loads(text) for text in backbones],
+        "curves": curves,
+    }
+    return json.dumps(about).encode()
+
+
+def read_plans(store: Store, name: str | None = None) -> list[Plan]:
+    """Plans in a store, all or that of a name.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it cannot be read.
+    """
+    found = [place for place in store.names(PLANS) if name is None or place == f"{PLANS}{name}.json"]
+    if not found:
+        what = f"no sweep named {name} was" if name else "no sweep was ever"
+        raise UserError(f"{store.uri}: {what} started there (is --out right?)")
+    return [_read_plan(store, place) for place in found]
+
+
+def _read_plan(store: Store, place: str) -> Plan:
+    try:
+        saved = json.loads(store.get(place))
+        blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
+        curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
+    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves)
+
+
+def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
+    if saved["version"] != _VERSION:
+        raise ValueError(f"a plan of version {saved['version']}, this program reads {_VERSION}")
+    backbones = [(str(label), str(run), dict(labels)) for label, run, labels in saved["backbones"]]
+    found = []
+    for key, number, dataset, is_id in saved["curves"]:
+        label, run, shared = backbones[number]
+        labels = shared | {"dataset": dataset, "is_id": is_id} if shared else {}
+        found.append(PlannedCurve(str(key), run, label, dataset, labels))
+    return tuple(found)
+
+
+def _curves_without_labels(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
+    """Of a plan as version 0.1.0 left it."""
+    return tuple(PlannedCurve(key, run, label, data) for key, (label, data, run) in saved["curves"].items())

@@ -1,0 +1,15 @@
+from . import augment as augment
+from .checkpoint import checkpoint_name as checkpoint_name
+from .pretrain import OnEpoch as OnEpoch
+from .pretrain import TrainingDivergedError as TrainingDivergedError
+from .ranks import ALONE as ALONE
+from .ranks import RankLostError as RankLostError
+from .ranks import Ranks as Ranks
+from .ranks import connected as connected
+from .weights import Weights as Weights
+from .weights import Workshop as Workshop
+from .weights import has_weights as has_weights
+from .weights import help_training as help_training
+from .weights import obtain_weights as obtain_weights
+from .weights import train_backbone as train_backbone
+from .weights import train_missing as train_missing

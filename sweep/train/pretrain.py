@@ -1,0 +1,302 @@
+"""Supervised ID training of a backbone, with checkpoints that resume exactly ([H24] A.3, protocol §4).
+
+Every random choice derives from the weights key and the epoch, so a run that was killed and resumed ends with
+the same weights as one that was not.
+
+Shapes: N images, B batch, H and W pixels, C classes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sweep.base.seeds import derive_seed
+from sweep.config import Recipe
+from sweep.models import normalize
+from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.ranks import ALONE, Ranks
+
+log = logging.getLogger(__name__)
+
+
+_EVALUATION_BATCH = 512
+
+
+class TrainingDivergedError(Exception):
+    """The loss stopped being a number; training again would do the same."""
+
+
+class ImageSource(Protocol):
+    """Training images and labels, in uint8 batches that depend only on the epoch's seed and the indices."""
+
+    labels_N: np.ndarray
+
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
+        """For each batch of indices its uint8 (B, H, W, 3) images, augmented by ``seed`` and each index."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """uint8 (N, H, W, 3) evaluation images with their labels."""
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights.
+
+    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, heldout_top1.
+    """
+
+    state: dict[str, Tensor]
+    epoch: int
+    heldout_top1: float
+    test_top1: float
+    seconds: float
+    images: int
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Along:
+    """Epochs whose weights are handed to ``save`` while a run passes them, before the next epoch starts."""
+
+    epochs: frozenset[int] = frozenset()
+    save: Callable[[Trained], None] = lambda _trained: None
+
+
+NOTHING_ALONG = Along()
+
+
+OnEpoch = Callable[[Sequence[Mapping[str, float]], int], None]  # the history so far, and how many epochs there will be
+
+
+def learning_rate(step: int, *, steps_per_epoch: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine to zero, per step; ``step`` counts from 0."""
+    warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def epoch_batches(n: int, batch_size: int, seed: int) -> list[np.ndarray]:
+    """A seeded permutation in ceil(n / batch_size) nearly equal batches, so that none has a single image."""
+    order_N = np.random.Generator(np.random.PCG64(seed)).permutation(n)
+    return np.array_split(order_N, math.ceil(n / batch_size))
+
+
+def pretrain(
+    model: nn.Module,
+    train: ImageSource,
+    *,
+    heldout: Labelled,
+    test: Labelled,
+    recipe: Recipe,
+    key: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    checkpoints: Checkpoints,
+    on_epoch: OnEpoch = lambda _history, _total: None,
+    along: Along = NOTHING_ALONG,
+    last_epoch: int | None = None,
+    ranks: Ranks = ALONE,
+    layout: torch.memory_format = torch.channels_last,
+) -> Trained:
+    """Train, keep the epoch that ``recipe.checkpoint_on`` names, resume from a checkpoint if there is one.
+
+    Parameters
+    ----------
+    along : epochs to keep besides. A checkpoint that is already past one of them is not resumed.
+    last_epoch : stop after so many epochs of the recipe and return the weights there, where only ``along`` is wanted.
+    ranks : this process among those that train together. All call this with the same arguments, and all but the first
+        with ``checkpoints``, ``on_epoch`` and ``along`` that do nothing.
+    layout : of maps and of convolutions' weights, see :func:`sweep.models.memory_layout`; the state that is returned is
+        contiguous whichever it is.
+
+    Raises
+    ------
+    TrainingDivergedError
+        If the loss is not finite.
+    RankLostError
+        If another process is gone.
+    """
+    model.to(device).to(memory_format=layout)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
+    run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
+    saved_at = started = time.monotonic()
+    spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
+    if run.epoch in along.epochs:
+        along.save(run.weights(heldout, test))
+    for epoch in range(run.epoch, epochs):
+        run.train_epoch(epoch, train)
+        run.keep_best(epoch, heldout, test)
+        run.seconds = spent + time.monotonic() - started
+        if run.epoch in along.epochs:
+            along.save(run.weights(heldout, test))
+        on_epoch(run.history, epochs)
+        if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
+            checkpoints.save(run.snapshot())
+            saved_at = time.monotonic()
+    if last_epoch is not None:
+        return run.weights(heldout, test)
+    best = run.best
+    model.load_state_dict(best["state"])
+    accuracies = best["heldout_top1"], top1(run, test)
+    return Trained(best["state"], best["epoch"] + 1, *accuracies, run.seconds, run.images, run.history)
+
+
+class _Run:
+    """A training run between two epochs: everything that a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        key: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        images: int,
+        ranks: Ranks,
+        layout: torch.memory_format,
+    ):
+        self.ranks, self.shared, self.layout = ranks, ranks.share(model), layout
+        self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
+        self.mean, self.std, self.device, self.images = mean, std, device, images
+        self.epoch = 0
+        self.seconds = 0.0
+        self.best: dict[str, Any] = {"score": -1.0}
+        self.history: list[dict[str, float]] = []
+
+    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
+        """Logits, in bfloat16 where the device is a GPU."""
+        images = normalize(images_BHWC.to(self.device, non_blocking=True), self.mean, self.std)
+        images = images.contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            return (model or self.model)(images)
+
+    def train_epoch(self, epoch: int, train: ImageSource) -> None:
+        """One pass over the training images; raises TrainingDivergedError on a loss that is not finite."""
+        self.model.train()
+        torch.manual_seed(derive_seed(self.key, "model noise", epoch, *self.ranks.noise))  # drop path, dropout
+        n = len(train.labels_N)
+        batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
+        parts = [self.ranks.part(batch) for batch in batches]
+        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
+        total = torch.zeros((), device=self.device)
+        for number, (indices_B, images) in enumerate(zip(parts, images_of, strict=True)):
+            rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            target_B = torch.from_numpy(train.labels_N[indices_B]).to(self.device)
+            logits_BC = self.forward(images, model=self.shared)
+            loss = F.cross_entropy(logits_BC.float(), target_B, label_smoothing=self.recipe.label_smoothing)
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss * self.ranks.weight(len(indices_B), len(batches[number]))).backward()
+            self.optimizer.step()
+            total += loss.detach() * len(indices_B)
+        mean_loss = float(self.ranks.total(total)) / n
+        if not math.isfinite(mean_loss):
+            raise TrainingDivergedError(
+                f"training loss is {mean_loss} in epoch {epoch + 1}: try a smaller lr than {self.recipe.lr}"
+            )
+        self.history.append({"epoch": epoch + 1, "train_loss": mean_loss})
+        self.epoch = epoch + 1
+
+    def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
+        """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
+        heldout_top1 = top1(self, heldout)
+        self.history[-1]["heldout_top1"] = heldout_top1
+        on = self.recipe.checkpoint_on
+        score = {
+            "heldout": lambda: heldout_top1,
+            "test": lambda: top1(self, test),
+            "last": lambda: float(epoch),
+        }[on]()
+        if score > self.best["score"]:
+            best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
+            self.best = best
+
+    def weights(self, heldout: Labelled, test: Labelled) -> Trained:
+        """The weights as they are between two epochs."""
+        accuracies = top1(self, heldout), top1(self, test)
+        return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, self.images, list(self.history))
+
+    def snapshot(self) -> bytes:
+        """Everything needed to go on, as bytes."""
+        buffer = io.BytesIO()
+        state = {
+            "key": self.key,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "history": self.history,
+        }
+        torch.save(state, buffer)
+        return sealed(buffer.getvalue())
+
+    def restore(self, data: bytes | None, *, not_after: int) -> None:
+        """Go on from a snapshot; one that is damaged, or past an epoch still wanted, is reported and ignored."""
+        if data is None:
+            return
+        try:
+            state = torch.load(io.BytesIO(unsealed(data)), map_location=self.device, weights_only=True)
+        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+            log.warning("checkpoint of %s is damaged (%s): training starts anew", self.key, error)
+            return
+        if state["key"] != self.key:
+            raise ValueError(f"checkpoint belongs to {state['key']}, not to {self.key}")
+        if state["epoch"] > not_after:
+            log.warning("checkpoint of %s is past epoch %d, which is wanted: training starts anew", self.key, not_after)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():  # laid out as the parameter, which the step assumes
+            moments |= {
+                n: torch.empty_like(parameter).copy_(v) for n, v in moments.items() if v.shape == parameter.shape
+            }
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.best, self.history = state["best"], state["history"]
+        if "state" in self.best:
+            self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
+
+
+@torch.inference_mode()
+def top1(run: _Run, data: Labelled) -> float:
+    """Share of images that the backbone's own classifier gets right; NaN for no images."""
+    run.model.eval()
+    ranks, right = run.ranks, 0
+    for start in range(ranks.rank * _EVALUATION_BATCH, len(data.labels_N), ranks.size * _EVALUATION_BATCH):
+        part = slice(start, start + _EVALUATION_BATCH)
+        images = torch.from_numpy(np.array(data.images_NHWC[part]))
+        guess_B = run.forward(images).argmax(1).cpu().numpy()
+        right += int((guess_B == data.labels_N[part]).sum())
+    everywhere = int(ranks.total(torch.tensor(right, device=run.device)))
+    return everywhere / len(data.labels_N) if len(data.labels_N) else float("nan")

@@ -1,0 +1,295 @@
+"""The weights of a cell: loaded from the store, from named weights, or trained and put into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from sweep.base.errors import StorageError, UserError
+from sweep.base.measure import Measured, measured
+from sweep.base.seeds import derive_seed
+from sweep.base.store import Store
+from sweep.config import WeightsEntry
+from sweep.data import Library
+from sweep.models import build_backbone, memory_layout, normalization, probed_layers
+from sweep.study import Backbone, variables
+from sweep.train.augment import policy
+from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.checkpoint import Checkpoints, checkpoint_name
+from sweep.train.pretrain import (
+    NOTHING_ALONG,
+    Along,
+    ImageSource,
+    Labelled,
+    OnEpoch,
+    Trained,
+    TrainingDivergedError,
+    pretrain,
+)
+from sweep.train.ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How weights came about; None where they were downloaded and nobody knows.
+
+    Attributes
+    ----------
+    trained_on : images, of ID training here.
+    epoch : whose weights these are, 1 is the first, 0 before it.
+    heldout_top1, test_top1 : of the backbone's own classifier, in [0, 1].
+    seconds, peak_bytes : of ID training up to that epoch; the peak is not known before its end.
+    """
+
+    trained_on: int | None = None
+    epoch: int | None = None
+    heldout_top1: float | None = None
+    test_top1: float | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone with its weights in place, how they came about, and the mean and std of the pixels they expect."""
+
+    model: nn.Module
+    facts: Facts
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What obtaining weights needs besides the backbone itself.
+
+    Attributes
+    ----------
+    run : key of the backbone's kept weights.
+    stages : keys of its weights after epochs of ID training.
+    images : what identifies its ID images, for people.
+    """
+
+    store: Store
+    library: Library
+    run: str
+    named: Mapping[str, WeightsEntry]  # the config's own weights
+    device: torch.device
+    loader_workers: int = 0
+    on_epoch: OnEpoch = lambda _history, _total: None
+    ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
+    stages: Mapping[int, str] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
+    """Train once for all those epochs of one backbone whose weights the store lacks; named weights need nothing.
+
+    Where the kept checkpoint is there and only earlier epochs are asked for (a config grew ``probe.at_epochs`` after
+    it was run), training is repeated from the same seeds, only as far as the last of them.
+    """
+    lacking = [b for b in backbones if b.recipe is not None and not has_weights(b, shop)]
+    if lacking:
+        backbone, epochs = lacking[0].after(None), {backbone.epoch for backbone in lacking}
+        if backbone.processes != shop.ranks.size:
+            what = f"the weights of {backbone.label}, which {backbone.processes} processes train together"
+            raise StorageError(None, f"{what}, are not in the store (any more)")
+        shop.ranks.tell(epochs)
+        _train_and_publish(backbone, shop, epochs)
+
+
+def help_training(backbone: Backbone, shop: Workshop) -> None:
+    """Take part, as another process than the first, in what :func:`train_missing` does there; it publishes alone."""
+    epochs: set[int | None] | None = shop.ranks.hear()
+    if epochs:
+        passed = frozenset(epoch for epoch in epochs if epoch is not None)
+        train_backbone(backbone, shop, along=Along(passed), last_epoch=None if None in epochs else max(passed))
+
+
+def has_weights(backbone: Backbone, shop: Workshop) -> bool:
+    """Whether nothing needs to be trained: named weights, or finished ones in the store."""
+    return backbone.recipe is None or shop.store.exists(f"{_stem(backbone, shop)}.json")  # the JSON is written last
+
+
+def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
+    """A backbone ready to embed: named weights, or those that :func:`train_missing` put into the store."""
+    if backbone.recipe is None:
+        return _named(backbone, shop)
+    state, facts = _read_published(_stem(backbone, shop), shop.store)
+    model = _build(backbone, shop)
+    model.load_state_dict(state)
+    return _ready(backbone, shop, model, facts)
+
+
+def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], Facts]:
+    """Finished weights and what is known of them; damaged ones are no longer finished, and another attempt trains."""
+    try:
+        about = json.loads(store.get(f"{stem}.json"))
+        data = store.get(f"{stem}.safetensors")
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise ValueError("its bytes are not those that were written")
+        return safetensors.torch.load(data), Facts(**about["facts"])
+    except (ValueError, KeyError, TypeError) as error:
+        store.delete(f"{stem}.json")  # it says that the weights are complete
+        raise StorageError(None, f"{store.path(stem)}.safetensors is damaged ({error}); it is trained again") from error
+
+
+def _stem(backbone: Backbone, shop: Workshop) -> str:
+    return f"weights/{shop.run if backbone.epoch is None else shop.stages[backbone.epoch]}"
+
+
+def _named(backbone: Backbone, shop: Workshop) -> Weights:
+    return _ready(backbone, shop, _build(backbone, shop), Facts())
+
+
+def _ready(backbone: Backbone, shop: Workshop, model: nn.Module, facts: Facts) -> Weights:
+    entry = shop.named.get(backbone.pretraining)
+    return Weights(model, facts, *normalization(backbone.architecture, backbone.pretraining, entry))
+
+
+def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+    return build_backbone(
+        backbone.architecture,
+        classes=backbone.id_classes,
+        resolution=backbone.resolution,
+        width=backbone.width,
+        pretraining=backbone.pretraining,
+        weights=shop.named.get(backbone.pretraining),
+        seed=derive_seed("init", shop.run),
+    )
+
+
+def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
+    """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
+    passed = frozenset(epoch for epoch in epochs if epoch is not None)
+    along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
+    checkpoint = checkpoint_name(shop.run)
+    try:
+        trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
+    except TrainingDivergedError:
+        shop.store.delete(checkpoint)  # another attempt would meet the same, with it or without
+        raise
+    if None in epochs:
+        _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
+    shop.store.delete(checkpoint)
+
+
+def train_backbone(
+    backbone: Backbone, shop: Workshop, *, along: Along = NOTHING_ALONG, last_epoch: int | None = None
+) -> tuple[Trained, Measured]:
+    """Train a backbone by its recipe, from its checkpoint if there is one; see :func:`sweep.train.pretrain.pretrain`.
+
+    The caller publishes what it needs of the result, and deletes the checkpoint after that.
+    """
+    assert backbone.recipe is not None
+    with shop.ranks.all_or_none(shop.device):
+        source, heldout, test = _training_data(backbone, shop)
+        if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
+            found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
+            raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
+        model = _build(backbone, shop)
+        layout = _layout(model, backbone, shop.device)
+    mean, std = normalization(backbone.architecture, backbone.pretraining)
+    with measured(shop.device) as cost, shop.ranks.watched():
+        trained = pretrain(
+            model,
+            source,
+            heldout=heldout,
+            test=test,
+            recipe=backbone.recipe,
+            key=shop.run,
+            mean=mean,
+            std=std,
+            device=shop.device,
+            checkpoints=_checkpoints(checkpoint_name(shop.run), shop),
+            on_epoch=shop.on_epoch,
+            along=along,
+            last_epoch=last_epoch,
+            ranks=shop.ranks,
+            layout=layout,
+        )
+    return trained, cost
+
+
+def _layout(model: nn.Module, backbone: Backbone, device: torch.device) -> torch.memory_format:
+    """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
+    try:
+        return memory_layout(probed_layers(model, resolution=backbone.resolution), device)
+    except UserError:  # a network for which layers must be named
+        return torch.channels_last
+
+
+def _checkpoints(name: str, shop: Workshop) -> Checkpoints:
+    if not shop.ranks.leads:
+        return Checkpoints(load=lambda: None, save=lambda _data: None, every_seconds=math.inf)
+    return Checkpoints(load=lambda: _read_if_there(shop.store, name), save=lambda data: shop.store.put(name, data))
+
+
+def _read_if_there(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get(name)
+    except FileNotFoundError:  # never written, or another driver's worker has just finished this backbone
+        return None
+
+
+def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes: int | None = None) -> None:
+    """Weights first, then the JSON that says they are complete."""
+    facts = Facts(
+        trained_on=trained.images,
+        epoch=trained.epoch,
+        heldout_top1=trained.heldout_top1,
+        test_top1=trained.test_top1,
+        seconds=trained.seconds,
+        peak_bytes=peak_bytes,
+    )
+    state = {name: value.contiguous() for name, value in trained.state.items()}
+    stem = _stem(backbone, shop)
+    data = safetensors.torch.save(state)
+    shop.store.put(f"{stem}.safetensors", data)
+    shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop, data).encode())
+
+
+def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
+    about = {
+        "backbone": variables(backbone),
+        "images": shop.images,
+        "facts": asdict(facts),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "history": trained.history,
+    }
+    return json.dumps(about, indent=1)
+
+
+def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
+    """ID training images under the backbone's augmentation, its held-out part, and its test set."""
+    recipe, name = backbone.recipe, backbone.id_dataset
+    assert recipe is not None
+    chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+    images = shop.library.images(name, backbone.resolution, **chosen)
+    fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
+    positions_N = np.flatnonzero(fit_N)
+    labels_N = images.train_labels_N[positions_N]
+    augmentation = policy(str(backbone.augmentation))
+    source: ImageSource
+    if augmentation.source == "evaluation":
+        source = PlainImages(images.train_NHWC, labels_N, positions_N)
+    else:
+        source = AugmentedImages(
+            shop.library.training_images(name, backbone.resolution, **chosen),
+            labels_N,
+            positions_N,
+            transform=augmentation.build(backbone.resolution),
+            workers=shop.loader_workers,
+        )
+    held_N = np.flatnonzero(images.heldout_N)
+    heldout = Labelled(images.train_NHWC[held_N], images.train_labels_N[held_N])
+    return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)

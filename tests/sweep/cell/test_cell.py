@@ -1,0 +1,78 @@
+"""One backbone from start to finish: several probes of a layer, and solvers, as rows of the table."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from sweep import driver, table
+from sweep.cell.cell import run_cell
+from sweep.embed.extract import embed
+from sweep.study import plan
+from sweep.study.check import read_config
+from sweep.table.schema import RUN_COLUMNS
+
+TINY = """
+name: tiny
+datasets: {few: {generator: glyphs, classes: 3, train_per_class: 20, test_per_class: 10}}
+grid: [{architecture: vggm11, id_dataset: few, width: 0.05}]
+recipe: {epochs: 1, warmup_epochs: 0, batch_size: 16}
+"""
+LAYERS = 10
+
+
+@pytest.fixture
+def rows_of(tmp_path):
+    """Rows of the only curve of a config whose probe section is given, and what planning counted."""
+
+    def run(probe, *, again=False):
+        file = tmp_path / "tiny.yaml"
+        file.write_text(TINY + f"probe: {probe}\ncache_dir: {tmp_path / 'cache'}\n")
+        sweep = driver.prepare(read_config(file), str(tmp_path / "out"))
+        (cell,) = sweep.cells
+        for key in sweep.curves if again else ():
+            sweep.store.delete(f"fragments/{key}.parquet")
+        run_cell(driver.task_of(sweep, cell, gpu=False))
+        assert table.verify_fragments(sweep.store).quarantined == {}
+        driver.export(sweep, done=sweep.curves)
+        rows = pq.read_table(tmp_path / "out" / "probes.parquet").drop_columns(list(RUN_COLUMNS)).to_pylist()
+        assert len(rows) == plan.cost(sweep.config, sweep.grid.cells).probes
+        return rows
+
+    return run
+
+
+def test_rates_decays_and_seeds_are_rows_one_of_each_layer_flagged(rows_of):
+    rows = rows_of("{epochs: 2, batch_size: 16, lr: [1e-3, 1e-2], weight_decay: [0, 0.1], seeds: 2}")
+    assert len(rows) == LAYERS * 8
+    first = rows[:8]
+    assert [(r["layer"], r["probe_lr"], r["probe_weight_decay"], r["probe_seed_index"]) for r in first] == [
+        (1, lr, decay, index) for lr in (1e-3, 1e-2) for decay in (0.0, 0.1) for index in (0, 1)
+    ]
+    assert len({r["probe_seed"] for r in rows}) == 2
+    assert [sum(r["chosen"] for r in rows if r["layer"] == layer) for layer in range(1, LAYERS + 1)] == [1] * LAYERS
+    assert {r["is_penultimate"] for r in rows if r["layer"] == LAYERS} == {True}
+    (alone, *_) = rows_of("{epochs: 2, batch_size: 16}")
+    assert {k: v for k, v in first[0].items() if k not in ("curve_key", "chosen")} == {
+        k: v for k, v in alone.items() if k not in ("curve_key", "chosen")
+    }
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "ridge"])
+def test_a_path_of_penalties_fills_the_same_columns(rows_of, solver):
+    rows = rows_of(f"{{solver: {solver}, weight_decay: [1e-3, 1e-1]}}")
+    assert [r["probe_weight_decay"] for r in rows[:2]] == [1e-3, 1e-1]
+    for row in rows:
+        assert row["problem"] is None
+        assert [row[name] for name in ("probe_lr", "probe_epochs", "probe_batch_size")] == [None] * 3
+        assert 0 <= row["top1"] <= row["top5"] <= 1
+        assert row["top1"] == row["top1_last"] == row["top1_best"]
+        assert (row["epoch_chosen"], len(row["top1_epochs"])) == (1, 1)
+
+
+def test_embeddings_beyond_the_hosts_memory_change_nothing(rows_of, monkeypatch, tmp_path):
+    whole = rows_of("{epochs: 2, batch_size: 16}")
+    spilled = []
+    monkeypatch.setattr("sweep.cell.cell.budget_bytes", lambda device, fraction: 1000)
+    counted = lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k)  # noqa: E731
+    monkeypatch.setattr("sweep.cell.cell.embed", counted)
+    assert rows_of("{epochs: 2, batch_size: 16}", again=True) == whole
+    assert spilled == [tmp_path / "cache" / "spill"] * 2

@@ -1,0 +1,261 @@
+import io
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from sweep.base.errors import UserError
+from sweep.data.dataset import Split
+from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
+from sweep.data.open import open_dataset
+from sweep.data.options import DatasetOptions
+
+
+def picture(width, height, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes, 80 + 80 training images of several shapes, 2 test images."""
+    shapes = [(40, 60), (60, 40), (50, 50), (20, 24)]
+    for part, count in (("train", 80), ("test", 1)):
+        for label in ("cat", "dog"):
+            directory = tmp_path / "pets" / part / label
+            directory.mkdir(parents=True)
+            for number in range(count):
+                picture(*shapes[number % 4], seed=number + 1000 * (label == "dog")).save(
+                    directory / f"{number:03d}.png"
+                )
+    return tmp_path / "pets"
+
+
+def opened(tree, tmp_path):
+    return open_dataset("pets", DatasetOptions("folder", path=str(tree)), cache_dir=tmp_path / "cache")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+class CountingReader:
+    """Stands before a reader and counts the images it yields."""
+
+    def __init__(self, reader):
+        self.reader, self.count = reader, 0
+
+    def read_many(self, indices):
+        for pair in self.reader.read_many(indices):
+            self.count += 1
+            yield pair
+
+
+def counted(dataset):
+    reader = CountingReader(dataset.train.reader)
+    train = Split(dataset.train.labels, dataset.train.names, reader)
+    return replace(dataset, train=train), reader
+
+
+def test_evaluation_view_by_hand():
+    image = picture(60, 40)
+    # 256/224 × 32 = 36.6 → 37 px on the shorter side, 37 × 60/40 = 55.5 → 55 on the longer one
+    expected = image.resize((55, 37), Image.Resampling.BICUBIC).crop((12, 2, 44, 34))
+    assert np.array_equal(evaluation_view(image, 32), expected)
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (33, 77), (37, 37), (8, 8), (500, 400)])
+@pytest.mark.parametrize("resolution", [32, 64, 224])
+def test_evaluation_view_is_torchvisions(shape, resolution):
+    image = picture(*shape)
+    resized = resize(image, [round(256 / 224 * resolution)], interpolation=InterpolationMode.BICUBIC)
+    assert np.array_equal(evaluation_view(image, resolution), center_crop(resized, [resolution]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "resolution", "expected"),
+    [
+        ((60, 40), 32, (60, 40)),  # smaller than 4 × 32: as it is
+        ((60, 40), 8, (48, 32)),  # 4 × 8
+        ((600, 400), 32, (192, 128)),  # 4 × 32
+        ((600, 400), 224, (384, 256)),  # 256
+        ((300, 200), 224, (300, 200)),  # original
+    ],
+)
+def test_training_view_shorter_side(shape, resolution, expected):
+    assert training_view(picture(*shape), resolution).size == expected
+
+
+def test_both_caches_hold_the_selection_in_its_order(tree, tmp_path):
+    data = opened(tree, tmp_path)
+    indices = np.array([150, 3, 81, 0, 42])
+    evaluation = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    training = training_images(data, "train", indices, resolution=8, cache_dir=tmp_path / "cache")
+    assert evaluation.images_NHWC.shape == (5, 16, 16, 3)
+    for images in (evaluation, training):
+        assert len(images) == 5
+        assert images.labels_N.tolist() == [1, 0, 1, 0, 0]
+        assert images.names == tuple(data.train.names[index] for index in indices)
+        assert images.kept_N.tolist() == [0, 1, 2, 3, 4]
+        assert images.skipped == ()
+    for position, index in enumerate(indices.tolist()):
+        original = data.train.read(index)
+        assert np.array_equal(evaluation.images_NHWC[position], evaluation_view(original, 16))
+        image_CHW = training[position]
+        assert image_CHW.dtype == torch.uint8
+        assert np.array_equal(image_CHW.permute(1, 2, 0).numpy(), training_view(original, 8))
+
+
+def test_decoded_once(tree, tmp_path):
+    data, reader = counted(opened(tree, tmp_path))
+    indices = np.arange(20)
+    for _ in range(2):
+        first = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+        assert reader.count == 20
+    assert not first.images_NHWC.flags.writeable
+    evaluation_images(data, "train", indices[:10], resolution=16, cache_dir=tmp_path / "cache")
+    evaluation_images(data, "train", indices, resolution=24, cache_dir=tmp_path / "cache")
+    training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    assert reader.count == 20 + 10 + 20 + 20
+
+
+def test_a_truncated_image_is_named_and_skipped(tree, tmp_path):
+    truncate(tree / "train/cat/002.png")
+    data = opened(tree, tmp_path)
+    indices = np.arange(160)[::-1]
+    evaluation = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    training = training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    for images in (evaluation, training):
+        (skipped,) = images.skipped
+        assert skipped.startswith("train/cat/002.png: ")
+        assert images.kept_N.tolist() == [*range(157), 158, 159]
+        assert "train/cat/002.png" not in images.names
+    assert np.array_equal(evaluation.images_NHWC[157], evaluation_view(data.train.read(1), 16))
+    assert np.array_equal(training[157].permute(1, 2, 0).numpy(), training_view(data.train.read(1), 16))
+
+
+def test_too_many_broken_images_fail_with_the_list(tree, tmp_path):
+    truncate(tree / "train/cat/002.png")
+    truncate(tree / "train/dog/007.png")
+    data = opened(tree, tmp_path)
+    with pytest.raises(UserError, match="2 of 160 images cannot be read, more than 1%") as failure:
+        evaluation_images(data, "train", np.arange(160), resolution=16, cache_dir=tmp_path / "cache")
+    assert "train/cat/002.png" in str(failure.value)
+    assert "train/dog/007.png" in str(failure.value)
+    truncate_free = np.setdiff1d(np.arange(160), [2, 87])
+    evaluation_images(data, "train", truncate_free, resolution=16, cache_dir=tmp_path / "cache")
+
+
+def test_a_class_that_loses_its_last_image_is_named(tree, tmp_path):
+    truncate(tree / "train/cat/002.png")
+    data = opened(tree, tmp_path)
+    (tree / "train/bird").mkdir()
+    labels = data.train.labels.copy()
+    labels[2] = 2
+    data = replace(data, class_names=("cat", "dog", "bird"), train=Split(labels, data.train.names, data.train.reader))
+    with pytest.raises(UserError, match="no readable image is left of class bird"):
+        training_images(data, "train", np.arange(160), resolution=16, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("harm", ["short pixels", "no index", "torn index"])
+def test_a_damaged_entry_is_made_again(tree, tmp_path, harm):
+    data, reader = counted(opened(tree, tmp_path))
+    cache = tmp_path / "cache"
+    whole = np.array(evaluation_images(data, "train", np.arange(9), resolution=16, cache_dir=cache).images_NHWC)
+    (entry,) = (path for path in (cache / "images").iterdir() if path.is_dir())
+    pixels, index = entry / "pixels.u8", entry / "index.npz"
+    if harm == "short pixels":
+        pixels.write_bytes(pixels.read_bytes()[:-1])
+    elif harm == "no index":
+        index.unlink()
+    else:
+        index.write_bytes(index.read_bytes()[:200])
+    again = evaluation_images(data, "train", np.arange(9), resolution=16, cache_dir=cache)
+    assert np.array_equal(again.images_NHWC, whole)
+    assert reader.count == 18
+
+
+def test_an_empty_or_repeating_selection_is_refused(tree, tmp_path):
+    data = opened(tree, tmp_path)
+    for indices in ([], [1, 1]):
+        with pytest.raises(ValueError, match="each of them once"):
+            evaluation_images(data, "train", np.array(indices), resolution=16, cache_dir=tmp_path / "cache")
+
+
+# A process of its own, without torch: decodes slowly, writes a line per image, and may be told to die half-way.
+DECODER = """
+import os, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from sweep.data.decoded import decoded
+from sweep.data.dataset import Split
+from sweep.data.open import open_dataset
+from sweep.data.options import DatasetOptions
+
+log, cache_dir, die_after = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+options = DatasetOptions("builtin", generator="gratings", classes=4, train_per_class=5)
+data = open_dataset("gratings", options, cache_dir=cache_dir)
+
+class Slow:
+    def read_many(self, indices):
+        for number, pair in enumerate(data.train.reader.read_many(indices)):
+            if number == die_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()} {pair[0]}\\n")
+            time.sleep(0.02)
+            yield pair
+
+slow = replace(data, train=Split(data.train.labels, data.train.names, Slow()))
+view = ("evaluation", lambda image, resolution: image.resize((resolution, resolution)))
+entry = decoded(slow, "train", np.arange(20), view=view, resolution=16, cache_dir=cache_dir)
+print(len(entry.kept_N), int(entry.pixels.sum(dtype=np.int64)))
+"""
+
+
+def decoder(tmp_path, die_after=-1):
+    arguments = [str(tmp_path / "log"), str(tmp_path / "cache"), str(die_after)]
+    return subprocess.Popen([sys.executable, "-c", DECODER, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def test_concurrent_processes_decode_once(tmp_path):
+    processes = [decoder(tmp_path) for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(set(outputs)) == 1
+    assert outputs[0].startswith("20 ")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 20
+    assert len({line.split()[0] for line in lines}) == 1
+
+
+def test_what_a_killed_process_left_is_made_again(tmp_path):
+    killed = decoder(tmp_path, die_after=12)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert any(path.suffix == ".tmp" for path in (tmp_path / "cache" / "images").iterdir())
+    second = decoder(tmp_path)
+    assert second.communicate(timeout=60)[0].startswith("20 ")
+    assert len((tmp_path / "log").read_text().splitlines()) == 12 + 20
+    assert not any(path.suffix == ".tmp" for path in (tmp_path / "cache" / "images").iterdir())
+
+
+def test_names_of_odd_files_survive(tmp_path):
+    buffer = io.BytesIO()
+    picture(20, 20).save(buffer, "PNG")
+    for part in ("train", "test"):
+        for label in ("ä b", "c'd"):
+            (tmp_path / "odd" / part / label).mkdir(parents=True)
+            for number in range(2):
+                (tmp_path / "odd" / part / label / f"№ {number}.PNG").write_bytes(buffer.getvalue())
+    data = opened(tmp_path / "odd", tmp_path)
+    images = evaluation_images(data, "train", np.arange(4), resolution=16, cache_dir=tmp_path / "cache")
+    assert images.names[0] == "train/c'd/№ 0.PNG"

@@ -1,0 +1,95 @@
+"""What a task asks for against what the cluster has, now or later."""
+
+import pytest
+import ray
+
+from sweep.base.errors import UserError
+from sweep.config.problem import ConfigError
+from sweep.config.schema import Resources
+from sweep.driver.cluster import connect, resolve
+from sweep.study.check import read_config
+
+CONFIG = """
+name: t
+grid: [{architecture: vggm11, id_dataset: fractals}]
+resources: {wait_for_nodes: true}
+"""
+
+
+def node(cpus, gpus=0, alive=True):
+    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}}
+
+
+HEAD = {"Alive": True, "Resources": {}}  # num-cpus 0: it runs nothing
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "in_flight"),
+    [
+        ([node(2)], 0, 4),
+        ([node(8, 2), node(8, 1)], 1, 6),
+        ([HEAD, node(8, 2)], 1, 4),
+        ([node(4), node(8, 2, alive=False)], 0, 8),
+    ],
+)
+def test_auto_takes_what_is_there(nodes, gpus, in_flight):
+    resolved = resolve(Resources(), nodes)
+    assert resolved.gpus == gpus
+    assert resolved.max_in_flight == in_flight
+
+
+def test_a_share_of_a_gpu_makes_more_slots():
+    assert resolve(Resources(gpus=0.5), [node(8, 2)]).max_in_flight == 8
+    assert resolve(Resources(gpus=0.5, cpus=4), [node(8, 2)]).max_in_flight == 4
+
+
+@pytest.mark.parametrize("wanted", [Resources(gpus=1.0), Resources(cpus=4)])
+def test_what_no_node_has_is_refused_unless_nodes_are_still_to_come(wanted):
+    with pytest.raises(UserError, match=r"no node of this cluster has that many .*wait_for_nodes: true"):
+        resolve(wanted, [node(2)])
+    resolved = resolve(wanted.model_copy(update={"wait_for_nodes": True, "gpus": 1.0}), [node(2)])
+    assert resolved.gpus == 1
+    assert resolved.cpus == wanted.cpus
+
+
+def test_cpus_and_gpu_must_be_on_one_node():
+    with pytest.raises(UserError, match="has both at once"):
+        resolve(Resources(cpus=8, gpus=1.0), [node(16), node(2, 1)])
+
+
+def test_an_empty_cluster_is_shown_enough_tasks_to_grow_for():
+    waiting = Resources(gpus=1.0, wait_for_nodes=True)
+    assert resolve(waiting, [HEAD]).max_in_flight >= 100
+    # nodes that happen to be there already do not keep it small
+    assert resolve(waiting, [HEAD, node(8, 1)]) == resolve(waiting, [HEAD])
+    assert resolve(waiting.model_copy(update={"max_in_flight": 7}), [HEAD]).max_in_flight == 7
+
+
+def test_waiting_needs_a_number_of_gpus(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(CONFIG)
+    with pytest.raises(ConfigError) as error:
+        read_config(file)
+    for part in ["c.yaml", "resources.gpus = auto", "wait_for_nodes", "valid: 0, 0.5, 1"]:
+        assert part in str(error.value)
+    assert read_config(file, ["resources.gpus=1"]).resources.wait_for_nodes
+    with pytest.raises(ConfigError, match=r"resources\.wait_for_nodes = perhaps"):
+        read_config(file, ["resources.gpus=1", "resources.wait_for_nodes=perhaps"])
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("local", "Ray did not start on this machine: it timed out; nothing is lost"),
+        ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out; is it up"),
+        ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
+    ],
+)
+def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):
+    def late(*_arguments, **_options):
+        raise Exception("it timed out\nin node.py")
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=expected), connect(Resources()):
+        pass

@@ -1,0 +1,161 @@
+"""Tasks in flight: lost ones are tried again after a pause, the last ones are split into their curves."""
+
+import pytest
+import ray
+
+from sweep.cell.task import CellResult
+from sweep.config.schema import Probe, Recipe, Resources
+from sweep.driver import tasks
+from sweep.driver.cluster import connect
+from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
+from sweep.study.grid import Backbone, Curve
+from sweep.study.keys import Planned, PlannedCell
+
+
+def cell(name, curves=3, recipe=True):
+    backbone = Backbone(
+        architecture=name,
+        id_dataset="fractals",
+        id_classes=3,
+        images_per_class=None,
+        resolution=32,
+        augmentation="off" if recipe else None,
+        pretraining="scratch" if recipe else "timm",
+        seed=0,
+        width=1.0,
+        recipe=Recipe() if recipe else None,
+        layers_pattern=None,
+    )
+    planned = (
+        Planned(Curve(backbone, f"d{number}", (Probe(),)), f"d{number}", "embedding", "weights", "run")
+        for number in range(curves)
+    )
+    return PlannedCell(backbone, "run", {}, tuple(planned), (0,))
+
+
+def stages(jobs):
+    return [(job.stage, [planned.key for planned in job.cell.curves]) for job in jobs]
+
+
+def test_pauses_grow_and_are_bounded():
+    assert [pause(attempt) for attempt in (1, 2, 3)] == [2.0, 4.0, 8.0]
+    assert pause(50) == 120.0
+
+
+def test_a_cell_is_split_only_where_places_would_stand_empty():
+    job = _Job(cell("a"))
+    assert stages(job.split(2, others=2)) == [("whole", ["d0", "d1", "d2"])]
+    assert stages(job.split(1, others=0)) == [("whole", ["d0", "d1", "d2"])]
+    assert stages(job.split(2, others=1)) == [("train", ["d0", "d1", "d2"])]
+    assert stages(job.curves(job.cell.curves, 2)) == [("curves", ["d0", "d2"]), ("curves", ["d1"])]
+    loaded = _Job(cell("a", recipe=False))
+    assert stages(loaded.split(8, others=0)) == [("curves", ["d0"]), ("curves", ["d1"]), ("curves", ["d2"])]
+    assert stages(_Job(cell("a", curves=1)).split(8, others=0)) == [("whole", ["d0"])]
+
+
+def test_the_queue_keeps_order_and_lets_pauses_pass(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
+    queue = _Queue([cell("a"), cell("b")])
+    queue.put(_Job(cell("late")), wait=5.0)
+    assert [queue.take().cell.backbone.architecture for _ in range(2)] == ["a", "b"]
+    assert queue.take() is None
+    assert len(queue) == 1
+    now[0] = 106.0
+    assert queue.take().cell.backbone.architecture == "late"
+
+
+@pytest.fixture(scope="module")
+def resources():
+    with connect(Resources(gpus=0, retries=2, max_in_flight=2)) as found:
+        yield found
+
+
+def run(cells, resources, body, monkeypatch):
+    """Run cells with another body of the task; gives the attempts that were lost."""
+    lost = []
+    monkeypatch.setattr(tasks, "_run_task", body)
+    monkeypatch.setattr(tasks, "pause", lambda attempt: 0.1)
+    run_cells(
+        cells,
+        resources,
+        task_of=lambda cell, train_only: (
+            cell.backbone.architecture,
+            train_only,
+            [planned.key for planned in cell.curves],
+        ),
+        lost=lost.append,
+        show=lambda running: None,
+    )
+    return lost
+
+
+@ray.remote(num_cpus=0)
+class Log:
+    def __init__(self):
+        self.entries = []
+
+    def add(self, entry):
+        self.entries.append(entry)
+        return len(self.entries)
+
+    def read(self):
+        return self.entries
+
+
+def test_io_errors_and_dead_workers_are_tried_again_and_others_are_not(resources, monkeypatch):
+    log = Log.remote()
+
+    def body(task):
+        import os
+
+        name = task[0]
+        tries = [entry for entry in ray.get(log.read.remote()) if entry == name]
+        ray.get(log.add.remote(name))
+        if name == "io" and not tries:
+            raise OSError("store away")
+        if name == "dies" and not tries:
+            os._exit(1)
+        if name == "never":
+            raise ConnectionResetError("still away")
+        if name == "wrong":
+            raise ValueError("wrong for good")
+        return CellResult((), ())
+
+    names = ["io", "dies", "never", "wrong", "fine"]
+    lost = run([cell(name, curves=1) for name in names], resources, body, monkeypatch)
+    entries = ray.get(log.read.remote())
+    assert {name: entries.count(name) for name in names} == {"io": 2, "dies": 2, "never": 3, "wrong": 1, "fine": 1}
+    transient = {attempt.cell.backbone.architecture: attempt.transient for attempt in lost}
+    assert transient == {"io": True, "dies": True, "never": True, "wrong": False}
+    assert {str(attempt.error) for attempt in lost} >= {"store away", "still away"}
+
+
+def test_the_last_backbones_are_trained_then_probed_in_parts(resources, monkeypatch):
+    log = Log.remote()
+
+    def body(task):
+        ray.get(log.add.remote(task))
+        return CellResult((), ("d1",) if task[1] else ())  # training says that d1 cannot be
+
+    assert run([cell(name) for name in ("a", "b", "c")], resources, body, monkeypatch) == []
+    entries = ray.get(log.read.remote())
+    trained = [name for name, train_only, _ in entries if train_only]
+    assert "c" in trained  # when it starts, a place would stand empty
+    for name in trained:
+        probed = [dataset for n, only, datasets in entries if n == name and not only for dataset in datasets]
+        assert sorted(probed) == ["d0", "d2"]
+    for name in {"a", "b", "c"} - set(trained):
+        assert [datasets for n, _, datasets in entries if n == name] == [["d0", "d1", "d2"]]
+
+
+def test_causes(resources):
+    @ray.remote(max_retries=0)
+    def fails():
+        raise PermissionError("no")
+
+    with pytest.raises(ray.exceptions.RayError) as caught:
+        ray.get(fails.remote())
+    cause, transient = cause_of(caught.value)
+    assert isinstance(cause, PermissionError)
+    assert transient

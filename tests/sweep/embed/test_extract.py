@@ -1,0 +1,173 @@
+"""Extraction against the obvious way: one image at a time, one layer at a time, contiguous maps."""
+
+import numpy as np
+import pytest
+import torch
+
+from sweep.embed.extract import batch_size, embed
+from sweep.models.build import build_backbone
+from sweep.models.layers import probed_layers
+from sweep.models.pixels import memory_layout, normalize
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+CPU = torch.device("cpu")
+
+
+def backbone(name, resolution=32, width=0.125):
+    model = build_backbone(name, classes=3, resolution=resolution, width=width).eval()
+    return model, probed_layers(model, resolution=resolution)
+
+
+def pictures(n, resolution=32):
+    return np.random.default_rng(0).integers(0, 256, (n, resolution, resolution, 3), dtype=np.uint8)
+
+
+def quadrants(map_CHW):
+    """Mean of each quarter of a map with even sides; a map of 2×2 or less as it is."""
+    _, height, width = map_CHW.shape
+    if height <= 2 and width <= 2:
+        return map_CHW.ravel()
+    halves = [slice(None, height // 2), slice(height // 2, None)]
+    return np.stack([map_CHW[:, rows, columns].mean((1, 2)) for rows in halves for columns in halves], 1).ravel()
+
+
+def one_by_one(model, layers, images_NHWC):
+    """What extraction must equal: every layer of every image by itself."""
+    modules, found = dict(model.named_modules()), [[] for _ in layers]
+    for image_HWC in images_NHWC:
+        pixels = ((image_HWC.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
+        for rows, layer in zip(found, layers, strict=True):
+            seen = []
+            handle = modules[layer.name].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
+            with torch.inference_mode():
+                model(torch.from_numpy(np.ascontiguousarray(pixels))[None])
+            handle.remove()
+            output = seen[0][0].double().numpy()
+            rows.append(output.mean(0) if layer.kind == "tokens" else quadrants(output))
+    return [np.stack(rows) for rows in found]
+
+
+@pytest.mark.parametrize("name", ["vggm11", "resnet18", "vit_tiny_patch8"])
+def test_equals_one_image_and_one_layer_at_a_time(name):
+    model, layers = backbone(name)
+    images_NHWC = pictures(2)
+    slow = one_by_one(model, layers, images_NHWC)
+    fast = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
+    for emb_ND, slow_ND, layer in zip(fast, slow, layers, strict=True):
+        assert emb_ND.dtype == torch.float16
+        scale = np.abs(slow_ND).max()
+        np.testing.assert_allclose(emb_ND.float(), slow_ND, rtol=1e-3, atol=1e-3 * scale, err_msg=layer.name)
+
+
+def test_small_maps_of_many_channels_are_channels_first_on_cpu():
+    formats = {}
+    for resolution, width in ((64, 1.0), (64, 0.125), (224, 1.0)):
+        _, layers = backbone("resnet18", resolution, width=width)
+        formats[resolution, width] = memory_layout(layers, CPU)
+    last = torch.channels_last
+    assert formats == {(64, 1.0): torch.contiguous_format, (64, 0.125): last, (224, 1.0): last}
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "width", "images"),
+    [
+        ("vggm11", 32, 0.125, 128),  # few channels
+        ("vggm11", 64, 0.125, 64),
+        ("resnet18", 64, 1.0, 64),  # many, in small maps
+        ("resnet18", 224, 1.0, 8),  # large maps
+        ("vit_tiny_patch8", 32, 0.25, 128),
+        ("vit_tiny_patch8", 64, 0.25, 32),
+    ],
+)
+def test_images_of_a_pass_follow_the_layers_on_cpu(name, resolution, width, images):
+    _, layers = backbone(name, resolution, width=width)
+    assert batch_size(layers, resolution, CPU) == images
+
+
+def test_channels_of_a_layer_are_those_of_its_map():
+    model, layers = backbone("resnet18", 32, width=1.0)
+    convolutions = dict(model.named_modules())
+    assert [layer.channels for layer in layers] == [convolutions[layer.name].out_channels for layer in layers]
+    assert {layer.side for layer in layers} >= {1, 2, 4}
+
+
+def test_no_image_is_lost_between_batches():
+    model, layers = backbone("vggm11", width=0.0625)
+    images_NHWC = pictures(2 * batch_size(layers, 32, CPU) + 5)
+    together = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
+    for start in (0, batch_size(layers, 32, CPU) - 2, len(images_NHWC) - 3):
+        apart = embed(model, layers, images_NHWC[start : start + 3], mean=MEAN, std=STD, device=CPU)
+        for all_ND, some_ND in zip(together, apart, strict=True):
+            torch.testing.assert_close(all_ND[start : start + 3], some_ND, rtol=2e-3, atol=1e-3)
+
+
+def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch):
+    model, layers = backbone("resnet18", width=0.0625)
+    images_NHWC = pictures(46)
+    expected = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
+    sizes, forward = [], model.forward
+
+    def small_device(images_NCHW):
+        sizes.append(len(images_NCHW))
+        if len(images_NCHW) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(images_NCHW)
+
+    monkeypatch.setattr(model, "forward", small_device)
+    shrunk = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
+    assert sizes == [46, 23, 11, *[5] * 9, 1]
+    for emb_ND, expected_ND in zip(shrunk, expected, strict=True):
+        torch.testing.assert_close(emb_ND, expected_ND, rtol=2e-3, atol=1e-3)
+
+
+def test_an_image_that_does_not_fit_is_an_error(monkeypatch):
+    model, layers = backbone("vggm11", width=0.0625)
+
+    def no_device(_images_NCHW):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "forward", no_device)
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(model, layers, pictures(3), mean=MEAN, std=STD, device=CPU)
+
+
+def test_batches_shrink_with_the_resolution():
+    sizes = [batch_size([], resolution, CPU) for resolution in (16, 32, 64, 128, 224, 512)]
+    assert sizes == [128, 128, 32, 8, 8, 8]
+
+
+def test_normalized_images_are_channels_last():
+    """As they are stored: no copy where maps are to be channels last."""
+    images_NCHW = normalize(torch.from_numpy(pictures(2)), MEAN, STD)
+    assert images_NCHW.is_contiguous(memory_format=torch.channels_last)
+    model, layers = backbone("vggm11")
+    modules, formats = dict(model.named_modules()), []
+    for layer in layers[:4]:
+        modules[layer.name].register_forward_hook(
+            lambda m, i, o: formats.append(o.is_contiguous(memory_format=torch.channels_last))
+        )
+    with torch.inference_mode():
+        model(images_NCHW)
+    assert formats == [True] * 4
+
+
+def test_autocast_computes_in_fewer_bits_and_nearly_the_same():
+    model, layers = backbone("vggm11")
+    images_NHWC = pictures(4)
+    exact, mixed = (
+        embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU, autocast=dtype)
+        for dtype in (None, "bfloat16")
+    )
+    for one_ND, other_ND in zip(exact, mixed, strict=True):
+        assert other_ND.dtype == torch.float16
+        assert not torch.equal(one_ND, other_ND)
+        assert (one_ND - other_ND).float().norm() < 0.05 * one_ND.float().norm()
+
+
+def test_embeddings_in_files_are_those_in_memory_and_leave_nothing_behind(tmp_path):
+    model, layers = backbone("vggm11")
+    settings = {"mean": MEAN, "std": STD, "device": CPU}
+    spilled = embed(model, layers, pictures(5), **settings, spill=tmp_path / "spill")
+    for one_ND, other_ND in zip(embed(model, layers, pictures(5), **settings), spilled, strict=True):
+        assert torch.equal(one_ND, other_ND)
+    assert list((tmp_path / "spill").iterdir()) == []

@@ -1,0 +1,231 @@
+"""Architectures against the protocol's exact counts, and the catalogue against the real networks."""
+
+import json
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweep import plugins
+from sweep.base.errors import UserError
+from sweep.config.schema import WeightsEntry
+from sweep.models import facts
+from sweep.models.build import build_backbone, layers_of, normalization
+from sweep.models.catalogue_build import FILE, build, text
+from sweep.models.layers import pool, probed_layers
+
+# protocol §3, at 100 classes
+PARAMETERS = {
+    "vggm11": 9_462_180,
+    "vggm11_dagger": 9_462_180,
+    "vggm17": 20_086_692,
+    "vggm17_dagger": 20_086_692,
+    "resnet18": 11_227_812,
+    "resnet34": 21_335_972,
+    "vit_tiny_patch8": 5_395_108,
+    "vit_tiny_plus_patch8": 8_064_292,
+}
+LAYERS = {
+    "vggm11": 10,
+    "vggm17": 16,
+    "vggm11_dagger": 10,
+    "vggm17_dagger": 16,
+    "resnet18": 17,
+    "resnet34": 33,
+    "vit_tiny_patch8": 12,
+    "vit_tiny_plus_patch8": 18,
+    "resnet50": 49,
+    "convnext_base": 37,
+    "convnextv2_base": 37,
+    "vit_base_patch16_224": 12,
+}
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def meta(name, resolution=32, width=1.0, classes=100):
+    with torch.device("meta"):
+        return build_backbone(name, classes=classes, resolution=resolution, width=width)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_are_exact(name):
+    assert count(meta(name)) == PARAMETERS[name] == facts.parameters(name, classes=100)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_counts_are_the_papers(name):
+    assert len(facts.layers(name)) == LAYERS[name]
+    assert len(layers_of(name, resolution=facts.architecture(name).native_resolution or 32)) == LAYERS[name]
+
+
+@pytest.mark.parametrize("name", plugins.OURS["model"])
+@pytest.mark.parametrize(("width", "resolution"), [(1.0, 32), (0.125, 32), (0.25, 64), (0.0625, 224)])
+def test_closed_forms_equal_the_networks(name, width, resolution):
+    model = meta(name, resolution, width)
+    built = [(layer.name, layer.width, layer.kind) for layer in probed_layers(model, resolution=resolution)]
+    about = facts.layers(name, width=width, resolution=resolution)
+    assert [(fact.name, fact.width, fact.kind) for fact in about] == built
+    assert facts.parameters(name, classes=100, width=width) == count(model)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.eval()(torch.zeros(1, 3, resolution, resolution, device="meta"))
+    ours = facts.forward_flops(name, resolution=resolution, width=width)
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_small_maps_are_only_flattened():
+    widths = [fact.width for fact in facts.layers("resnet18", resolution=32)]
+    assert widths[0] == 64 * 4
+    assert widths[-1] == 512  # a 1×1 map
+    assert [layer.width for layer in layers_of("resnet18", resolution=32)] == widths
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_base_patch16_224", "convnext_tiny", "swin_tiny_patch4_window7_224"])
+def test_timm_facts_equal_the_networks(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7)
+    assert facts.parameters(name, classes=7) == count(model)
+    layers = layers_of(name, resolution=224)
+    assert [(f.name, f.width) for f in facts.layers(name, resolution=224)] == [(x.name, x.width) for x in layers]
+
+
+def test_catalogue_file_is_what_the_installed_timm_gives():
+    stored = json.loads(FILE.read_text())
+    if stored["timm_version"] != timm.__version__:
+        pytest.skip(f"the catalogue was made with timm {stored['timm_version']}, {timm.__version__} is installed")
+    assert FILE.read_text() == text(build())
+
+
+def test_a_timm_name_outside_the_file_is_described_and_a_wrong_one_is_not():
+    about = facts.architecture("resnet26")
+    assert (about.family, about.stem, about.depth) == ("CNN", 7, 26)
+    with pytest.raises(KeyError):
+        facts.architecture("resnet8191")
+
+
+def test_the_papers_downloaded_backbones_have_their_facts():
+    about = facts.architecture("resnet50")
+    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 7, 50, 0.25)
+    assert "tv2_in1k" in about.weights
+    vit = facts.architecture("vit_base_patch16_224")
+    assert (vit.family, vit.stem, vit.depth, vit.spatial_reduction, vit.multiple_of) == ("ViT", 16, 12, 1.0, 16)
+    assert {"dino", "mae", "augreg_in1k"} <= set(vit.weights)
+    assert "fcmae_ft_in1k" in facts.architecture("convnextv2_base").weights
+
+
+@pytest.mark.parametrize("name", ["vggm11", "resnet18", "vit_tiny_patch8"])
+def test_layers_come_in_the_order_they_run(name):
+    model = build_backbone(name, classes=3, resolution=32, width=0.0625)
+    ran = []
+    modules = dict(model.named_modules())
+    layers = probed_layers(model, resolution=32)
+    for layer in layers:
+        modules[layer.name].register_forward_hook(lambda m, i, o, n=layer.name: ran.append(n))
+    model.eval()(torch.zeros(1, 3, 32, 32))
+    assert ran == [layer.name for layer in layers]
+
+
+def test_convolutions_are_probed_before_batch_norm():
+    model = build_backbone("vggm11", classes=3, resolution=32, width=0.0625)
+    modules = dict(model.named_modules())
+    assert all(isinstance(modules[layer.name], nn.Conv2d) for layer in probed_layers(model, resolution=32))
+
+
+def test_pattern_overrides_the_rule():
+    model = build_backbone("vggm11", classes=3, resolution=32, width=0.0625)
+    names = [layer.name for layer in probed_layers(model, resolution=32, pattern=r"features\.(0|3)")]
+    assert names == ["features.0", "features.3"]
+    with pytest.raises(UserError, match=r"matches no module.*features\.0"):
+        probed_layers(model, resolution=32, pattern="nothing")
+
+
+def test_pooling_by_hand():
+    map_BCHW = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert pool(map_BCHW, "conv").tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    assert pool(map_BCHW[:, :, :2, :1], "conv").tolist() == [[0.0, 4.0]]
+    tokens_BTC = torch.tensor([[[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]])
+    assert pool(tokens_BTC, "tokens", prefix_tokens=1).tolist() == [[2.0, 3.0]]
+    assert pool(tokens_BTC.reshape(1, 1, 3, 2), "tokens")[0].tolist() == pytest.approx([13 / 3, 5.0])
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (7, 7), (3, 8), (1, 5), (55, 55)])
+def test_both_layouts_of_a_map_are_pooled_like_torch_pools_it(sides):
+    map_BCHW = torch.randn(3, 5, *sides, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.nn.functional.adaptive_avg_pool2d(map_BCHW, 2).flatten(1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pooled = pool(map_BCHW.float().contiguous(memory_format=layout), "conv")
+        torch.testing.assert_close(pooled.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_seed_decides_the_weights_and_nothing_else_is_touched():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, same, other = (build_backbone("vggm11", classes=3, resolution=32, width=0.0625, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
+    assert not torch.equal(one.features[0].weight, other.features[0].weight)
+
+
+def test_position_embedding_is_fixed_and_not_stored():
+    model = build_backbone("vit_tiny_patch8", classes=3, resolution=32, width=0.0625)
+    assert model.positions_ND.shape == (16, 12)
+    assert "positions_ND" not in model.state_dict()
+    shuffled = torch.randn(1, 3, 32, 32)
+    assert not torch.allclose(model.eval()(shuffled), model(shuffled.flip(3)))
+
+
+def test_width_problems():
+    assert facts.width_problem("vggm11", 0.3) is None
+    assert facts.width_problem("vit_tiny_patch8", 0.25) is None
+    assert "multiple of 12" in facts.width_problem("vit_tiny_patch8", 0.3)
+    assert "one width" in facts.width_problem("resnet50", 0.5)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_local_checkpoint_of_a_timm_model(tmp_path, ending):
+    source = timm.create_model("resnet18", num_classes=1000).eval()
+    file = tmp_path / f"w{ending}"
+    if ending == ".pt":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, file)
+    else:
+        safetensors.torch.save_file(source.state_dict(), file)
+    model = build_backbone(
+        "resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file))
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model.forward_features(images), source.forward_features(images))
+    assert model.fc.out_features == 10
+
+
+def test_wrong_and_damaged_checkpoints_are_named(tmp_path):
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(1, 1)}, file)
+    with pytest.raises(UserError, match=r"conv1\.weight: \(1, 1\) in the file"):
+        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+    file.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+
+
+def test_pretrained_weights_through_timms_own_loader(tmp_path, monkeypatch):
+    source = timm.create_model("resnet18", num_classes=1000).eval()
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(source.state_dict(), file)
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **more: create(name, pretrained_cfg_overlay={"file": str(file)}, **more)
+    )
+    model = build_backbone("resnet18", classes=5, resolution=64, pretraining="a1_in1k")
+    torch.testing.assert_close(model.conv1.weight, source.conv1.weight)
+
+
+def test_normalization_is_that_of_the_weights():
+    assert normalization("vggm11", "scratch")[0] == pytest.approx((0.485, 0.456, 0.406))
+    assert normalization("vit_base_patch16_224", "augreg_in1k")[0] == pytest.approx((0.5, 0.5, 0.5))
+    assert normalization("vit_base_patch16_224", "dino")[0] == pytest.approx((0.485, 0.456, 0.406))
+    assert normalization("resnet50", "swav")[0] == pytest.approx((0.485, 0.456, 0.406))

@@ -1,0 +1,84 @@
+"""The copy in few sorted files, and verification from the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from sweep import table
+from sweep.base.errors import UserError
+from sweep.base.store import Store
+from sweep.table.schema import LABELS
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def row(key, layer):
+    return {"curve_key": key, "weights_key": key, "top1": 0.5, "layer": layer, "is_penultimate": layer == 3}
+
+
+@pytest.fixture
+def store(tmp_path):
+    found = Store(str(tmp_path / "out"))
+    architectures = {f"k{number}": architecture for number, architecture in enumerate("cab")}
+    for key in architectures:
+        table.write_fragment(found, key, [row(key, layer) for layer in (1, 2, 3)])
+    labels = dict.fromkeys(LABELS) | {"dataset": "d", "id_dataset": "i", "is_id": False}
+    curves = [
+        table.PlannedCurve(key, "r", "b", "d", labels | {"architecture": architecture})
+        for key, architecture in architectures.items()
+    ]
+    table.publish_plan(found, table.Plan("mine", {0: list(architectures)}, tuple(curves)))
+    return found
+
+
+def test_few_sorted_files_that_cut_no_curve(store, tmp_path):
+    target = Store(str(tmp_path / "big"))
+    names = table.copy_sorted(store, target, rows_per_file=4)
+    parts = [pq.read_table(tmp_path / "big" / name).to_pylist() for name in names]
+    assert [[(r["architecture"], r["layer"]) for r in part] for part in parts] == [
+        [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)],
+        [("c", 1), ("c", 2), ("c", 3)],
+    ]
+    assert json.loads(target.get("export.json"))["files"] == names
+    assert duckdb.sql(f"select count(*) from '{tmp_path}/big/*.parquet'").fetchall() == [(9,)]
+
+
+def test_an_export_replaces_the_older_one_and_nothing_else(store, tmp_path):
+    target = Store(str(tmp_path / "big"))
+    first = table.copy_sorted(store, target)
+    assert table.copy_sorted(store, target) == first
+    target.put("notes.txt", b"mine")
+    table.write_fragment(store, "k9", [row("k9", layer) for layer in (1, 2, 3)])
+    second = table.copy_sorted(store, target)
+    assert target.names() == sorted(["export.json", "notes.txt", *second])
+    assert first != second
+
+
+def test_impossible_exports_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match="where the fragments are"):
+        table.copy_sorted(store, Store(store.uri + "/"))
+    with pytest.raises(UserError, match="no fragment"):
+        table.copy_sorted(Store(str(tmp_path / "nothing")), store)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "sweep.table", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_from_the_command_line(store, tmp_path):
+    exported = run("export", tmp_path / "out", "--to", tmp_path / "big")
+    assert exported.returncode == 0, exported.stderr
+    assert "1 files and export.json" in exported.stdout
+    assert run("verify", tmp_path / "out").stdout == "verified 3 fragments: 0 damaged\n"
+    store.put("fragments/k1.parquet", b"half")
+    damaged = run("verify", tmp_path / "out")
+    assert damaged.returncode == 1
+    assert "1 damaged" in damaged.stdout
+    assert run("verify", tmp_path / "out").stdout == "verified 2 fragments: 0 damaged\n"
+    assert run("export", tmp_path / "nowhere", "--to", tmp_path / "big").returncode == 2

@@ -1,0 +1,84 @@
+"""Fragments that are not what their names say are set aside with the reason, and nothing else is."""
+
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweep import table
+from sweep.base.errors import UserError
+from sweep.base.store import Store
+from sweep.table.schema import SCHEMA
+
+
+def rows(key="k1", layers=3):
+    return [{"curve_key": key, "layer": n, "is_penultimate": n == layers, "top1": 0.5} for n in range(1, layers + 1)]
+
+
+def fragment(given_rows, schema=SCHEMA):
+    return table.serialised(pa.Table.from_pylist(given_rows, schema=schema)).to_pybytes()
+
+
+WHOLE = fragment(rows())
+WHOLE_ROWS = pq.read_table(pa.BufferReader(WHOLE)).to_pylist()
+
+
+def test_whole_fragments_stay(tmp_path):
+    store = Store(str(tmp_path))
+    table.write_fragment(store, "k1", rows())
+    found = table.verify_fragments(store)
+    assert found == table.Verified(1, {})
+    assert store.names() == ["fragments/k1.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (WHOLE[: len(WHOLE) // 2], "not a readable Parquet file"),
+        (b"", "not a readable Parquet file"),
+        (fragment(rows("k2")), "rows of another curve"),
+        (fragment([]), "rows of no curve"),
+        (fragment(rows()[:2]), "rows are missing"),
+        (fragment(rows()[1:]), r"layers \[2, 3\] instead of 1 to 2"),
+        (fragment(rows(), SCHEMA.append(pa.field("extra", pa.int64()))), "does not know: extra"),
+        (
+            fragment(rows(), SCHEMA.set(SCHEMA.get_field_index("top1"), pa.field("top1", pa.float32()))),
+            "another type: top1",
+        ),
+        (fragment(rows(), SCHEMA.remove(SCHEMA.get_field_index("layer"))), "no column layer"),
+    ],
+)
+def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason):
+    store = Store(str(tmp_path))
+    table.write_fragment(store, "k0", rows("k0"))
+    store.put("fragments/k1.parquet", data)
+    found = table.verify_fragments(store)
+    assert found.fragments == 2
+    ((place, said),) = found.quarantined.items()
+    assert re.search(reason, said)
+    assert store.get(place) == data
+    assert json.loads(store.get(place.replace(".parquet", ".json")))["fragment"] == "fragments/k1.parquet"
+    assert table.listing(store).done == {"k0"}
+
+
+def test_an_export_names_the_damaged_fragment(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("fragments/k1.parquet", WHOLE[:-20])
+    plan = table.Plan("t", {0: ["k1"]}, (table.PlannedCurve("k1", "r", "b", "d"),))
+    with pytest.raises(UserError, match=r"fragments/k1\.parquet is damaged.*--verify"):
+        table.export_probes(store, plan, roles={}, done={"k1"})
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+def test_no_damage_passes_for_whole(place, change):
+    """A cut is always found; a changed byte is found, or is one that changes no value."""
+    assert table.problem_of(WHOLE[:place], "k1")
+    changed = bytearray(WHOLE)
+    changed[place] ^= change
+    if table.problem_of(bytes(changed), "k1") is None:
+        assert pq.read_table(pa.BufferReader(bytes(changed))).to_pylist() == WHOLE_ROWS

@@ -1,0 +1,163 @@
+"""ID training: schedule, batches, exact resumption."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sweep.config.schema import Recipe
+from sweep.train.batches import PlainImages
+from sweep.train.checkpoint import Checkpoints
+from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
+
+RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
+
+
+def network(dropout=0.2):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False),  # before a batch norm the gradient of a bias is rounding alone
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    )
+
+
+def data(n=30, seed=0):
+    rng = np.random.default_rng(seed)
+    labels_N = np.arange(n) % 3
+    images_NHWC = rng.integers(0, 100, (n, 6, 6, 3), dtype=np.uint8)
+    images_NHWC[np.arange(n), 0, 0, labels_N] = 255
+    return images_NHWC, labels_N
+
+
+def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, key="k", dropout=0.2, **layout):
+    images_NHWC, labels_N = data()
+    model = network(dropout)
+    with torch.no_grad():
+        model(torch.zeros(2, 3, 6, 6))
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return pretrain(
+        model,
+        PlainImages(images_NHWC, labels_N, np.arange(30)),
+        heldout=Labelled(*data(9, seed=1)),
+        test=Labelled(*data(9, seed=2)),
+        recipe=recipe,
+        key=key,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        device=torch.device("cpu"),
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+        **layout,
+    )
+
+
+def nowhere():
+    return Checkpoints(load=lambda: None, save=lambda data: None)
+
+
+def same(one, other):
+    return all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+
+
+def close(one, other):
+    """Equal but for rounding."""
+    for name, value in one.state.items():
+        torch.testing.assert_close(
+            value, other.state[name], rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_schedule_warms_up_and_ends_near_zero():
+    rates = [learning_rate(step, steps_per_epoch=10, recipe=RECIPE) for step in range(40)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == rates[9] == pytest.approx(1e-2)
+    assert rates[25] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 15 / 30)))
+    assert rates[-1] < 1e-4
+
+
+def test_batches_cover_everything_once_and_none_is_tiny():
+    batches = epoch_batches(33, 8, seed=5)
+    assert sorted(np.concatenate(batches)) == list(range(33))
+    assert {len(b) for b in batches} == {6, 7}
+    assert [b.tolist() for b in batches] == [b.tolist() for b in epoch_batches(33, 8, seed=5)]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_resumed_training_ends_with_the_same_weights(killed_after):
+    undisturbed = train(nowhere())
+    kept = {}
+
+    class KilledError(Exception):
+        pass
+
+    def save(snapshot):
+        kept["state"] = snapshot
+
+    def kill(history, total):
+        if len(history) == killed_after + 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(Checkpoints(load=lambda: None, save=save, every_seconds=0), on_epoch=kill)
+    torch.manual_seed(123)  # whatever happened in between
+    epochs = []
+    resumed = train(
+        Checkpoints(load=lambda: kept["state"], save=save, every_seconds=0),
+        on_epoch=lambda history, total: epochs.append(len(history)),
+    )
+    assert epochs == list(range(killed_after + 1, 5))
+    assert same(resumed, undisturbed)
+    assert (resumed.epoch, resumed.heldout_top1) == (undisturbed.epoch, undisturbed.heldout_top1)
+    assert [h["train_loss"] for h in resumed.history] == [h["train_loss"] for h in undisturbed.history]
+
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def test_layout_of_maps_changes_no_more_than_rounding():
+    first, last = (train(nowhere(), dropout=0, layout=layout) for layout in LAYOUTS)  # dropout goes by memory
+    close(first, last)
+    for trained in (first, last):
+        assert all(value.is_contiguous() for value in trained.state.values())  # as safetensors wants them
+
+
+@pytest.mark.parametrize(("saved_in", "resumed_in"), [LAYOUTS, LAYOUTS[::-1]])
+def test_a_checkpoint_of_another_layout_is_resumed(saved_in, resumed_in):
+    """Fused AdamW reads moments in the order of memory, whatever their strides say."""
+    snapshots = []
+    train(Checkpoints(load=lambda: None, save=snapshots.append, every_seconds=0), dropout=0, layout=saved_in)
+    kept = Checkpoints(load=lambda: snapshots[0], save=lambda data: None)
+    resumed = train(kept, dropout=0, layout=resumed_in)
+    assert len(snapshots) == 3
+    close(resumed, train(nowhere(), dropout=0, layout=resumed_in))
+
+
+def test_damaged_checkpoint_is_ignored_and_a_foreign_one_refused(caplog):
+    assert same(train(Checkpoints(load=lambda: b"half", save=lambda data: None)), train(nowhere()))
+    assert "damaged" in caplog.text
+    kept = {}
+    train(Checkpoints(load=lambda: None, save=lambda data: kept.update(state=data), every_seconds=0), key="other")
+    with pytest.raises(ValueError, match="belongs to other"):
+        train(Checkpoints(load=lambda: kept["state"], save=lambda data: None))
+
+
+@pytest.mark.parametrize(("on", "expected"), [("last", 4), ("heldout", None), ("test", None)])
+def test_kept_epoch(on, expected):
+    trained = train(nowhere(), recipe=RECIPE.model_copy(update={"checkpoint_on": on}))
+    assert 1 <= trained.epoch <= 4
+    assert expected in (None, trained.epoch)
+    if on == "heldout":
+        assert trained.heldout_top1 == max(h["heldout_top1"] for h in trained.history)
+
+
+def test_divergence_has_a_name():
+    with pytest.raises(TrainingDivergedError, match="smaller lr"):
+        train(nowhere(), recipe=RECIPE.model_copy(update={"lr": 1e30}))

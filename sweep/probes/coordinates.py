@@ -52,7 +52,7 @@ class Standard:
 
     def rows(self, emb_BD: Tensor) -> Tensor:
         """Standardised float32 copies of some embeddings, on the device of the moments."""
-        return emb_BD.to(self.mean_D.device).double().sub_(self.mean_D).mul_(self.scale_D).float()
+        return (emb_BD.to(self.mean_D.device).double() - self.mean_D).mul_(self.scale_D).float()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sweep.study import (
     located_weights,
     outcomes,
     propose,
-    render,
+    render_plan,
     resolution_of,
     sizes,
     trial_key,
@@ -74,8 +74,8 @@ def plan(config: Config, out: str) -> str:
         sweep = driver.prepare(config, out)
     except UserError as error:
         grid = expand(config, lambda name: sizes(config, name))
-        return render(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-    return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+        return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+    return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:
@@ -110,11 +110,11 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             file=sys.stderr,
         )
         return 130
-    print(describe(outcome, len(sweep.curves), out))
+    print(last_words(outcome, len(sweep.curves), out))
     return 1 if outcome.failures or outcome.missing else 0
 
 
-def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
+def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
     """The last words of a run."""
     lines = [
         f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "

@@ -12,7 +12,7 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import CONVERGED, PENALTIES, Probe
+from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
@@ -65,6 +65,7 @@ def make_rows(
         "finished_at": datetime.now(UTC),
     }
     seeds = replicate_seeds(fitted.seed, curve.probe_seeds)
+    exact = curve.probe.solver in PENALTIES  # nothing is drawn
     rows = []
     for result in fitted.results:
         described = fitted.statistics[result.layer]
@@ -74,7 +75,11 @@ def make_rows(
             | (asdict(described) if described else {})
             | fitted.registered[result.layer]
             | _probe_columns(curve.probes[result.recipe], result)
-            | {"probe_seed": seeds[result.seed_index], "probe_seed_index": result.seed_index, "chosen": result.chosen}
+            | {
+                "probe_seed": None if exact else seeds[result.seed_index],
+                "probe_seed_index": result.seed_index,
+                "chosen": result.chosen,
+            }
             | _accuracies(result)
         )
     return rows
@@ -85,8 +90,8 @@ def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
     columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
     if probe.solver == CONVERGED:
         columns["probe_weight_decay"] = result.penalty
-    unknown = ("probe_lr", "probe_epochs", "probe_batch_size") if probe.solver in PENALTIES else ()
-    return columns | dict.fromkeys(unknown)
+    unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()
+    return columns | {f"probe_{key}": None for key in unknown}
 
 
 def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
     "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
+NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
@@ -104,6 +105,11 @@ class Recipe(Model):
     data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
 
 
+def declared(key: str) -> Column:
+    """What a recipe key means, as :class:`Recipe` declares it."""
+    return next(part for part in Recipe.model_fields[key].metadata if isinstance(part, Column))
+
+
 class Probe(Model):
     """How one linear probe is fitted ([H24] A.4, protocol §6)."""
 
@@ -119,9 +125,8 @@ class Probe(Model):
     @property
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
-        if self.solver == CONVERGED:
-            return self.model_dump(include={"solver", "penalties", "label_smoothing", "standardize"})
-        return self.model_dump(exclude={"penalties"})
+        unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
 
 
 class ProbeSection(Model):
@@ -164,11 +169,6 @@ class Design(Model):
     seed: Some[NonNegativeInt] = (0,)
     width: Some[Positive] = (1.0,)
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
-
-
-def declared(key: str) -> Column:
-    """What a recipe key means, as :class:`Recipe` declares it."""
-    return next(part for part in Recipe.model_fields[key].metadata if isinstance(part, Column))
 
 
 def _varied() -> dict[str, Any]:
@@ -242,10 +242,18 @@ Space = Annotated[
 ]
 
 
+def _declared_ranges(value: Any) -> Any:
+    """A list of recipe keys stands for the ranges that :class:`Recipe` declares; the checks name the unknown ones."""
+    if not isinstance(value, list | tuple):
+        return value
+    ranges = {key: declared(key).search for key in Recipe.model_fields}
+    return {key: ranges.get(key) or (None,) for key in value}
+
+
 class Search(Model):
     """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
 
-    recipe: Annotated[Mapping[str, Space], Field(min_length=1)]
+    recipe: Annotated[Mapping[str, Space], BeforeValidator(_declared_ranges), Field(min_length=1)]
     per: Annotated[tuple[str, ...], Field(min_length=1)] = ("architecture", "id_dataset", "resolution")
     trials: Annotated[int, Field(strict=True, ge=2)] = 16  # for each of these, with the recipe of the config as one
     grace_epochs: PositiveInt = 1  # no trial is stopped before

@@ -59,7 +59,7 @@ def look(store: Store, plan: Plan) -> Status:
     return Status(plan, states, table.read_failures(store, failed), [note for note in notes if note.get("key") in runs])
 
 
-def describe(status: Status) -> str:
+def table_of(status: Status) -> str:
     """A table of the blocks, what is under way, and why curves failed."""
     rows = [["", *STATES, "planned"]]
     for number, keys in sorted(status.plan.blocks.items()):
@@ -108,7 +108,7 @@ def _reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:
 def show(uri: str, name: str | None) -> str:
     """The status of every plan in a store, or of that of a name."""
     store = Store(uri)
-    return "\n\n".join(describe(look(store, plan)) for plan in read_plans(store, name))
+    return "\n\n".join(table_of(look(store, plan)) for plan in read_plans(store, name))
 
 
 def watch(uri: str, name: str | None) -> None:
@@ -116,7 +116,7 @@ def watch(uri: str, name: str | None) -> None:
     store = Store(uri)
     while True:
         found = [look(store, plan) for plan in read_plans(store, name)]
-        text = "\n\n".join(map(describe, found))
+        text = "\n\n".join(map(table_of, found))
         if sys.stdout.isatty():
             print(f"\x1b[H\x1b[2J{text}", flush=True)
         else:

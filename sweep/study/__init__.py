@@ -5,7 +5,7 @@ from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
 from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, resolution_of
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
-from sweep.study.plan import curve_cost, layer_widths, render, training_flops, varied_roles
+from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -46,7 +46,7 @@ __all__ = [
     "pretraining_images",
     "propose",
     "read_config",
-    "render",
+    "render_plan",
     "resolution_of",
     "sizes",
     "training_flops",

@@ -17,6 +17,7 @@ from sweep.base.errors import UserError
 from sweep.config import (
     CONVERGED,
     GRID_VARIABLES,
+    NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -36,8 +37,6 @@ from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_search import check_search
 from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes, named_weights
-
-_OF_STEPS = ("epochs", "lr", "batch_size")  # keys of a probe that is trained in steps
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -162,9 +161,9 @@ def _steps(config: Config) -> Iterator[Problem]:
         sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
     for path, given in sections:
         if given.get("solver", config.probe.solver) == CONVERGED:
-            for key in _OF_STEPS:
+            for key in NO_PENALTY_KEYS:
                 if key in given:
-                    message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers' probe"
+                    message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers'"
                     value = given[key][0] if isinstance(given[key], tuple) and len(given[key]) == 1 else given[key]
                     yield Problem((*path, key), value, message)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import Autocast, Recipe, declared
+from sweep.config import PENALTIES, Autocast, Recipe, declared
 from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
@@ -172,13 +172,17 @@ class Keyring(Settings):
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 
+    def _is_exact(self, curve: Curve) -> bool:
+        """Whether nothing of a curve is drawn at random once it has its embeddings."""
+        return curve.probe.solver in PENALTIES and not self.statistics
+
     def curve(self, curve: Curve) -> str:
         """Key of a curve: the name of its fragment in the table."""
         return content_key(
             "curve",
             embedding=self.embedding(curve),
             probe=_probe_identity(curve),
-            seed=curve.backbone.seed,
+            **({} if self._is_exact(curve) else {"seed": curve.backbone.seed}),
             split_seed=self.split_seed,
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
@@ -188,9 +192,8 @@ class Keyring(Settings):
 
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
-    if curve.probes_per_layer == 1:
-        return curve.probe.identity
-    return {"recipes": [probe.identity for probe in curve.probes], "seeds": curve.probe_seeds}
+    recipes = [probe.identity for probe in curve.probes]
+    return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:

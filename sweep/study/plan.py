@@ -93,7 +93,9 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
     classes, train, test = sizes
-    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(curve.probe.solver, 1)
+    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
+        curve.probe.solver, 1
+    )
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
     covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in ("lbfgs", "ridge") else 0.0
     return passes * per_pass + covariances / curve.probes_per_layer
@@ -219,7 +221,9 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
         return 0.0
 
 
-def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str) -> str:
+def render_plan(
+    config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str
+) -> str:
     """The plan as text.
 
     Parameters

@@ -144,7 +144,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("probe_batch_size", _int, "batch size, embeddings; null but for adamw and registered"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
-        ("probe_seed", _long, "seed of batch order and initial weights, derived from dataset, seed and replicate"),
+        (
+            "probe_seed",
+            _long,
+            "seed of batch order and weights, from dataset, seed and replicate; null: nothing is drawn",
+        ),
         ("probe_seed_index", _int, "replicate of the probe (probe.seeds), 0 is the first"),
         (
             "chosen",

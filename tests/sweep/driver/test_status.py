@@ -49,7 +49,7 @@ def test_each_curve_has_one_state(store):
 
 
 def test_the_text_counts_blocks_and_gives_reasons(store):
-    text = status.describe(look(store))
+    text = status.table_of(look(store))
     assert [line.split() for line in text.splitlines()[1:5]] == [
         ["done", "running", "failed", "missing", "planned"],
         ["block", "0", "2", "1", "1", "0", "4"],
@@ -74,7 +74,7 @@ def test_a_clock_ahead_is_still_running(store):
     note = json.loads(store.get("running/run2.json"))
     store.put("running/run2.json", json.dumps(note | {"time": time.time() + 3600}).encode())
     assert look(store).states["k2"] == "running"
-    assert "0 s ago" in status.describe(look(store))
+    assert "0 s ago" in status.table_of(look(store))
 
 
 def test_plans_are_told_apart_and_a_damaged_one_is_named(store):

@@ -19,7 +19,7 @@ from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.study.check import read_config
 from sweep.study.grid import asked_epochs, block_values
-from sweep.study.plan import cost, render, varied_roles
+from sweep.study.plan import cost, render_plan, varied_roles
 from sweep.table.schema import RUN_COLUMNS
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
@@ -88,9 +88,9 @@ def test_plan_counts_them_but_trains_once():
     assert after.images == before.images
     assert before.flops < after.flops < 2 * before.flops
     assert 2.9 < after.storage / before.storage <= 3
-    text = render(config, grid_of(config), done=None, why_unknown="no data", out="x")
+    text = render_plan(config, grid_of(config), done=None, why_unknown="no data", out="x")
     assert "of these along ID training (probe.at_epochs): 8 epochs of 4 backbones, 16 curves, 208 probes" in text
-    assert "at_epochs" not in render(plain, grid_of(plain), done=None, why_unknown="no data", out="x")
+    assert "at_epochs" not in render_plan(plain, grid_of(plain), done=None, why_unknown="no data", out="x")
     assert varied_roles(config, grid_of(config))["epoch"] == "treatment"
     assert "epoch" not in varied_roles(plain, grid_of(plain))
 

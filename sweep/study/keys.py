@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import LAYERS, NO_PENALTY_KEYS, PENALTIES, Autocast, Recipe, declared
+from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
@@ -208,8 +208,7 @@ def _points(backbone: Backbone) -> dict[str, Any]:
 
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
-    meaningless = NO_PENALTY_KEYS if curve.probe.solver in PENALTIES else ()
-    recipes = [probe.model_dump(exclude=set(meaningless)) for probe in curve.probes]
+    recipes = [probe.identity for probe in curve.probes]
     return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
 
 

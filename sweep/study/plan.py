@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import StatisticsError, correlation
 from typing import Any
 
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, PENALTIES, RECIPE_KEYS, Config, Role
+from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
 from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes
@@ -19,6 +19,7 @@ CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
+_CONVERGED_PASSES = 40  # for all penalties, mean of both fits; typical
 _DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
 
@@ -89,9 +90,11 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
     classes, train, test = sizes
-    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES}.get(curve.probe.solver, 1)
+    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
+        curve.probe.solver, 1
+    )
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
-    covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in PENALTIES else 0.0
+    covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in ("lbfgs", "ridge") else 0.0
     return passes * per_pass + covariances / curve.probes_per_layer
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Background = Literal["white", "grey", "black"]
 Kind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
 
@@ -37,6 +38,8 @@ class DatasetOptions:
         Hugging Face, webdataset: names of the splits.
     image_key, label_key
         Hugging Face, webdataset: columns, or endings, of image and label; None for timm's defaults.
+    background
+        What the transparent parts of an image lie on.
     """
 
     kind: Kind
@@ -53,3 +56,4 @@ class DatasetOptions:
     test_split: str = "test"
     image_key: str | None = None
     label_key: str | None = None
+    background: Background = "white"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.config import Autocast, Recipe
+from sweep.data import training_pixels
 from sweep.study.grid import Backbone, Curve
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
@@ -80,6 +81,7 @@ class Keyring:
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
             recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
+            **_pixels(backbone),
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
@@ -118,6 +120,12 @@ def _probe_identity(curve: Curve) -> Any:
     if curve.probes_per_layer == 1:
         return curve.probe.model_dump()
     return {"recipes": [probe.model_dump() for probe in curve.probes], "seeds": curve.probe_seeds}
+
+
+def _pixels(backbone: Backbone) -> dict[str, int]:
+    """Version of the pixels that augmented training sees, where they are not those of the first version."""
+    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
+    return {"pixels": version} if version > 1 else {}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:

@@ -122,9 +122,7 @@ class _WebDataset:
                 return  # gzip ends with a checksum, which is read with the last sample
             stream.seek(-min(tarfile.BLOCKSIZE, os.path.getsize(shard)), os.SEEK_END)
             if stream.read() != bytes(tarfile.BLOCKSIZE):
-                raise UserError(
-                    f"{self.place}: shard {shard} is damaged: the mark that ends a tar archive is missing"
-                )
+                raise UserError(f"{self.place}: shard {shard} is damaged: the mark that ends a tar archive is missing")
 
     def _image(self, sample: dict[str, Any]) -> bytes:
         for key in self.reader.input_key.split(";"):

@@ -4,11 +4,10 @@ That file is ``LOC_val_solution.csv`` (Kaggle) or the devkit's ground truth. Sam
 directories, ``val/n01440764/ILSVRC2012_val_00000293.JPEG``, so that all three are one dataset with one fingerprint.
 """
 
-import importlib
-import io
 import re
 
 from sweep.base.errors import UserError
+from sweep.data.layouts.matlab import read_mat
 from sweep.data.layouts.parts import Parts, Sample
 from sweep.data.listing import ImageFile
 from sweep.data.place import Place
@@ -60,8 +59,8 @@ def _validation_classes(where: str, place: Place) -> tuple[dict[int, str], str]:
 
 def _synsets(where: str, meta: bytes) -> dict[int, str]:
     """ILSVRC2012_ID → wnid of the 1,000 leaves, from the devkit's meta.mat."""
+    synsets = read_mat(meta, f"{where}: the devkit's meta.mat", squeeze_me=True).get("synsets")
     try:
-        synsets = importlib.import_module("scipy.io").loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{where}: the devkit's meta.mat cannot be read ({error}); fetch the devkit again") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{where}: the devkit's meta.mat holds no synsets ({error}); fetch it again") from error

@@ -37,20 +37,17 @@ def listed_parts(
             f"{where}: its lists name {len(missing)} images that are not there, the first is {home}{missing[0]}; "
             "fetch the dataset again"
         )
-    return Parts(found["train"], found["test"], layout, _said(place, found, absent, home))
+    return Parts(found["train"], found["test"], layout, _said(place, found, absent))
 
 
-def _said(place: Place, found: Mapping[str, list[Sample]], absent: set[str], home: str) -> tuple[str, ...]:
+def _said(place: Place, found: Mapping[str, list[Sample]], absent: set[str]) -> tuple[str, ...]:
     named = {sample.file.path for samples in found.values() for sample in samples}
-    directories = {path.rsplit("/", 1)[0] for path in named}
-    stray = [
-        file.path for file in place.images if file.path not in named and file.path.rsplit("/", 1)[0] in directories
-    ]
+    directories = {path.rpartition("/")[0] for path in named}
+    rest = [file.path for file in place.images if file.path not in named]
+    stray = [path for path in rest if path.rpartition("/")[0] in directories]
     notes = []
     if absent:
-        notes.append(
-            f"{len(absent)} classes of the lists have no image here, left out: {', '.join(sorted(absent)[:3])}…"
-        )
+        notes.append(f"left out: {len(absent)} classes of the lists without an image here, as {min(absent)}")
     if stray:
         notes.append(f"left out: {len(stray)} images that stand in no list, as {', '.join(stray[:3])}")
     return tuple(notes)

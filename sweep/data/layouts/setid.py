@@ -4,13 +4,11 @@ The study uses the official training and validation parts, 1,020 images each ([H
 out.
 """
 
-import importlib
-import io
-
 import numpy as np
 
 from sweep.base.errors import UserError
 from sweep.data.layouts.lists import listed_parts
+from sweep.data.layouts.matlab import read_mat
 from sweep.data.layouts.parts import Parts
 from sweep.data.place import Place
 
@@ -32,13 +30,11 @@ def flowers(where: str, place: Place) -> Parts | None:
 
 def read_split(setid: bytes, imagelabels: bytes, where: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Image numbers (from 1) of each part, and the class (from 1) of every image, shape (8189,)."""
-    loadmat = importlib.import_module("scipy.io").loadmat
-    try:
-        ids, labels = loadmat(io.BytesIO(setid)), loadmat(io.BytesIO(imagelabels))
-        parts = {part: np.sort(ids[key].ravel().astype(np.int64)) for part, key in _PARTS.items()}
-        labels_N = labels["labels"].ravel().astype(np.int64)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{where}: setid.mat or imagelabels.mat cannot be read ({error}); fetch them again") from error
+    ids, labels = read_mat(setid, f"{where}: setid.mat"), read_mat(imagelabels, f"{where}: imagelabels.mat")
+    if odd := [key for key in _PARTS.values() if key not in ids] + ["labels"] * ("labels" not in labels):
+        raise UserError(f"{where}: setid.mat or imagelabels.mat has no {', '.join(odd)}; fetch them again")
+    parts = {part: np.sort(ids[key].ravel().astype(np.int64)) for part, key in _PARTS.items()}
+    labels_N = labels["labels"].ravel().astype(np.int64)
     if max(numbers.max() for numbers in parts.values()) > len(labels_N):
         raise UserError(f"{where}: setid.mat names images that imagelabels.mat has no class for; fetch both again")
     return parts, labels_N

@@ -205,6 +205,7 @@ class DatasetEntry(Model):
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+    background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]

@@ -32,7 +32,7 @@ from sweep.config import (
     Rule,
     read_yaml,
 )
-from sweep.data import DATASETS
+from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_search import check_search
@@ -53,6 +53,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
     """
+    forget_datasets()
     reading = read_yaml(path, overrides)
     config = reading.config
     try:

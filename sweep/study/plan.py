@@ -10,10 +10,11 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes
-from sweep.study.resolve import sizes
+from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
@@ -156,7 +157,7 @@ def _decoded(config: Config, cell: Cell) -> dict[tuple[Any, ...], tuple[int, flo
         key = (curve.dataset, backbone.resolution, chosen if curve.is_id else ())
         found[key] = (train + test, 3.0 * (train + test) * backbone.resolution**2)
     if backbone.augmentation not in (None, "off"):
-        images, side = curve_sizes(config, cell.curves[0]).train, min(4 * backbone.resolution, 256)
+        images, side = curve_sizes(config, cell.curves[0]).train, training_side(backbone.resolution)
         found["training", backbone.id_dataset, backbone.resolution, *chosen] = (images, 3.0 * images * side**2)
     return found
 
@@ -241,6 +242,7 @@ def render_plan(
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
+    lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
     lines += ["", *_correlation_lines(config, grid)]

@@ -43,7 +43,6 @@ def render(parts: Sequence[Part], *, report: str | None, report_link: str | None
         "charts": browse_charts.charts(),
         "chart_words": browse_charts.words(),
         "report": _joined(parts[0], found, several=len(parts) > 1),
-        "report_link": report_link,
     }
     packed = pack(parts, extra)
     environment = jinja2.Environment(

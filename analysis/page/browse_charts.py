@@ -13,6 +13,7 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # Okabe and Ito's colours that show on white and on dark; shapes and dashes tell series apart without them
 COLOURS = ("#0a84d0", "#d55e00", "#009e73", "#cc79a7", "#b98a00", "#7a6fd0", "#56b4e9", "#8c6d5a")
+RANGE = ("#0a84d0", "#a06fa8", "#d55e00")  # from low to high, on white and on dark
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 4], [1, 3], [6, 2, 2, 2])
 
@@ -55,7 +56,7 @@ def _series(title: str = "$series") -> Spec:
 
 
 def _legend() -> Spec:
-    return {"orient": "top", "columns": "$legend_columns", "labelLimit": 420, "symbolStrokeWidth": 2}
+    return {"orient": "top", "columns": "$legend_columns", "labelLimit": 420, "symbolOpacity": 1}
 
 
 def _shapes() -> Spec:
@@ -84,7 +85,10 @@ def strengths() -> Spec:
         "height": {"step": 15},
         "encoding": {"y": _rows()},
         "layer": [
-            {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {"x": _number("low", "$title"), "x2": {"field": "high"}}},
+            {
+                "mark": {"type": "rule", "opacity": 0.6},
+                "encoding": {"x": _number("low", "$title"), "x2": {"field": "high"}},
+            },
             {
                 "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1, "cursor": "pointer"},
                 "encoding": {
@@ -143,7 +147,14 @@ def _header() -> Spec:
 def variables() -> Spec:
     """Any column against any metric; matched pairs joined by lines."""
     tip = _tip(("backbone", "backbone"), ("dataset", "dataset"), ("x", "$x"), ("y", "$y"), ("series", "$series"))
-    x = {"field": "x", "type": "$x_type", "title": "$x", "sort": "$x_order", "scale": "$x_scale"}
+    x = {
+        "field": "x",
+        "type": "$x_type",
+        "title": "$x",
+        "sort": "$x_order",
+        "scale": "$x_scale",
+        "axis": {"labelAngle": "$angle"},
+    }
     y = _number("y", "$y", scale={"zero": False})
     offset = {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}}
     joined = {"x": x, "y": y, "xOffset": offset, "detail": {"field": "pair"}}
@@ -173,7 +184,7 @@ def variables() -> Spec:
 def colour_of(kind: str) -> Spec:
     """Colour by a number (``quantitative``) or by words (``nominal``)."""
     if kind == "quantitative":
-        return {"field": "colour", "type": kind, "title": "$series", "scale": {"scheme": "viridis"}}
+        return {"field": "colour", "type": kind, "title": "$series", "scale": {"range": list(RANGE)}}
     return _series()
 
 
@@ -185,7 +196,12 @@ def heat() -> Spec:
         "height": {"step": 17},
         "encoding": {
             "y": _rows(),
-            "x": {"field": "dataset", "type": "nominal", "title": None, "axis": {"orient": "top", "labelAngle": "$angle"}},
+            "x": {
+                "field": "dataset",
+                "type": "nominal",
+                "title": None,
+                "axis": {"orient": "top", "labelAngle": "$angle"},
+            },
         },
         "layer": [
             {
@@ -215,24 +231,30 @@ def estimates() -> Spec:
         ("label", "variable"), ("series", "estimate"), ("scale", "from → to"), ("value", "$x"),
         ("interval", "95 % interval"), ("basis", "from"), ("verdict", "verdict"),
     )  # fmt: skip
-    offset = {"field": "series", "type": "nominal", "sort": "$order"}
     sure = {"condition": {"test": "datum.sure", "value": 1}, "value": 0.45}
+    place = {"y": _rows(), "yOffset": {"field": "series", "type": "nominal", "sort": "$order"}, "opacity": sure}
+    zero = {"x": {"datum": 0}, "color": {"value": "#8894a0"}}
     return {
         "width": "$width",
         "height": {"step": 15, "for": "offset"},
-        "encoding": {"y": _rows(), "yOffset": offset, "color": _series()},
         "layer": [
-            {"mark": {"type": "rule", "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0}, "y": {}, "yOffset": {}, "color": {"value": "#8894a0"}}},
+            {"mark": {"type": "rule", "strokeDash": [3, 3]}, "encoding": zero},
             {
                 "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"x": _number("low", "$x"), "x2": {"field": "high"}, "opacity": sure},
+                "encoding": {**place, "x": _number("low", "$x"), "x2": {"field": "high"}, "color": _series()},
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 60, "cursor": "pointer"},
-                "encoding": {"x": _number("value", "$x"), "shape": _shapes(), "opacity": sure, "tooltip": tip},
+                "encoding": {
+                    **place,
+                    "x": _number("value", "$x"),
+                    "color": _series(),
+                    "shape": _shapes(),
+                    "tooltip": tip,
+                },
             },
         ],
-    }  # fmt: skip
+    }
 
 
 def pairs() -> Spec:
@@ -256,8 +278,15 @@ def pairs() -> Spec:
 
 def beeswarm() -> Spec:
     """SHAP value of each experiment, by variable; the colour is where the variable's value lies in its order."""
-    tip = _tip(("backbone", "backbone"), ("dataset", "dataset"), ("label", "variable"), ("level", "value"), ("value", "$x"))
-    legend = {"title": "value of the variable", "orient": "top", "values": [0, 1], "labelExpr": "datum.value ? 'high' : 'low'"}
+    tip = _tip(
+        ("backbone", "backbone"), ("dataset", "dataset"), ("label", "variable"), ("level", "value"), ("value", "$x")
+    )
+    legend = {
+        "title": "value of the variable",
+        "orient": "top",
+        "values": [0, 1],
+        "labelExpr": "datum.value ? 'high' : 'low'",
+    }
     return {
         "width": "$width",
         "height": {"step": 44},
@@ -266,7 +295,7 @@ def beeswarm() -> Spec:
             "y": _rows(),
             "yOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}},
             "x": _number("value", "$x"),
-            "color": _number("code", "value", scale={"scheme": "viridis", "domain": [0, 1]}, legend=legend),
+            "color": _number("code", "value", scale={"range": list(RANGE), "domain": [0, 1]}, legend=legend),
             "tooltip": tip,
         },
     }
@@ -294,22 +323,25 @@ def dependence() -> Spec:
 def interactions() -> Spec:
     """Mean |SHAP interaction| of each two variables; the main effects are on the diagonal."""
     tip = _tip(("label", "variable"), ("other", "with"), ("value", "$title"))
+    axis = {"labelAngle": -35, "labelLimit": 200, "labelOverlap": False}
     return {
         "width": {"step": 52},
         "height": {"step": 30},
         "mark": {"type": "rect"},
         "encoding": {
             "y": _rows(),
-            "x": {"field": "other", "type": "nominal", "sort": "$rows", "title": None, "axis": {"labelAngle": -35, "labelLimit": 200}},
+            "x": {"field": "other", "type": "nominal", "sort": "$rows", "title": None, "axis": axis},
             "color": _number("value", "$title", scale={"scheme": "viridis"}),
             "tooltip": tip,
         },
-    }  # fmt: skip
+    }
 
 
 def best() -> Spec:
     """For each dataset: its best backbone and layer, that backbone's last layer, and the best last layer of all."""
-    tip = _tip(("label", "dataset"), ("series", ""), ("backbone", "backbone"), ("layer", "layer"), ("value", "accuracy, %"))
+    tip = _tip(
+        ("label", "dataset"), ("series", ""), ("backbone", "backbone"), ("layer", "layer"), ("value", "accuracy, %")
+    )
     return {
         "width": "$width",
         "height": {"step": 30},
@@ -317,25 +349,34 @@ def best() -> Spec:
         "layer": [
             {
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.5},
-                "encoding": {"x": {"field": "value", "aggregate": "min", "type": "quantitative"}, "x2": {"field": "value", "aggregate": "max"}},
+                "encoding": {
+                    "x": _number("value", "$title", aggregate="min"),
+                    "x2": {"field": "value", "aggregate": "max"},
+                },
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "cursor": "pointer"},
-                "encoding": {"x": _number("value", "$title", scale={"zero": False}), "color": _series(), "shape": _shapes(), "tooltip": tip},
+                "encoding": {
+                    "x": _number("value", "$title", scale={"zero": False}),
+                    "color": _series(),
+                    "shape": _shapes(),
+                    "tooltip": tip,
+                },
             },
         ],
-    }  # fmt: skip
+    }
 
 
 def against() -> Spec:
     """A metric in two sweeps, of the experiments that both have; on the dashed line they are equal."""
     tip = _tip(("label", "backbone"), ("dataset", "dataset"), ("x", "$x"), ("y", "$y"), ("difference", "difference"))
     line = {"type": "line", "strokeDash": [4, 4], "color": "#8894a0"}
+    diagonal = {"x": _number("v", "$x"), "y": _number("v", "$y")}
     return {
         "width": "$height",
         "height": "$height",
         "layer": [
-            {"data": {"values": "$diagonal"}, "mark": line, "encoding": {"x": _number("v", "$x"), "y": _number("v", "$y")}},
+            {"data": {"values": "$diagonal"}, "mark": line, "encoding": diagonal},
             {
                 "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.85, "cursor": "pointer"},
                 "encoding": {
@@ -347,9 +388,13 @@ def against() -> Spec:
                 },
             },
         ],
-    }  # fmt: skip
+    }
 
 
 def words() -> dict[str, Sequence[Any]]:
     """What the page's script needs besides the charts."""
-    return {"colours": COLOURS, "shapes": SHAPES, "legend": [colour_of("nominal"), colour_of("quantitative"), _shapes()]}
+    return {
+        "colours": COLOURS,
+        "shapes": SHAPES,
+        "legend": [colour_of("nominal"), colour_of("quantitative"), _shapes()],
+    }

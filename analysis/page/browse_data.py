@@ -123,7 +123,7 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
     curves, columns = _curves(pd.concat(probes, ignore_index=True), number) if 0 < total <= MOST_PROBES else ({}, {})
     experiments = frame[["backbone", "dataset"]].drop_duplicates(ignore_index=True)
     header = {
-        "title": " against ".join(part.first.title for part in parts),
+        "title": " against ".join(part.name for part in parts),
         "sources": [{"name": p.name, "source": p.first.source, "place": p.place} for p in parts],
         "notes": list(dict.fromkeys(note for part in parts for note in part.first.notes)),
         "rules": _rules(named),

@@ -1,6 +1,6 @@
 // The tab Backbones: a table of all that pass the filters, a picture of their means, and what is not there.
 const STRENGTHS = ["strong", "medium", "weak", "negligible"];
-const MOST_DRAWN = 60;
+const MOST_DRAWN = 80;
 
 function summaryOf(b) {
   const sums = page.summaries[state.rule];
@@ -18,11 +18,11 @@ function backboneRow(b) {
 function backboneHeads() {
   const sums = page.summaries[state.rule], fixed = [
     ["retained", "% retained", 1], ["low", "low", 1], ["high", "high", 1], ["strength", "tunnel", null],
-    ["id_final_accuracy", "ID accuracy", 3], ["best_layer", "best layer", 1], ["tunnel_start", "tunnel after", 1],
+    ["id_final_accuracy", "ID accuracy", 3], ["best_layer", "best layer"], ["tunnel_start", "tunnel after"],
     ["n_layers", "layers", 0], ["pearson", "Pearson", 3], ["alignment", "alignment", 3],
   ].filter(([key]) => key in sums && sums[key].some((value) => value !== null));
   return [
-    { title: "shown", key: "b", orderable: false },
+    ...(hasLayers ? [{ title: "compare", key: "b", orderable: false }] : []),
     { title: "backbone", key: "label", word: true },
     ...fixed.map(([key, title, digits]) => ({ key, title, digits: digits ?? undefined, word: key === "strength" })),
     { title: "curves", key: "status", word: true },
@@ -45,7 +45,7 @@ function checkbox(b) {
 let backboneTable = null;
 
 function backbonesTab(view) {
-  const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll" });
+  const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll", tabindex: 0, "aria-label": "Table of backbones" });
   const heads = backboneHeads();
   const rows = () => sortedBackbones(heads).map((b) => { const { b: _, ...row } = backboneRow(b); return row; });
   const sql = () => `FROM backbones${where()}${orderSql(heads)}`;
@@ -56,11 +56,12 @@ function backbonesTab(view) {
   const [sorted, direction] = state.sort.split(" ");
   const at = heads.findIndex((head) => head.key === sorted);
   backboneTable = grid(place, heads, passing().map(tableRow), {
-    order: at > 0 ? [[at, direction === "desc" ? "desc" : "asc"]] : [],
+    order: at >= 0 ? [[at, direction === "desc" ? "desc" : "asc"]] : [],
     createdRow: (tr, row) => {
+      if (!hasLayers) return;
       tr.firstElementChild.replaceChildren(checkbox(row.b));
       tr.classList.toggle("chosen", state.sel.includes(page.backbones.backbone[row.b]));
-      tr.addEventListener("click", () => hasLayers && select([page.backbones.backbone[row.b]], !state.sel.includes(page.backbones.backbone[row.b])));
+      tr.addEventListener("click", () => select([page.backbones.backbone[row.b]], !state.sel.includes(page.backbones.backbone[row.b])));
     },
   });
   backboneTable.on("order", () => {
@@ -113,7 +114,7 @@ function chartWidth(place, less) {
 
 function failuresPart() {
   if (!page.failures.length) return [el("p", { class: "note", id: "failures" }, "No curve failed and none is missing.")];
-  const place = el("div", { class: "scroll", id: "failures" });
+  const place = el("div", { class: "scroll", id: "failures", tabindex: 0 });
   const heads = ["state", "label", "dataset", "stage", "reason", "curve"].map((key) => ({ key, title: { label: "backbone", curve: "curve key" }[key] ?? key, word: true }));
   const rows = page.failures.map((row) => ({ ...row, label: row.label ?? (row.backbone !== null && numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.backbone) }));
   queueMicrotask(() => grid(place, heads, rows, { pageLength: 10 }));

@@ -80,6 +80,7 @@ function wilson(p, n) {
 // Matched pairs of backbones: two values of a variable, equal in the columns given. A pair is [low, high].
 function matched(name, equal, steps) {
   const cells = new Map();
+  equal = equal.filter((column) => column in page.backbones); // what is the same for all needs no look
   for (let b = 0; b < N; b++) {
     const key = JSON.stringify(equal.map((c) => page.backbones[c][b]));
     if (!cells.has(key)) cells.set(key, []);

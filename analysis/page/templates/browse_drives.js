@@ -57,11 +57,20 @@ const chosenContrast = (target) => contrastsOf(target).find((row) => contrastKey
 const together = (row) => (row.together_labels.length ? ", with " + row.together_labels.join(", ") : "");
 const bounds = (row) => (row.low === null ? "–" : `${show(row.low, 2)} … ${show(row.high, 2)}`);
 
+// One contrast per variable: of its lowest and highest value if there are such pairs, else the one with most pairs.
+function mainContrasts(target) {
+  const of = new Map();
+  for (const row of contrastsOf(target)) {
+    const levels = sortedLevels(row.variable), whole = row.from === levels[0] && row.to === levels.at(-1);
+    const rank = (whole ? 1e9 : 0) + row.n_pairs;
+    if (rank > (of.get(row.variable)?.rank ?? -1)) of.set(row.variable, { rank, row });
+  }
+  return [...of.values()].map(({ row }) => row);
+}
+
 function estimateRows(target) {
   const found = page.report.targets[target], sure = (row) => (row.low !== null && (row.low > 0 || row.high < 0) ? 1 : 0);
-  const seen = new Set();
-  const pairs = contrastsOf(target).map((row) => ({ variable: row.variable, label: row.label, series: "matched pairs", scale: `${row.from} → ${row.to}${together(row)}`, value: row.value, low: row.low, high: row.high, verdict: row.verdict, basis: `${row.n_pairs} pairs of backbones`, contrast: contrastKey(row) }))
-    .filter((row) => !seen.has(row.variable) && seen.add(row.variable)); // the first of a variable; the table has all
+  const pairs = mainContrasts(target).map((row) => ({ variable: row.variable, label: row.label, series: "matched pairs", scale: `${row.from} → ${row.to}${together(row)}`, value: row.value, low: row.low, high: row.high, verdict: row.verdict, basis: `${row.n_pairs} pairs of backbones`, contrast: contrastKey(row) }));
   const others = found.estimates.map(({ kind, ...row }) => ({ ...row, series: kind }));
   return [...pairs, ...others].map((row) => ({ ...row, interval: bounds(row), sure: sure(row) === 1 }));
 }
@@ -97,10 +106,14 @@ function contrastTable(target) {
   return place;
 }
 
+// Columns that are equal in the pairs of a contrast: the report's, but for those that alone tell the variable's value.
+const equalIn = (row) => row.equal.filter((column) => page.kept[row.variable].includes(column));
+
 // Pairs of backbones behind a contrast, with the mean of the outcome over the datasets that both have.
 function contrastPairs(row) {
+  if (!(row.variable in variable)) return [];
   const values = page.values[state.rule][row.target] ?? page.values[Object.keys(page.rules)[0]][row.target];
-  return matched(row.variable, row.equal, [[row.from, row.to]]).map(([a, b], k) => {
+  return matched(row.variable, equalIn(row), [[row.from, row.to]]).map(([a, b], k) => {
     const at = (side) => new Map(experimentsOf[side].map((e) => [page.experiments.dataset[e], values[e]]));
     const first = at(a), second = at(b), both = [...first.keys()].filter((d) => second.has(d) && first.get(d) !== null && second.get(d) !== null);
     const [low, high] = [first, second].map((side) => mean(both.map((d) => side.get(d))));
@@ -111,7 +124,9 @@ function contrastPairs(row) {
 function pairsPart(target, chart) {
   const row = chosenContrast(target);
   if (!row) return [el("p", { class: "note" }, "Choose “pairs” of a contrast to see the backbones behind it.")];
-  const found = contrastPairs(row), place = el("div", { class: "scroll" });
+  const found = contrastPairs(row);
+  if (!found.length) return [el("p", { class: "note" }, `The ${row.n_pairs} pairs of ${row.label} ${row.from} → ${row.to} cannot be told from the columns of this page.`)];
+  const place = el("div", { class: "scroll" });
   const heads = [
     { title: "", key: "open", orderable: false, word: true }, { title: row.from, key: "first", word: true }, { title: row.to, key: "second", word: true }, { title: "datasets", key: "datasets" },
     { title: `at ${row.from}`, key: "from", digits: 2 }, { title: `at ${row.to}`, key: "to", digits: 2 }, { title: "difference", key: "difference", digits: 2 },
@@ -122,14 +137,16 @@ function pairsPart(target, chart) {
   const differs = found.length !== row.n_pairs ? ` The report counts ${row.n_pairs}: there, repeats and rows of other rules may be averaged.` : "";
   return [
     el("h3", {}, `${row.label} ${row.from} → ${row.to}${together(row)}: ${found.length} pairs`),
-    el("p", { class: "note" }, `Equal in ${row.equal.map(columnLabel).join(", ") || "nothing else"}.${differs}`),
+    el("p", { class: "note" }, `Equal in ${equalIn(row).map(columnLabel).join(", ") || "nothing else"}.${differs}`),
     bar("pairs", { rows: () => found.map(({ a, b, ...pair }) => ({ ...pair, first: page.backbones.label[a], second: page.backbones.label[b], first_backbone: ownName(a), second_backbone: ownName(b) })), chart }),
     place, chart,
   ];
 }
 
 function drawPairs(place, target) {
-  const row = chosenContrast(target), label = page.report.targets[target].label;
+  const row = chosenContrast(target);
+  if (!contrastPairs(row).length) return null;
+  const label = page.report.targets[target].label;
   const rows = contrastPairs(row).flatMap((pair) => [["a", "from"], ["b", "to"]].map(([who, side]) => ({ pair: pair.pair, id: page.backbones.backbone[pair[who]], backbone: page.backbones.label[pair[who]], side: row[side], y: pair[side], difference: show(pair.difference, 2) })));
   return draw(place, "pairs", rows, { x: row.label, y: label, order: [row.from, row.to] }, (datum) => datum.id && select([datum.id], true));
 }

@@ -18,12 +18,21 @@ function shownCurves() {
   return found;
 }
 
+// Labels of the selected backbones without what all of them share, if they still differ.
+function shortNames() {
+  const chosen = state.sel.map((name) => numberOf.get(name)), parts = chosen.map((b) => page.backbones.label[b].split(", "));
+  const shared = (part) => parts.every((other) => other.includes(part));
+  const short = parts.map((own) => own.filter((part, i) => i === 0 || !shared(part)).join(", "));
+  const usable = chosen.length > 1 && new Set(short).size === short.length;
+  return new Map(chosen.map((b, k) => [b, usable ? short[k] : unique(b)]));
+}
+
 // One row per layer: the numbers of the table, and what the chart needs.
-function layerRows(c) {
+function layerRows(c, called) {
   const { start, n, stack, dataset, is_id, n_test, epoch } = page.curves, b = page.curves.backbone[c];
   const peak = peakOf(c, state.rule), names = page.curves.stacks[stack[c]], value = probe[REPORTED[state.rule]];
   const top = peak.at < 0 ? NaN : value[peak.at], own = dataset[c] + (is_id[c] ? " (ID)" : ""), when = epoch?.[c] ?? null;
-  const label = unique(b) + (state.epoch === "all" ? (when === null ? ", kept" : `, epoch ${when}`) : "");
+  const label = called.get(b) + (state.epoch === "all" ? (when === null ? ", kept" : `, epoch ${when}`) : "");
   return Array.from({ length: n[c] }, (_, k) => {
     const i = start[c] + k, layer = probe.layer[i], interval = wilson(value[i], n_test?.[c]);
     const raw = state.measure === "accuracy" ? 100 * value[i] : probe[state.measure][i];
@@ -91,11 +100,11 @@ function datasetTicks() {
 function drawLayers(chart) {
   const note = document.getElementById("layers-note");
   if (!state.sel.length) return chart.replaceChildren(el("p", { class: "empty" }, "No backbone is selected. Tick some in Backbones, click a dot in Variables, or type a name above."));
-  const each = shownCurves().map((c) => [c, layerRows(c)]);
+  const short = shortNames(), each = shownCurves().map((c) => [c, layerRows(c, short)]);
   const rows = each.flatMap(([c, lines]) => [...tunnelRow(c, lines), ...lines]);
   if (!rows.length) return chart.replaceChildren(el("p", { class: "empty" }, "Nothing to show for this choice: the table has no such numbers."));
-  const isFirst = (row, other) => row.is_id - other.is_id || row.panel.localeCompare(other.panel);
-  const panels = [...new Set([...rows].sort((a, b) => (state.panel === "dataset" ? -1 : 0) * isFirst(a, b) || a.panel.localeCompare(b.panel)).map((row) => row.panel))];
+  const first = (row) => (state.panel === "dataset" && row.is_id ? 0 : 1); // ID datasets before the others
+  const panels = [...new Set([...rows].sort((a, b) => first(a) - first(b) || (state.panel === "dataset" ? a.panel.localeCompare(b.panel) : 0)).map((row) => row.panel))];
   const order = [...new Set(rows.map((row) => row.series))];
   const share = state.value === "percent" && state.measure === "accuracy", wide = chartWidth(chart, 0);
   const columns = Math.max(1, Math.min(panels.length, Math.floor((document.getElementById("view").clientWidth + 40) / 360)));

@@ -1,6 +1,6 @@
 // What is looked at: every switch, filter and selection, kept in the URL's hash so that a view can be sent.
 const DEFAULTS = {
-  tab: "backbones", rule: Object.keys(page.rules)[0], metric: Object.keys(page.metrics)[0], sel: [], q: "", sort: "",
+  tab: "backbones", rule: Object.keys(page.rules)[0], metric: Object.keys(page.metrics)[0], sel: [], q: "", sort: "retained asc",
   panel: "dataset", value: "raw", x: "position", measure: "accuracy", epoch: "kept", data: [],
   vx: page.variables[0]?.name ?? "dataset", vy: "", vc: "", vf: "", joined: true,
   target: "", contrast: "", dependence: "", partner: "", filters: {}, theme: "",

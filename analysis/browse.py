@@ -16,6 +16,7 @@ import argparse
 import sys
 import webbrowser
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,16 +76,22 @@ def write(call: argparse.Namespace) -> str:
         report = call.report or "report"
     else:
         results = call.results or storage.newest_sweep()
-        parts = [sweep(place) for place in (results, call.against) if place]
+        parts = sweeps(*(place for place in (results, call.against) if place))
         folder = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
         report = call.report or storage.join(folder, "report")
-    if len(parts) > 1 and parts[0].name == parts[1].name:
-        parts = [Part(f"{part.name} ({i})", part.place, part.by_rule, part.stored) for i, part in enumerate(parts, 1)]
     out = call.out or storage.join(report, PAGE)
     known = storage.exists(storage.join(report, "index.html"))
     beside = known and storage.folder(out).rstrip("/") == report.rstrip("/")
     storage.write(out, browse.render(parts, report=report, report_link="index.html" if beside else None))
     return out
+
+
+def sweeps(*places: str) -> list[Part]:
+    """Sweeps to browse, each under a name of its own."""
+    parts = [sweep(place) for place in places]
+    if len({part.name for part in parts}) < len(parts):
+        parts = [replace(part, name=f"{part.name} ({number})") for number, part in enumerate(parts, 1)]
+    return parts
 
 
 def sweep(place: str) -> Part:

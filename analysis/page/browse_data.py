@@ -300,20 +300,20 @@ def _failures(part: Part) -> list[dict[str, Any]]:
     if not len(incomplete):
         return []
     records = part.stored.failures.to_pandas().sort_values("failed_at") if part.stored is not None else pd.DataFrame()
-    latest = records.drop_duplicates("curve_key", keep="last").set_index("curve_key") if len(records) else records
+    latest = {str(row["curve_key"]): row for row in records.to_dict("records")}  # the last one stays
     words, own = _planned(part)
     rows = []
     for row in incomplete.to_dict("records"):
         key = str(row["curve_key"])
         label, dataset = words.get(key, (None, row.get("dataset")))
-        failed = key in latest.index
-        reason = f"{latest.loc[key, 'exception']}: {latest.loc[key, 'message']}" if failed else str(row["reason"])
+        record = latest.get(key)
+        reason = f"{record['exception']}: {record['message']}" if record else str(row["reason"])
         backbone = row["backbone"] if isinstance(row.get("backbone"), str) else own.get(label)
         if backbone and "sweep" in part.first.frame:
             backbone = f"{part.name}/{backbone}"
-        state = "failed" if failed else "incomplete" if isinstance(row.get("backbone"), str) else "not in the table"
+        state = "failed" if record else "incomplete" if isinstance(row.get("backbone"), str) else "not in the table"
         rows.append({"curve": key, "backbone": backbone, "label": label, "dataset": dataset, "state": state})
-        rows[-1] |= {"stage": latest.loc[key, "stage"] if failed else None, "reason": reason}
+        rows[-1] |= {"stage": _value(record["stage"]) if record else None, "reason": reason}
     return rows
 
 

@@ -136,7 +136,7 @@ def _shap(shap: pd.DataFrame, target: str) -> dict[str, Any]:
     """SHAP values of a target, in the printed unit: one row per experiment."""
     rows = shap[shap["target"] == target] if "target" in shap else shap.iloc[:0]
     factor = TARGETS[target].factor if target in TARGETS else 1.0
-    own: Sequence[str] = [c for c in rows if c not in ("target", "backbone", "dataset") and rows[c].notna().any()]
+    own: Sequence[str] = [str(c) for c in rows if c not in ("target", "backbone", "dataset") and rows[c].notna().any()]
     return {
         "backbone": rows["backbone"].tolist(),
         "dataset": rows["dataset"].tolist(),

@@ -14,15 +14,15 @@ from sweep.config import Config, closest
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
-    Cell,
     TrialOutcome,
     block_values,
     expand,
     group_label,
+    layers_said,
     located_weights,
     outcomes,
     propose,
-    render,
+    render_plan,
     resolution_of,
     sizes,
     trial_key,
@@ -34,13 +34,14 @@ from sweep.train import checkpoint_name
 _SHOWN = 5
 
 
-def layers(name: str, resolution: int) -> str:
-    """Probed layers of an architecture, one a line."""
+def layers(config: Config, name: str, resolution: int) -> str:
+    """Probed layers of an architecture, one a line, as the config's ``layers`` has them."""
     try:
-        found = facts.layers(name, resolution=resolution)
+        said = layers_said(config, name)
     except KeyError:
         near = ", ".join(closest(name, facts.names())[:8])
         raise UserError(f"--layers {name}: no such architecture; the closest are {near}") from None
+    found = facts.layers(name, resolution=resolution, layers=said)
     rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(found, start=1)]
     head = f"{name} at {resolution} px: {len(found)} probed layers, the last is the penultimate layer"
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
@@ -75,8 +76,8 @@ def plan(config: Config, out: str) -> str:
         sweep = driver.prepare(config, out)
     except UserError as error:
         grid = expand(config, lambda name: sizes(config, name))
-        return render(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-    return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+        return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+    return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:
@@ -111,11 +112,11 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             file=sys.stderr,
         )
         return 130
-    print(describe(outcome, len(sweep.curves), out))
+    print(last_words(outcome, len(sweep.curves), out))
     return 1 if outcome.failures or outcome.missing else 0
 
 
-def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
+def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
     """The last words of a run."""
     lines = [
         f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "
@@ -204,7 +205,7 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

@@ -18,7 +18,7 @@ NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "to
 
 OPTIONAL = (
     *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+    "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
 )  # fmt: skip
 
 NAMES = {
@@ -102,7 +102,10 @@ def _probes(found: stored.Stored, varied: Iterable[str]) -> pd.DataFrame:
 def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
     """Add ``backbone``, what tells backbones apart: one download may serve several resolutions."""
     resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
-    return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
+    named = probes["weights_key"].astype(str) + "@" + resolution
+    if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
+        named = probes["backbone_key"].astype(object).fillna(named)
+    return probes.assign(backbone=named)
 
 
 def _chosen(probes: pd.DataFrame) -> pd.DataFrame:

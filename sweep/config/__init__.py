@@ -3,10 +3,13 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    LAYERS,
+    NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -24,13 +27,17 @@ from sweep.config.schema import (
     Rule,
     Search,
     WeightsEntry,
+    declared,
 )
 
 __all__ = [
+    "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",
+    "LAYERS",
+    "NO_PENALTY_KEYS",
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",
@@ -52,5 +59,6 @@ __all__ = [
     "Search",
     "WeightsEntry",
     "closest",
+    "declared",
     "read_yaml",
 ]

@@ -54,7 +54,7 @@ def measure(browser: Any, case: Case) -> dict[str, Any]:
     Returns
     -------
     probes, write (s, the command), bytes (of the file), ready (s from the start of loading, median), redraw (s, median,
-    by the tab that is shown: the page's own clock), filter (s, median, from the key press until it is shown).
+    by tab, on the page's own clock), filter (s, median, from the key press until it is shown).
     """
     with tempfile.TemporaryDirectory() as folder:
         table = study(case.backbones, case.datasets, case.layers)
@@ -145,9 +145,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     head = ["case", "backbones", "probes", "write, s", "MB", "ready, s", "filter, s"]
     head += ["Backbones, s", "Layers, s", "Variables, s", "Best layer, s"]
     text = (
-        "`analysis/browse.py` over synthetic studies, opened in the system's Chromium without a screen. Ready: from the "
-        "start of loading until the first view is shown. Filter: from a new bound until the view is shown anew. The "
-        f"tabs: time to show each, two backbones selected. Medians of {TIMES}."
+        "`analysis/browse.py` over synthetic studies, opened in the system's Chromium without a screen. Ready: from "
+        "the start of loading until the first view is shown. Filter: from a new bound until the view is shown anew. "
+        f"The tabs: time to show each, two backbones selected. Medians of {TIMES}."
     )
     parts = [text, report.table(head, rows)]
     return "\n\n".join(

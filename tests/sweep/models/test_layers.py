@@ -16,7 +16,8 @@ from sweep.embed import embed
 from sweep.models import build_backbone, facts, layers_of, probed_layers
 from sweep.models.build import evidence_of, without_memory
 from sweep.models.closed_form import RESNETS, VGGS, VITS
-from sweep.models.describe import first_stage
+from sweep.models.describe import columns, first_stage
+from sweep.models.evidence import gather, on_meta
 from sweep.models.first_rule import was_right
 from sweep.models.layers import find_layers
 from sweep.study import read_config
@@ -214,6 +215,8 @@ class Blocks(nn.Module):
 def test_a_chain_of_blocks_is_found_without_any_statement():
     layers = probed_layers(Blocks(), resolution=16)
     assert [(x.name, x.layout.axes, x.prefix_tokens) for x in layers] == [(f"chain.{i}", "BTC", 0) for i in range(3)]
+    evidence = gather(lambda _side: on_meta(Blocks()), 16)
+    assert columns(evidence, layers) == {"family": "ViT", "stem": 4, "depth": 3, "spatial_reduction": 1.0}
 
 
 def test_an_output_that_is_not_what_was_shown_is_an_error():

@@ -3,6 +3,7 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
@@ -30,6 +31,7 @@ from sweep.config.schema import (
 )
 
 __all__ = [
+    "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sweep.config import DESIGN_KEYS, PENALTIES, RECIPE_KEYS, SCRATCH, Block, Config, Probe, ProbeSection, Recipe
+from sweep.config import (
+    CONVERGED,
+    DESIGN_KEYS,
+    PENALTIES,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    Probe,
+    ProbeSection,
+    Recipe,
+)
 from sweep.models import facts
 
 
@@ -228,8 +239,11 @@ def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, .
         if _matches(rule.when, values):
             settings.update(rule.probe)
     section = ProbeSection.model_validate(settings)
-    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"})
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
     penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
+    if section.solver == CONVERGED:  # one probe, which chooses among them
+        fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared
+        return (Probe(**fixed, lr=section.lr[0], penalties=tuple(sorted(set(penalties)))),), section.seeds
     probes = (
         Probe(**shared, lr=lr, weight_decay=weight_decay)
         for lr, weight_decay in itertools.product(section.lr, penalties)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import LAYERS, NO_PENALTY_KEYS, PENALTIES, Autocast, Recipe, declared
+from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
+from sweep.data import training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
@@ -154,6 +155,7 @@ class Keyring(Settings):
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
             recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
+            **_pixels(backbone),
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
@@ -208,9 +210,14 @@ def _points(backbone: Backbone) -> dict[str, Any]:
 
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
-    meaningless = NO_PENALTY_KEYS if curve.probe.solver in PENALTIES else ()
-    recipes = [probe.model_dump(exclude=set(meaningless)) for probe in curve.probes]
+    recipes = [probe.identity for probe in curve.probes]
     return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
+
+
+def _pixels(backbone: Backbone) -> dict[str, int]:
+    """Version of the pixels that augmented training sees, where they are not those of the first version."""
+    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
+    return {"pixels": version} if version > 1 else {}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:

@@ -137,11 +137,15 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("backbone_epoch", _int, "epoch whose weights were probed; null for downloaded weights"),
     ],
     "Probe recipe": [
-        ("probe_solver", _text, "how the probe was fitted: adamw, lbfgs, ridge, or registered"),
-        ("probe_epochs", _int, "epochs over the training embeddings; null for lbfgs and ridge"),
-        ("probe_lr", _real, "learning rate, constant; null for lbfgs and ridge"),
-        ("probe_weight_decay", _real, "weight decay (decoupled); for lbfgs and ridge the L2 penalty λ of ½ λ ‖W‖²"),
-        ("probe_batch_size", _int, "batch size, embeddings; null for lbfgs and ridge"),
+        ("probe_solver", _text, "how the probe was fitted: converged, adamw ([H24]), lbfgs, ridge, or registered"),
+        ("probe_epochs", _int, "epochs over the training embeddings; null but for adamw and registered"),
+        ("probe_lr", _real, "learning rate, constant; null but for adamw and registered"),
+        (
+            "probe_weight_decay",
+            _real,
+            "weight decay (decoupled); else the L2 penalty λ of ½ λ ‖W‖², which converged chose",
+        ),
+        ("probe_batch_size", _int, "batch size, embeddings; null but for adamw and registered"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
         (
@@ -155,6 +159,26 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _flag,
             "whether held-out top-1 chose this learning rate and weight decay for the layer; of replicates the first",
         ),
+    ],
+    "Probe fit": [
+        (
+            "converged",
+            _flag,
+            "whether the gradient of both fits became as small as the solver asks for; null where it is not looked at",
+        ),
+        (
+            "gradient_norm",
+            _real,
+            "norm of the full fit's gradient at the end, over that at weights of zero: 1 is untrained, 0 the minimum",
+        ),
+        ("epochs_run", _int, "passes of the full fit over the training embeddings"),
+        (
+            "penalty_at_end",
+            _flag,
+            "whether the chosen penalty is the weakest or strongest tried, although the path was extended",
+        ),
+        ("penalties", pa.list_(_real), "L2 penalties that the selection fit was made with, the strongest first"),
+        ("penalty_losses", pa.list_(_real), "held-out cross-entropy at each of them, nats; the lowest chooses"),
     ],
     "Cost": [
         ("pretrain_seconds", _real, "ID training of the backbone up to its epoch, s; null for downloaded weights"),

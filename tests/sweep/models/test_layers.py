@@ -105,8 +105,14 @@ def test_networks_of_every_kind_are_described(name, family, depth):
 def test_an_architecture_that_is_refused_is_a_problem_of_the_config(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("name: x\ngrid: [{architecture: coat_tiny, id_dataset: fractals, resolution: 224}]\n")
-    with pytest.raises(ConfigError, match=r"coat_tiny cannot be described at 224 px: layer parallel_blocks\.0"):
+    with pytest.raises(ConfigError, match=r"say under layers which.*layer parallel_blocks\.0"):
         read_config(file)
+    file.write_text(file.read_text() + "layers: {coat_tiny: 'serial_blocks\\d\\.\\d+'}\n")
+    assert read_config(file).layers == {"coat_tiny": r"serial_blocks\d\.\d+"}
+    layers = facts.layers("coat_tiny", layers=r"serial_blocks\d\.\d+")
+    assert [layer.width for layer in layers] == [152] * 8
+    with pytest.raises(UserError, match=r"coat_tiny: layer parallel_blocks\.0"):
+        facts.layers("coat_tiny")
 
 
 def names_and(layers, what):

@@ -9,7 +9,7 @@ import timm
 from sweep.models import __main__ as command
 from sweep.models import census
 
-PARTS = 24  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
+PARTS = 32  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
 KNOWN = census.read()
 VERSION = census.version()
 # one of timm's intermediates is a list's first map or a fusion of several: the output of no block or stage

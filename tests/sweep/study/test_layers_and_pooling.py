@@ -108,7 +108,7 @@ grid: [{architecture: vit_tiny_patch8, id_dataset: few, width: 0.0625, pooling: 
 layers: modules
 datasets: {few: {generator: glyphs, classes: 3, train_per_class: 6, test_per_class: 3}}
 recipe: {epochs: 1, warmup_epochs: 0, batch_size: 16}
-probe: {epochs: 1}
+probe: {solver: ridge, weight_decay: 1.0}
 """
         + f"cache_dir: {tmp_path / 'cache'}\n"
     )

@@ -123,7 +123,6 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
         store=store,
         library=library_of(task),
         keys=task.keys,
-        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         ranks=ranks,

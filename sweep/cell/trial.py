@@ -70,7 +70,6 @@ def _workshop(
         store=store,
         library=library_of(task),
         keys=keys,
-        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         on_epoch=after_epoch,

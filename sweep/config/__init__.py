@@ -12,6 +12,7 @@ from sweep.config.schema import (
     SCRATCH,
     Autocast,
     Block,
+    ByArchitecture,
     Config,
     DatasetEntry,
     Probe,
@@ -23,6 +24,7 @@ from sweep.config.schema import (
     Role,
     Rule,
     Search,
+    TrainingImages,
     WeightsEntry,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
     "SCRATCH",
     "Autocast",
     "Block",
+    "ByArchitecture",
     "Config",
     "ConfigError",
     "DatasetEntry",
@@ -50,6 +53,7 @@ __all__ = [
     "Role",
     "Rule",
     "Search",
+    "TrainingImages",
     "WeightsEntry",
     "closest",
     "read_yaml",

@@ -1,6 +1,8 @@
+from .dataset import Dataset as Dataset
 from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .images import TrainImages as TrainImages
+from .images import evaluation_view as evaluation_view
 from .library import Images as Images
 from .library import Library as Library
 from .open import open_dataset as open_dataset

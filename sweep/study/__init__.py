@@ -11,12 +11,11 @@ from sweep.study.resolve import (
     cache_dir,
     dataset_options,
     keyring,
-    located_weights,
-    named_weights,
     sizes,
     used_datasets,
     without_downloads,
 )
+from sweep.study.sources import source_of, tag_of, weights_source
 
 __all__ = [
     "Backbone",
@@ -36,8 +35,6 @@ __all__ = [
     "group_label",
     "keyring",
     "layer_widths",
-    "located_weights",
-    "named_weights",
     "outcomes",
     "plan",
     "propose",
@@ -45,10 +42,13 @@ __all__ = [
     "render",
     "resolution_of",
     "sizes",
+    "source_of",
+    "tag_of",
     "training_flops",
     "trial_key",
     "used_datasets",
     "variables",
     "varied_roles",
+    "weights_source",
     "without_downloads",
 ]

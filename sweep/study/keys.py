@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.base.errors import UserError
 from sweep.config import Autocast, Recipe
 from sweep.study.grid import Backbone, Curve
 
@@ -33,7 +34,6 @@ class Keyring:
     Attributes
     ----------
     data : dataset name → identity of its content (fingerprint, caps), never its path.
-    weights_files : name of a local checkpoint → hash of the file.
     code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
     statistics : registered statistics that every curve gets.
     autocast : type that extraction computes in, where it is not float32.
@@ -43,7 +43,6 @@ class Keyring:
     split_seed: int
     holdout: float
     rank_threshold: float
-    weights_files: Mapping[str, str]
     code: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
     autocast: Autocast | None = None
@@ -66,10 +65,13 @@ class Keyring:
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
         if backbone.epoch is not None:
             return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
-        if backbone.recipe is None:
-            tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
+        if backbone.weights is not None:
+            identity = backbone.weights.identity
+            if identity is None:
+                raise UserError(f"weights {backbone.pretraining}: no such checkpoint file: {backbone.weights.name}")
             code = self._code(f"model {backbone.architecture}")
-            return content_key("weights", architecture=backbone.architecture, pretraining=tag, **code)
+            return content_key("weights", architecture=backbone.architecture, pretraining=identity, **code)
+        assert backbone.recipe is not None
         return content_key(
             "weights",
             architecture=backbone.architecture,

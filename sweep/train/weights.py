@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,9 +17,8 @@ from sweep.base.errors import StorageError, UserError
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.config import WeightsEntry
-from sweep.data import DATASETS, Library
-from sweep.models import build_backbone, memory_layout, normalization, probed_layers
+from sweep.data import Library
+from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, memory_layout, probed_layers
 from sweep.study import Backbone, Keyring, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, PlainImages
@@ -74,7 +73,6 @@ class Workshop:
     store: Store
     library: Library
     keys: Keyring
-    named: Mapping[str, WeightsEntry]  # the config's own weights
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
@@ -117,7 +115,7 @@ def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
     state, facts = _read_published(_stem(backbone, shop), shop.store)
     model = _build(backbone, shop)
     model.load_state_dict(state)
-    return _ready(backbone, shop, model, facts)
+    return Weights(model, facts, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], Facts]:
@@ -138,15 +136,9 @@ def _stem(backbone: Backbone, shop: Workshop) -> str:
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
-    entry = shop.named.get(backbone.pretraining)
-    known = DATASETS[backbone.id_dataset].pretraining_images if backbone.id_dataset in DATASETS else None
-    facts = Facts(trained_on=(entry and entry.trained_on) or known)
-    return _ready(backbone, shop, _build(backbone, shop), facts)
-
-
-def _ready(backbone: Backbone, shop: Workshop, model: nn.Module, facts: Facts) -> Weights:
-    entry = shop.named.get(backbone.pretraining)
-    return Weights(model, facts, *normalization(backbone.architecture, backbone.pretraining, entry))
+    assert backbone.weights is not None
+    facts = Facts(trained_on=backbone.weights.images)
+    return Weights(_build(backbone, shop), facts, backbone.weights.mean, backbone.weights.std)
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
@@ -155,8 +147,7 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         classes=backbone.id_classes,
         resolution=backbone.resolution,
         width=backbone.width,
-        pretraining=backbone.pretraining,
-        weights=shop.named.get(backbone.pretraining),
+        weights=backbone.weights,
         seed=derive_seed("init", shop.keys.run(backbone)),
     )
 
@@ -192,7 +183,6 @@ def train_backbone(
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
         layout = _layout(model, backbone, shop.device)
-    mean, std = normalization(backbone.architecture, backbone.pretraining)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
             model,
@@ -201,8 +191,8 @@ def train_backbone(
             test=test,
             recipe=backbone.recipe,
             key=key,
-            mean=mean,
-            std=std,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             device=shop.device,
             checkpoints=_checkpoints(checkpoint_name(key), shop),
             on_epoch=shop.on_epoch,

@@ -14,14 +14,13 @@ from sweep.config import Config, closest
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
-    Cell,
     TrialOutcome,
     block_values,
     expand,
     group_label,
     outcomes,
     propose,
-    render,
+    render_plan,
     resolution_of,
     sizes,
     trial_key,
@@ -78,8 +77,8 @@ def plan(config: Config, out: str) -> str:
         sweep = driver.prepare(config, out)
     except UserError as error:
         grid = expand(config, lambda name: sizes(config, name))
-        return render(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-    return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+        return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+    return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:
@@ -114,11 +113,11 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             file=sys.stderr,
         )
         return 130
-    print(describe(outcome, len(sweep.curves), out))
+    print(last_words(outcome, len(sweep.curves), out))
     return 1 if outcome.failures or outcome.missing else 0
 
 
-def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
+def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
     """The last words of a run."""
     lines = [
         f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "
@@ -207,7 +206,7 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

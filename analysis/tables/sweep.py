@@ -20,7 +20,7 @@ NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "to
 
 OPTIONAL = (
     *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+    "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
 )  # fmt: skip
 
 NAMES = {
@@ -102,7 +102,10 @@ def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFra
     if not len(probes):
         raise UserError(f"{uri}: the table has no rows")
     resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
-    return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
+    named = probes["weights_key"].astype(str) + "@" + resolution
+    if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
+        named = probes["backbone_key"].astype(object).fillna(named)
+    return probes.assign(backbone=named)
 
 
 def _chosen(probes: pd.DataFrame) -> pd.DataFrame:

@@ -12,12 +12,12 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import PENALTIES, Probe
+from sweep.config import NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
 from sweep.probes import ProbeResult, replicate_seeds
-from sweep.study import Curve, derived, variables
+from sweep.study import Backbone, Planned
 from sweep.train import Weights
 
 
@@ -44,7 +44,7 @@ class Fitted:
 
 def make_rows(
     task: CellTask,
-    curve: Curve,
+    planned: Planned,
     weights: Weights,
     images: Images,
     embedded: Embedded,
@@ -52,20 +52,20 @@ def make_rows(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Rows of the probe table, one per probe: by layer, recipe and seed; see :data:`sweep.table.SCHEMA`."""
+    curve = planned.curve
     shared = {
-        "curve_key": task.keys.curve(curve),
-        "embedding_key": task.keys.embedding(curve),
-        "weights_key": task.keys.weights(curve.backbone),
-        **variables(curve.backbone),
-        **derived(curve.backbone, weights.facts.trained_on),
-        **_dataset_columns(curve, images),
-        **_backbone_and_cost(weights, embedded, fitted),
+        "curve_key": planned.key,
+        "embedding_key": planned.embedding,
+        "weights_key": planned.weights,
+        **_dataset_columns(images),
+        **_backbone_and_cost(curve.backbone, weights, embedded, fitted),
         **task.provenance,
         "device": device_name(device),
         "host": socket.gethostname(),
         "finished_at": datetime.now(UTC),
     }
     seeds = replicate_seeds(fitted.seed, curve.probe_seeds)
+    exact = curve.probe.solver in PENALTIES  # nothing is drawn
     rows = []
     for result in fitted.results:
         described = fitted.statistics[result.layer]
@@ -75,7 +75,11 @@ def make_rows(
             | (asdict(described) if described else {})
             | fitted.registered[result.layer]
             | _probe_columns(curve.probes[result.recipe])
-            | {"probe_seed": seeds[result.seed_index], "probe_seed_index": result.seed_index, "chosen": result.chosen}
+            | {
+                "probe_seed": None if exact else seeds[result.seed_index],
+                "probe_seed_index": result.seed_index,
+                "chosen": result.chosen,
+            }
             | _accuracies(result)
         )
     return rows
@@ -84,8 +88,8 @@ def make_rows(
 def _probe_columns(probe: Probe) -> dict[str, Any]:
     """Recipe of one probe; what its solver does not know is null."""
     columns = {f"probe_{key}": value for key, value in probe.model_dump().items()}
-    unknown = ("probe_lr", "probe_epochs", "probe_batch_size") if probe.solver in PENALTIES else ()
-    return columns | dict.fromkeys(unknown)
+    unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()
+    return columns | {f"probe_{key}": None for key in unknown}
 
 
 def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:
@@ -99,10 +103,8 @@ def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]
     }
 
 
-def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
+def _dataset_columns(images: Images) -> dict[str, Any]:
     return {
-        "dataset": curve.dataset,
-        "is_id": curve.is_id,
         "dataset_fingerprint": images.fingerprint,
         "classes": images.classes,
         "chance": 1 / images.classes,
@@ -113,10 +115,12 @@ def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
     }
 
 
-def _backbone_and_cost(weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
+def _backbone_and_cost(backbone: Backbone, weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
     facts = weights.facts
+    unseen = backbone.recipe is not None and backbone.recipe.train_on == "fit"  # else it was trained on these images
     return {
-        "backbone_heldout_top1": facts.heldout_top1,
+        "trained_images": facts.trained_on,
+        "backbone_heldout_top1": facts.heldout_top1 if unseen else None,
         "backbone_test_top1": facts.test_top1,
         "backbone_epoch": facts.epoch,
         "pretrain_seconds": facts.seconds,

@@ -18,11 +18,11 @@ from sweep.base.errors import UserError
 from sweep.config import Config
 from sweep.data import Dataset, evaluation_view, open_dataset
 from sweep.models import (
+    Feeder,
     WeightsSource,
     build_backbone,
     classes_in_file,
     match_weights,
-    normalize,
     probed_layers,
     propose_key_map,
 )
@@ -124,7 +124,8 @@ def _seen(config: Config, source: WeightsSource, architecture: str, resolution: 
     model = build_backbone(architecture, classes=classes or 2, resolution=resolution, weights=source).eval()
     shown = test_images(config, source, id_dataset, resolution, classes)
     layers = [layer.name for layer in probed_layers(model, resolution=resolution)]
-    logits_NC, problems = run(model, layers, normalize(shown.pixels_NHWC, source.mean, source.std))
+    feeder = Feeder(source.mean, source.std, device=torch.device("cpu"), layout=torch.channels_last)
+    logits_NC, problems = run(model, layers, feeder.normalized(shown.pixels_NHWC))
     sane = problems or "none of them dead or exploding"
     lines = [f"forward pass of {len(logits_NC)} images: {len(layers)} probed layers, {sane}"]
     return [*lines, _score(logits_NC, shown, classes, id_dataset)]

@@ -7,6 +7,7 @@ from sweep.config.schema import (
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -26,6 +27,7 @@ from sweep.config.schema import (
     Search,
     TrainingImages,
     WeightsEntry,
+    declared,
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",
+    "NO_PENALTY_KEYS",
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",
@@ -56,5 +59,6 @@ __all__ = [
     "TrainingImages",
     "WeightsEntry",
     "closest",
+    "declared",
     "read_yaml",
 ]

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import Entry, Part, decoded, part_of
+from sweep.data.decoded import Entry, decoded, part_of
+from sweep.data.options import Part
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
+DatasetKind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
+Part = Literal["train", "test"]  # of a dataset
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
 
 
@@ -39,7 +40,7 @@ class DatasetOptions:
         Hugging Face, webdataset: columns, or endings, of image and label; None for timm's defaults.
     """
 
-    kind: Kind
+    kind: DatasetKind
     generator: str | None = None
     path: str | None = None
     classes: int | None = None

@@ -9,12 +9,12 @@ from .corpora import TrainedOn as TrainedOn
 from .corpora import chain as chain
 from .corpora import torchvision_trained_on as torchvision_trained_on
 from .corpora import trained_on as trained_on
+from .feeder import Feeder as Feeder
 from .key_map import Proposal as Proposal
 from .layers import ProbedLayer as ProbedLayer
 from .layers import pool as pool
 from .layers import probed_layers as probed_layers
 from .pixels import memory_layout as memory_layout
-from .pixels import normalize as normalize
 from .pixels import small_maps as small_maps
 from .source import IMAGENET_MEAN as IMAGENET_MEAN
 from .source import IMAGENET_STD as IMAGENET_STD

@@ -6,7 +6,7 @@ Each check yields :class:`~sweep.config.Problem` with the key path, the value an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
 
 def _taken() -> Iterator[Problem]:
     """Plug-ins under the name of a timm model or of a dataset of the study, which the register does not know."""
-    for kind, known in (("model", facts.timm_names()), ("dataset", DATASETS)):
+    known_elsewhere: Mapping[plugins.Kind, Container[str]] = {"model": facts.timm_names(), "dataset": DATASETS}
+    for kind, known in known_elsewhere.items():
         for name in plugins.plugin_names(kind):
             if name in known:
                 yield Problem(("imports",), name, f"{kind} {name!r} is built in: choose another name for the plug-in")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sweep.base.errors import UserError
-from sweep.config import Autocast, Recipe
-from sweep.study.grid import Backbone, Curve
+from sweep.config import NO_PENALTY_KEYS, PENALTIES, Autocast, Recipe, declared
+from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
@@ -28,24 +28,97 @@ def content_key(stage: str, **parts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Keyring:
-    """Gives every stage its key, from the grid's values and what the data contains.
+class Planned:
+    """A curve with its keys: computed once from the grid, and carried from there on.
 
     Attributes
     ----------
-    data : dataset name → identity of its content (fingerprint, caps), never its path.
+    key : of the curve; names its fragment.
+    embedding, weights : of the stages below it.
+    run : of the training run that the weights come from, which is the key of its kept weights.
+    """
+
+    curve: Curve
+    key: str
+    embedding: str
+    weights: str
+    run: str
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A backbone with its planned curves, see :class:`~sweep.study.grid.Cell`.
+
+    Attributes
+    ----------
+    run : key of the backbone's kept weights.
+    images : what identifies its ID images, for people who find its weights.
+    """
+
+    backbone: Backbone
+    run: str
+    images: Mapping[str, Any]
+    curves: tuple[Planned, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def stages(self) -> dict[int, str]:
+        """Keys of the weights after each epoch of ID training that a curve asks for."""
+        return {
+            planned.curve.backbone.epoch: planned.weights
+            for planned in self.curves
+            if planned.curve.backbone.epoch is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all curves of a sweep are measured with, and their keys contain.
+
+    Attributes
+    ----------
     code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
     statistics : registered statistics that every curve gets.
     autocast : type that extraction computes in, where it is not float32.
     """
 
-    data: Mapping[str, str]
     split_seed: int
     holdout: float
     rank_threshold: float
     code: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
     autocast: Autocast | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyring(Settings):
+    """Gives every stage its key, from the grid's values and what the data contains.
+
+    Attributes
+    ----------
+    data : dataset name → identity of its content (fingerprint, caps), never its path.
+    """
+
+    data: Mapping[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        """What a worker needs to know besides its planned curves."""
+        return Settings(**{part.name: getattr(self, part.name) for part in fields(Settings)})
+
+    def cells(self, grid: Grid) -> tuple[PlannedCell, ...]:
+        """All cells of a grid, with the keys of their curves."""
+        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks) for cell in grid.cells)
+
+    def cell(self, backbone: Backbone, curves: Iterable[Curve] = (), blocks: tuple[int, ...] = ()) -> PlannedCell:
+        """A backbone and its curves with their keys."""
+        planned = tuple(self.planned(curve) for curve in curves)
+        return PlannedCell(backbone, self.run(backbone), self.selection(backbone), planned, blocks)
+
+    def planned(self, curve: Curve) -> Planned:
+        """A curve with its keys."""
+        weights, embedding = self.weights(curve.backbone), self.embedding(curve)
+        return Planned(curve, self.curve(curve), embedding, weights, self.run(curve.backbone))
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -101,13 +174,17 @@ class Keyring:
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 
+    def _is_exact(self, curve: Curve) -> bool:
+        """Whether nothing of a curve is drawn at random once it has its embeddings."""
+        return curve.probe.solver in PENALTIES and not self.statistics
+
     def curve(self, curve: Curve) -> str:
         """Key of a curve: the name of its fragment in the table."""
         return content_key(
             "curve",
             embedding=self.embedding(curve),
             probe=_probe_identity(curve),
-            seed=curve.backbone.seed,
+            **({} if self._is_exact(curve) else {"seed": curve.backbone.seed}),
             split_seed=self.split_seed,
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
@@ -117,14 +194,19 @@ class Keyring:
 
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
-    if curve.probes_per_layer == 1:
-        return curve.probe.model_dump()
-    return {"recipes": [probe.model_dump() for probe in curve.probes], "seeds": curve.probe_seeds}
+    meaningless = NO_PENALTY_KEYS if curve.probe.solver in PENALTIES else ()
+    recipes = [probe.model_dump(exclude=set(meaningless)) for probe in curve.probes]
+    return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as its key has it; one process is no part of it, so that keys older than the choice stay."""
-    return recipe.model_dump(exclude={"data_parallel"} if recipe.data_parallel == 1 else set())
+    """A recipe as its key has it: without the newer choices that are at their defaults."""
+    default = Recipe()
+    return {
+        key: value
+        for key, value in recipe.model_dump().items()
+        if not (declared(key).new and value == getattr(default, key))
+    }
 
 
 def uses_holdout(recipe: Recipe) -> bool:

@@ -55,8 +55,8 @@ class CurveCost:
 def layer_widths(backbone: Backbone) -> tuple[int, ...]:
     """Embedding widths of a backbone's probed layers; a pattern of the config is applied to the real network."""
     if backbone.layers_pattern is None:
-        layers = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
-        return tuple(layer.width for layer in layers)
+        known = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
+        return tuple(layer.width for layer in known)
     from sweep.models import layers_of  # torch: only where a config overrides the rule
 
     layers = layers_of(
@@ -216,7 +216,9 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
         return 0.0
 
 
-def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str) -> str:
+def render_plan(
+    config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str
+) -> str:
     """The plan as text.
 
     Parameters

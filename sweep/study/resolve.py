@@ -153,7 +153,9 @@ def _identity(config: Config, name: str) -> tuple[str, Sizes]:
     if options.kind == "folder" and options.path is None:
         raise UserError(f"dataset {name} has no path: set datasets.{name}.path to an ImageFolder tree or tar")
     dataset = open_dataset(name, options, cache_dir=cache_dir(config))
-    caps = (options.train_per_class, options.test_per_class, options.test_fraction, options.seed)
+    cut = dataset.split_note != "official" or options.train_per_class or options.test_per_class
+    chance = (options.test_fraction, options.seed) if cut else (DatasetOptions.test_fraction, DatasetOptions.seed)
+    caps = (options.train_per_class, options.test_per_class, *chance)
     identity = ":".join([dataset.fingerprint, *map(str, caps)])
     return identity, Sizes(len(dataset.class_names), len(dataset.train), len(dataset.test))
 

@@ -11,11 +11,18 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from sweep.base.errors import UserError
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, Recipe, declared
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: labels are joined at export
 
 _text, _int, _long, _real, _flag = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
+
+
+def _recipe_columns() -> list[tuple[str, pa.DataType, str]]:
+    """Columns of the recipe keys, as :class:`sweep.config.Recipe` declares them."""
+    types = {int: _int, float: _real, str: _text}
+    return [(key, types[type(default)], declared(key).description) for key, default in Recipe().model_dump().items()]
+
 
 # name, type, unit and meaning; grouped as the data dictionary of the README prints them
 GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
@@ -27,6 +34,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ),
         ("embedding_key", _text, "content key of the embeddings the probe was fitted on"),
         ("weights_key", _text, "content key of the backbone's weights"),
+        ("backbone_key", _text, "tells the plan's backbones apart: hash of weights_key and the grid variables"),
     ],
     "Grid variables": [
         ("architecture", _text, "backbone architecture, built-in or timm name"),
@@ -38,19 +46,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("pretraining", _text, "'scratch', or the name of the downloaded / local weights"),
         ("seed", _int, "replicate: initial weights, batch order, augmentation and probe initialisation"),
         ("width", _real, "multiplier of the architecture's channels"),
-        ("epochs", _int, "ID training epochs; like all recipe columns null for downloaded weights"),
-        ("lr", _real, "ID training peak learning rate (AdamW)"),
-        ("weight_decay", _real, "ID training weight decay (AdamW, decoupled)"),
-        ("batch_size", _int, "ID training batch size, images"),
-        ("label_smoothing", _real, "ID training label smoothing"),
-        ("warmup_epochs", _int, "epochs of linear warm-up before the cosine decay"),
-        ("train_on", _text, "'fit': ID training without the held-out part; 'all': on every training image"),
-        (
-            "checkpoint_on",
-            _text,
-            "what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch",
-        ),
-        ("data_parallel", _int, "processes that shared every batch of ID training"),
+        *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
     "Derived from the backbone": [
@@ -144,7 +140,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("probe_batch_size", _int, "batch size, embeddings; null for lbfgs and ridge"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
-        ("probe_seed", _long, "seed of batch order and initial weights, derived from dataset, seed and replicate"),
+        (
+            "probe_seed",
+            _long,
+            "seed of batch order and weights, from dataset, seed and replicate; null: nothing is drawn",
+        ),
         ("probe_seed_index", _int, "replicate of the probe (probe.seeds), 0 is the first"),
         (
             "chosen",
@@ -173,6 +173,15 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 RUN_COLUMNS: tuple[str, ...] = tuple(name for group in ("Cost", "Provenance") for name, _, _ in GROUPS[group])
 
 
+# Labels: what a fragment's key does not determine. They are joined at export, from the plan of the exporting config.
+LABELS: tuple[str, ...] = (
+    "backbone_key",
+    *(name for group in ("Grid variables", "Derived from the backbone") for name, _, _ in GROUPS[group]),
+    "dataset",
+    "is_id",
+)
+
+
 def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
     metadata = {"description": description}
     if name in (*GRID_VARIABLES, EPOCH):
@@ -182,6 +191,17 @@ def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
 
 SCHEMA: pa.Schema = pa.schema(
     [_field(*column) for columns in GROUPS.values() for column in columns],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+FRAGMENT_SCHEMA: pa.Schema = pa.schema(
+    [
+        *(field for field in SCHEMA if field.name not in LABELS),
+        _field(
+            "trained_images", _long, "images of the backbone's ID training in this sweep; null for downloaded weights"
+        ),
+    ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +20,7 @@ from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.data import Library
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, memory_layout, probed_layers
-from sweep.study import Backbone, Keyring, variables
+from sweep.study import Backbone, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, PlainImages
 from sweep.train.checkpoint import Checkpoints, checkpoint_name
@@ -42,7 +43,7 @@ class Facts:
 
     Attributes
     ----------
-    trained_on : images.
+    trained_on : images, of ID training here.
     epoch : whose weights these are, 1 is the first, 0 before it.
     heldout_top1, test_top1 : of the backbone's own classifier, in [0, 1].
     seconds, peak_bytes : of ID training up to that epoch; the peak is not known before its end.
@@ -68,15 +69,24 @@ class Weights:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What obtaining weights needs besides the backbone itself."""
+    """What obtaining weights needs besides the backbone itself.
+
+    Attributes
+    ----------
+    run : key of the backbone's kept weights.
+    stages : keys of its weights after epochs of ID training.
+    images : what identifies its ID images, for people.
+    """
 
     store: Store
     library: Library
-    keys: Keyring
+    run: str
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
     ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
+    stages: Mapping[int, str] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -132,13 +142,12 @@ def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], F
 
 
 def _stem(backbone: Backbone, shop: Workshop) -> str:
-    return f"weights/{shop.keys.weights(backbone)}"
+    return f"weights/{shop.run if backbone.epoch is None else shop.stages[backbone.epoch]}"
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
     assert backbone.weights is not None
-    facts = Facts(trained_on=backbone.weights.images)
-    return Weights(_build(backbone, shop), facts, backbone.weights.mean, backbone.weights.std)
+    return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
@@ -148,7 +157,7 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,
-        seed=derive_seed("init", shop.keys.run(backbone)),
+        seed=derive_seed("init", shop.run),
     )
 
 
@@ -156,7 +165,7 @@ def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | Non
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
-    checkpoint = checkpoint_name(shop.keys.weights(backbone))
+    checkpoint = checkpoint_name(shop.run)
     try:
         trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
     except TrainingDivergedError:
@@ -175,7 +184,6 @@ def train_backbone(
     The caller publishes what it needs of the result, and deletes the checkpoint after that.
     """
     assert backbone.recipe is not None
-    key = shop.keys.weights(backbone)
     with shop.ranks.all_or_none(shop.device):
         source, heldout, test = _training_data(backbone, shop)
         if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
@@ -190,11 +198,11 @@ def train_backbone(
             heldout=heldout,
             test=test,
             recipe=backbone.recipe,
-            key=key,
+            key=shop.run,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             device=shop.device,
-            checkpoints=_checkpoints(checkpoint_name(key), shop),
+            checkpoints=_checkpoints(checkpoint_name(shop.run), shop),
             on_epoch=shop.on_epoch,
             along=along,
             last_epoch=last_epoch,
@@ -245,7 +253,7 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
     about = {
         "backbone": variables(backbone),
-        "images": shop.keys.selection(backbone),
+        "images": shop.images,
         "facts": asdict(facts),
         "sha256": hashlib.sha256(data).hexdigest(),
         "history": trained.history,

@@ -32,7 +32,7 @@ from sweep.study.plan import layer_widths
 from sweep.study.resolve import plugin_code
 from sweep.train.augment import policy
 from tests.sweep.driver.test_end_to_end import run as run_sweep
-from tests.sweep.table.test_fragments import SCHEMA, row
+from tests.sweep.table.test_fragments import FRAGMENT_SCHEMA, row
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]
@@ -239,7 +239,7 @@ def test_names_that_only_upper_rooms_know_are_taken_too(tmp_path, code, expected
 
 def keys_of(config):
     sweep = driver.prepare(config, "unused")
-    return {curve: (sweep.keys.weights(curve.backbone), sweep.keys.curve(curve)) for curve in sweep.grid.curves}
+    return {planned.curve: (planned.weights, planned.key) for planned in sweep.planned}
 
 
 def test_code_enters_the_keys_of_what_uses_it_and_no_others(tmp_path, monkeypatch):
@@ -287,15 +287,15 @@ def test_code_without_a_file_needs_a_version():
 
 def task_of(config, out):
     sweep = driver.prepare(config, str(out))
-    return driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    return driver.task_of(sweep, sweep.cells[0], gpu=False)
 
 
 def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path, monkeypatch):
     task = task_of(read_config(copy, overrides(tmp_path)), tmp_path / "out")
-    other_code = replace(task.keys, code=dict(task.keys.code) | {"model tiny_mlp": "source 0"})
+    other_code = replace(task.settings, code=dict(task.settings.code) | {"model tiny_mlp": "source 0"})
     for change, message in [
         ({"imports": ("not_here_plugin",)}, "no module 'not_here_plugin'"),
-        ({"keys": other_code}, "model tiny_mlp: example_plugin is another version here"),
+        ({"settings": other_code}, "model tiny_mlp: example_plugin is another version here"),
     ]:
         result = run_cell(replace(task, **change))
         assert result.done == ()
@@ -305,7 +305,7 @@ def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path
         assert all(message in record["message"] for record in records)
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     with pytest.raises(UserError, match="is registered by no module of imports"):
-        plugins.check_code(task.keys.code)
+        plugins.check_code(task.settings.code)
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -521,7 +521,7 @@ def test_statistics_are_per_layer_seeded_and_their_errors_named():
     ]
     assert of() == [{}, {}, {}]
     assert of("drawn") == of("drawn")
-    with pytest.raises(UserError, match="statistic wrong of test_plugins, probed layer 1: ValueError"):
+    with pytest.raises(UserError, match=r"statistic wrong of .*test_plugins, probed layer 1: ValueError"):
         of("wrong")
 
 
@@ -532,10 +532,10 @@ def test_a_statistics_column_travels_with_its_fragment(tmp_path):
     with pytest.raises(ValueError, match="columns that the schema lacks"):
         table.write_fragment(store, "k3", [row("k3", mine=2.5)])
     read = table.read_fragments(store, ["k2", "k1"])
-    assert read.schema.names == [*SCHEMA.names, "mine"]
+    assert read.schema.names == [*FRAGMENT_SCHEMA.names, "mine"]
     assert read.schema.field("mine").metadata[b"description"] == b"a number"
     assert set(read["mine"].to_pylist()) == {None, 2.5}
-    assert table.read_fragments(store, ["k2"]).schema.names == SCHEMA.names
+    assert table.read_fragments(store, ["k2"]).schema.names == FRAGMENT_SCHEMA.names
 
 
 def test_the_command_line_names_what_is_wrong(copy, tmp_path):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,10 +21,8 @@ from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
 from sweep.data.files import aside, locked
 from sweep.data.listing import list_images
-from sweep.data.options import TORCHVISION, DatasetOptions
+from sweep.data.options import TORCHVISION, DatasetOptions, Part
 from sweep.data.splits import capped
-
-Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)

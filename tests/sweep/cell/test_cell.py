@@ -27,12 +27,12 @@ def rows_of(tmp_path):
         file = tmp_path / "tiny.yaml"
         file.write_text(TINY + f"probe: {probe}\ncache_dir: {tmp_path / 'cache'}\n")
         sweep = driver.prepare(read_config(file), str(tmp_path / "out"))
-        (cell,) = sweep.grid.cells
+        (cell,) = sweep.cells
         for key in sweep.curves if again else ():
             sweep.store.delete(f"fragments/{key}.parquet")
         run_cell(driver.task_of(sweep, cell, gpu=False))
         assert table.verify_fragments(sweep.store).quarantined == {}
-        table.export_probes(sweep.store, list(sweep.curves), name="tiny", roles={})
+        driver.export(sweep, done=sweep.curves)
         rows = pq.read_table(tmp_path / "out" / "probes.parquet").drop_columns(list(RUN_COLUMNS)).to_pylist()
         assert len(rows) == plan.cost(sweep.config, sweep.grid.cells).probes
         return rows
@@ -71,7 +71,8 @@ def test_a_path_of_penalties_fills_the_same_columns(rows_of, solver):
 def test_embeddings_beyond_the_hosts_memory_change_nothing(rows_of, monkeypatch, tmp_path):
     whole = rows_of("{epochs: 2, batch_size: 16}")
     spilled = []
-    monkeypatch.setattr("sweep.cell.budget_bytes", lambda device, fraction: 1000)
-    monkeypatch.setattr("sweep.cell.embed", lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k))
+    monkeypatch.setattr("sweep.cell.cell.budget_bytes", lambda device, fraction: 1000)
+    counted = lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k)  # noqa: E731
+    monkeypatch.setattr("sweep.cell.cell.embed", counted)
     assert rows_of("{epochs: 2, batch_size: 16}", again=True) == whole
     assert spilled == [tmp_path / "cache" / "spill"] * 2

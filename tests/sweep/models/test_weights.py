@@ -11,7 +11,7 @@ import timm
 import torch
 import torchvision
 
-from sweep import commands, table
+from sweep import commands
 from sweep.base.errors import UserError
 from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
@@ -22,6 +22,7 @@ from sweep.models.layers import probed_layers
 from sweep.models.weights import read_source, renamed
 from sweep.study.check import read_config
 from sweep.study.sources import source_of, weights_source
+from tests.labelled import labelled
 
 CONFIG = """
 name: t
@@ -66,10 +67,10 @@ def write(tmp_path, text=CONFIG):
 def test_a_checkpoint_is_saved_loaded_and_probed(tmp_path, network, ending):
     save(tmp_path / f"mine.{ending}", network)
     sweep = driver.prepare(read_config(write(tmp_path, CONFIG.replace("mine.pt", f"mine.{ending}"))), str(tmp_path))
-    (cell,) = sweep.grid.cells
+    (cell,) = sweep.cells
     result = run_cell(driver.task_of(sweep, cell, gpu=False))
     assert (len(result.done), result.failed) == (2, ())
-    rows = table.read_fragments(sweep.store, list(sweep.curves)).to_pylist()
+    rows = labelled(sweep).to_pylist()
     assert {(r["pretraining"], r["resolution"], r["id_images"], r["lr"]) for r in rows} == {("mine", 160, 1234, None)}
     assert [row["layer_name"] for row in rows[:12]] == [layer.name for layer in probed_layers(network, resolution=160)]
     assert all(0 <= row["top1"] <= 1 for row in rows)

@@ -12,7 +12,7 @@ from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring, content_key
-from sweep.study.plan import correlations, cost, render, varied_roles
+from sweep.study.plan import correlations, cost, render_plan, varied_roles
 from sweep.study.resolve import sizes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -170,7 +170,7 @@ def test_plan_warns_of_confounded_variables():
     found = {(a, b): rho for a, b, rho in correlations(config, grid)}
     assert found["id_classes", "resolution"] == pytest.approx(1)
     assert found["id_classes", "augmentation"] == pytest.approx(0)
-    text = render(config, grid, done=None, why_unknown="no data", out="x")
+    text = render_plan(config, grid, done=None, why_unknown="no data", out="x")
     assert "warning: this grid confounds these pairs" in text
     assert "id_classes ~ resolution 1.00" in text
     assert "not known (no data)" in text

@@ -11,7 +11,7 @@ from sweep.models import facts
 from sweep.study.columns import derived
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring
-from sweep.study.plan import id_images, render
+from sweep.study.plan import id_images, render_plan
 from sweep.study.sources import known_corpora, source_of, weights_source
 
 DINOV2 = "vit_base_patch14_dinov2"
@@ -67,11 +67,11 @@ def test_weights_of_an_unknown_corpus_have_no_gamma_and_the_plan_says_so(tmp_pat
     config = make("resnet50", "mine", {"mine": {"path": "w.pt"}}, tmp_path, resolution=224)
     assert gamma(config) is None
     grid = expand(config, lambda _name: Sizes(10, 100, 50))
-    text = " ".join(render(config, grid, done=None, why_unknown="", out="o").split())
+    text = " ".join(render_plan(config, grid, done=None, why_unknown="", out="o").split())
     assert "how many images these weights were trained on is not known: mine of resnet50" in text
     stated = make("resnet50", "mine", {"mine": {"path": "w.pt", "trained_on": "imagenet1k"}}, tmp_path, resolution=224)
     assert gamma(stated) == pytest.approx(25.6e6 / 1_281_167, rel=0.1)
-    assert "is not known" not in render(stated, expand(stated, grid_sizes), done=None, why_unknown="", out="o")
+    assert "is not known" not in render_plan(stated, expand(stated, grid_sizes), done=None, why_unknown="", out="o")
 
 
 def grid_sizes(_name):

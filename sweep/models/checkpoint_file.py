@@ -13,6 +13,7 @@ import importlib
 import pathlib
 import re
 import types
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ def _harmless() -> list[Any]:
         argparse.Namespace,
         types.SimpleNamespace,
         collections.defaultdict,
+        *(bool, int, float, str, list, dict, set, tuple),
         pathlib.PosixPath,
         pathlib.PurePosixPath,
         (pathlib.PosixPath, "pathlib._local.PosixPath"),
@@ -129,7 +131,8 @@ def _read(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors" or head[8:9] == b"{":
             return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is read, or refused below
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpicklers and safetensors raise unrelated types for a damaged file
         raise UserError(f"{file} cannot be read as weights: {_reason(error, file)}") from error
@@ -139,7 +142,8 @@ def _reason(error: Exception, file: Path) -> str:
     """Why a file was refused; for a class that is not read, how to do without it."""
     refused = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
     if refused is None or "weights_only" not in str(error):
-        return f"{type(error).__name__}: {error}"
+        said = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)  # without torch's advice
+        return f"{type(error).__name__}: {said.splitlines()[0] if said else 'it is empty'}"
     return (
         f"it holds {refused[1]}, which is no tensor; making one could run code of the file. If you trust it, "
         f"convert it where that class is installed: python -c \"import torch; c = torch.load('{file.name}', "

@@ -136,7 +136,7 @@ def _compressed(names: Mapping[str, str], there: Shapes) -> dict[str, str]:
             if front != end:
                 pairs[_NUMBER.sub("#", front), _NUMBER.sub("#", end)][front] = end
     rules: dict[str, str] = {}
-    for found in pairs.values():
+    for _, found in sorted(pairs.items(), key=lambda item: not item[0][1]):  # what only loses a prefix comes last
         rules |= _rules(list(found.items()))
     return rules
 
@@ -167,8 +167,19 @@ def _rules(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
         elif len(set(values)) == 1:
             written.append(values[0])
         else:
-            return _divided(pairs, varied[0])
+            return _divided(pairs, _telling(before, values, varied))
     return {_pattern(pairs[0][0], varied): _filled(pairs[0][1], written)}
+
+
+def _telling(before: Sequence[Sequence[str]], values: Sequence[str], varied: Sequence[int]) -> int:
+    """Place of the number that a number of the new names follows from, or else of the one with the fewest values."""
+
+    def rank(place: int) -> tuple[bool, int]:
+        both = {(numbers[place], value) for numbers, value in zip(before, values, strict=True)}
+        distinct = len({numbers[place] for numbers in before})
+        return len(both) > distinct, distinct
+
+    return min(varied, key=rank)
 
 
 def _divided(pairs: Sequence[tuple[str, str]], place: int) -> dict[str, str]:

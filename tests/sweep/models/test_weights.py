@@ -158,7 +158,7 @@ def test_the_command_line_says_how_a_checkpoint_fits(tmp_path, network, capsys):
     assert commands.weights(read_config(write(tmp_path)), "mine") == 0
     said = capsys.readouterr().out
     assert "mine: test_resnet at 160 px: fits" in said
-    assert "pixels: mean [0.5, 0.4, 0.3], std [0.2, 0.3, 0.4], from the config" in said
+    assert "pixels: mean [0.5, 0.4, 0.3], std [0.2, 0.3, 0.4] (the config)" in said
     assert "forward pass of 12 images: 12 probed layers, none of them dead or exploding" in said
     assert "which of its 7 classes are those of fractals is not known" in said
     without = CONFIG.replace(r"key_map: {'^backbone\.': ''}, ", "")

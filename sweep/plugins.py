@@ -102,6 +102,7 @@ OURS: Mapping[Kind, Mapping[str, str]] = {
     },
     "statistic": {},
     "probe": {
+        "converged": "sweep.probes.converged:fit_converged",
         "adamw": "sweep.probes.adamw:fit_adamw",
         "lbfgs": "sweep.probes.lbfgs:fit_lbfgs",
         "ridge": "sweep.probes.ridge:fit_ridge",

@@ -12,7 +12,7 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import NO_PENALTY_KEYS, PENALTIES, Probe
+from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
@@ -74,7 +74,7 @@ def make_rows(
             | _layer_columns(result.layer + 1, embedded.layers)
             | (asdict(described) if described else {})
             | fitted.registered[result.layer]
-            | _probe_columns(curve.probes[result.recipe])
+            | _probe_columns(curve.probes[result.recipe], result)
             | {
                 "probe_seed": None if exact else seeds[result.seed_index],
                 "probe_seed_index": result.seed_index,
@@ -85,9 +85,11 @@ def make_rows(
     return rows
 
 
-def _probe_columns(probe: Probe) -> dict[str, Any]:
-    """Recipe of one probe; what its solver does not know is null."""
-    columns = {f"probe_{key}": value for key, value in probe.model_dump().items()}
+def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
+    """Recipe of one probe; what its solver does not know is null, what it chose is its choice."""
+    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
+    if probe.solver == CONVERGED:
+        columns["probe_weight_decay"] = result.penalty
     unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()
     return columns | {f"probe_{key}": None for key in unknown}
 
@@ -96,7 +98,9 @@ def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]
     layer, last = layers[number - 1], len(layers)
     return {
         "layer": number,
-        "layer_name": layer.name,
+        "layer_name": layer.label,
+        "layer_point": layer.point,
+        "layer_pooling": layer.pooling,
         "layer_width": layer.width,
         "position": (number - 1) / (last - 1) if last > 1 else 1.0,
         "is_penultimate": number == last,
@@ -137,7 +141,8 @@ def _accuracies(result: ProbeResult) -> dict[str, Any]:
         return {"problem": result.problem}
     names = (
         "top1 top1_last top1_best top5 heldout_top1 train_top1 test_loss heldout_loss train_loss "
-        "epoch_chosen epoch_best correct"
+        "epoch_chosen epoch_best correct converged gradient_norm epochs_run penalty_at_end"
     )
     row = {name: getattr(result, name) for name in names.split()}
-    return row | {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+    row |= {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+    return row | {"penalties": result.penalties or None, "penalty_losses": result.heldout_losses or None}

@@ -3,10 +3,12 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    LAYERS,
     NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
@@ -31,10 +33,12 @@ from sweep.config.schema import (
 )
 
 __all__ = [
+    "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",
+    "LAYERS",
     "NO_PENALTY_KEYS",
     "PENALTIES",
     "RECIPE_KEYS",

@@ -21,7 +21,9 @@ Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
 Native = Literal["native"]
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
+CONVERGED = "converged"  # the solver that chooses one of its penalties itself; for the others each is a probe
 PENALTIES: Mapping[str, tuple[float, ...]] = {
+    CONVERGED: (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
     "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
@@ -29,6 +31,10 @@ NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe 
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
+Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
+Norm = Literal["none", "model"]
+Standardize = Literal["none", "feature"]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -116,19 +122,26 @@ class Probe(Model):
     weight_decay: NonNegative = 0.0
     batch_size: PositiveInt = 128
     label_smoothing: Smoothing = 0.1
-    standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What keys contain: all that decides the probe's numbers."""
+        unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
 
 
 class ProbeSection(Model):
     """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
-    solver: str = "adamw"
+    solver: str = CONVERGED
     epochs: PositiveInt = 30
     lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
-    weight_decay: Some[NonNegative] | None = None  # likewise; the penalty of lbfgs and ridge. Default 0, or PENALTIES
+    weight_decay: Some[NonNegative] | None = None  # likewise; the penalties of other solvers. Default 0, or PENALTIES
     batch_size: PositiveInt = 128
-    label_smoothing: Smoothing = 0.1
-    standardize: Literal["none", "feature"] = "none"
+    label_smoothing: Smoothing | None = None  # default 0 for converged, else 0.1
+    standardize: Standardize | None = None  # default feature for converged, else none
     seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
@@ -158,6 +171,8 @@ class Design(Model):
     pretraining: Some[str] = (SCRATCH,)
     seed: Some[NonNegativeInt] = (0,)
     width: Some[Positive] = (1.0,)
+    pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
+    norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
 
 
@@ -190,6 +205,7 @@ class DatasetEntry(Model):
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+    background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
@@ -285,7 +301,9 @@ class Config(Model):
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
     weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
-    layers: Mapping[str, str] = Field(default_factory=dict)  # architecture → regular expression on module paths
+    # which layers are probed, of all architectures or by architecture: one of LAYERS, or a regular expression on module
+    # paths; default: blocks of transformers, convolutions of others ([H24])
+    layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
@@ -308,6 +326,8 @@ DESIGN_KEYS: tuple[str, ...] = (
     "pretraining",
     "seed",
     "width",
+    "pooling",
+    "norm",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks

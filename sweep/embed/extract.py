@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sweep.config import Autocast
-from sweep.models import Feeder, ProbedLayer, memory_layout, pool, small_maps
+from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
@@ -28,22 +28,22 @@ _CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small 
 
 @contextmanager
 def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[str, Tensor]]:
-    """While open, each forward pass leaves the pooled output of every probed layer in the yielded mapping."""
+    """While open, each forward pass leaves the pooled output of every probed layer in the mapping, by its label."""
     outputs: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hook(modules[layer.name], layer, outputs))
+            stack.enter_context(_hook(modules, layer, outputs))
         yield outputs
 
 
 @contextmanager
-def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _hook(modules: Mapping[str, nn.Module], layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
+    def keep(_module: nn.Module, inputs: object, named: object, output: object) -> None:
         """Pool the output at once: the map itself is free to go."""
-        outputs[layer.name] = pool(output.float(), layer.kind, prefix_tokens=layer.prefix_tokens)
+        outputs[layer.label] = layer.embed([inputs, named] if layer.input else output, modules)
 
-    handle = module.register_forward_hook(keep)
+    handle = modules[layer.name].register_forward_hook(keep, with_kwargs=True)
     try:
         yield
     finally:
@@ -115,7 +115,7 @@ def embed(
                 for images in feeder.on_device(_batches(images_NHWC, start, size)):
                     model(feeder.normalized(images))
                     for emb_ND, layer in zip(embeddings, layers, strict=True):
-                        emb_ND[start : start + size].copy_(outputs[layer.name].half(), non_blocking=True)
+                        emb_ND[start : start + size].copy_(outputs[layer.label].half(), non_blocking=True)
                     start += size
             except torch.OutOfMemoryError:
                 if size == 1:

@@ -12,7 +12,6 @@ from .corpora import trained_on as trained_on
 from .feeder import Feeder as Feeder
 from .key_map import Proposal as Proposal
 from .layers import ProbedLayer as ProbedLayer
-from .layers import pool as pool
 from .layers import probed_layers as probed_layers
 from .pixels import memory_layout as memory_layout
 from .pixels import small_maps as small_maps

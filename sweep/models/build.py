@@ -14,8 +14,9 @@ from torch import nn
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
+from sweep.models.evidence import Evidence, gather
 from sweep.models.key_map import Proposal
-from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
 from sweep.models.source import WeightsSource
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
@@ -84,10 +85,28 @@ def build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights is not None and weights.kind == "timm":
-            return _downloaded(architecture, weights.name, classes=classes, resolution=resolution)
-        model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
-    if weights is not None:
+            model = _downloaded(architecture, weights.name, classes=classes, resolution=resolution)
+        else:
+            model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+    if weights is not None and weights.kind != "timm":
         load_weights(model, weights, architecture, classifier_names(architecture, resolution))
+    # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
+    vars(model)["made_for"] = functools.partial(without_memory, architecture, width=width)
+    return model
+
+
+def without_memory(architecture: str, resolution: int, *, classes: int = 2, width: float = 1.0) -> nn.Module:
+    """A network on the meta device: shapes, but no weights.
+
+    Raises
+    ------
+    UserError
+        If a plug-in gives something else.
+    """
+    with torch.device("meta"):
+        model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"it gives a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -119,15 +138,13 @@ def _downloaded(architecture: str, tag: str, *, classes: int, resolution: int) -
 
 def match_weights(architecture: str, weights: WeightsSource, *, resolution: int) -> Match:
     """How the tensors of named weights fit an architecture; reads the file, builds the network without memory."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
+    model = without_memory(architecture, resolution)
     return fit_weights(model, weights, architecture, classifier_names(architecture, resolution)).match
 
 
 def propose_key_map(architecture: str, weights: WeightsSource, *, resolution: int) -> Proposal | None:
     """A key map under which a checkpoint would fit an architecture, see :func:`sweep.models.key_map.propose`."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
+    model = without_memory(architecture, resolution)
     return proposed(model, weights, classifier_names(architecture, resolution))
 
 
@@ -137,8 +154,7 @@ def classes_in_file(architecture: str, weights: WeightsSource, *, resolution: in
         config = timm.get_pretrained_cfg(f"{architecture}.{weights.name}")
         return config.num_classes or None
     head = classifier_names(architecture, resolution)
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
+    model = without_memory(architecture, resolution)
     state, own = fit_weights(model, weights, architecture, head).state, model.state_dict()
     counts = {
         there
@@ -153,18 +169,29 @@ def classes_in_file(architecture: str, weights: WeightsSource, *, resolution: in
 @functools.lru_cache(maxsize=64)
 def classifier_names(architecture: str, resolution: int) -> frozenset[str]:
     """Parameters of an architecture's classifier: those whose shape follows the number of classes."""
-    shapes = []
-    for classes in (2, 3):
-        with torch.device("meta"):
-            model = _untrained(architecture, classes=classes, resolution=resolution, width=1.0)
-        shapes.append({name: value.shape for name, value in model.state_dict().items()})
+    networks = (without_memory(architecture, resolution, classes=classes) for classes in (2, 3))
+    shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
     return frozenset(name for name, shape in shapes[0].items() if shapes[1].get(name) != shape)
 
 
 def layers_of(
-    architecture: str, *, resolution: int, width: float = 1.0, pattern: str | None = None
+    architecture: str,
+    *,
+    resolution: int,
+    width: float = 1.0,
+    pattern: str | None = None,
+    pooling: str = DEFAULT,
+    norm: str = "none",
 ) -> list[ProbedLayer]:
-    """Probed layers of an architecture without making its weights (on the meta device)."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=width)
-    return probed_layers(model, resolution=resolution, pattern=pattern)
+    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
+    make = functools.partial(without_memory, architecture, width=width)
+    evidence = evidence_of(architecture, resolution=resolution, width=width)
+    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
+
+
+def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:
+    """What an architecture shows of itself, at the resolution of timm's weights or one near that which is asked for."""
+    own = plugins.find_plugin("model", architecture) or plugins.find_ours("model", architecture)
+    config = None if own else timm.get_pretrained_cfg(architecture)
+    side = config.input_size[-1] if config is not None else usual_side(resolution)
+    return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)

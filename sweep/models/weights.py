@@ -113,7 +113,8 @@ def load_weights(model: nn.Module, source: WeightsSource, architecture: str, hea
     """
     found = fit_weights(model, source, architecture, head)
     if not found.match.fits:
-        raise UserError(f"{source} does not fit the model: {found.match.report()}")
+        reason = "; ".join(found.match.report().splitlines())  # one line: it stands whole in lists of failures
+        raise UserError(f"{source} does not fit the model: {reason}")
     model.load_state_dict({name: found.state[name] for name in found.match.loaded}, strict=False)
     return found.match
 

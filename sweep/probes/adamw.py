@@ -13,8 +13,7 @@ Shapes: N images, D width, C classes, L layers of one width, B batch, M images o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -29,6 +28,7 @@ from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.graph import Graphed
 from sweep.probes.scores import History, Scores, summarise
 from sweep.probes.source import Source
+from sweep.probes.threads import each
 
 _STREAM_BYTES = 64 << 20  # embeddings held at once when they are streamed
 
@@ -80,7 +80,7 @@ def fit_adamw(data: ProbeData, request: Request, layers: Sequence[int]) -> list[
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
     found: Outcome = {}
-    for outcome in _each(lambda task: _fit(data, request, task), _tasks(data, request, list(by_width.values()))):
+    for outcome in each(lambda task: _fit(data, request, task), _tasks(data, request, list(by_width.values()))):
         found |= outcome
     results = []
     for (fit, seed_index, group), of_recipes in found.items():
@@ -111,19 +111,6 @@ def _tasks(data: ProbeData, request: Request, groups: list[list[int]]) -> list[_
         for fit in ("full", "selection")
     ]
     return sorted(tasks, key=lambda task: -len(task.groups[0]) * data.width(task.groups[0][0]))
-
-
-def _each(run: Callable[[_Task], Outcome], tasks: Sequence[_Task]) -> list[Outcome]:
-    """Run tasks one to a thread, as many as torch may use; torch's operators then stay on their thread."""
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads == 1:
-        return [run(task) for task in tasks]
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(run, tasks))
-    finally:
-        torch.set_num_threads(before)  # what threads to come start with
 
 
 @dataclass(frozen=True)

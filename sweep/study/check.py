@@ -15,7 +15,10 @@ from pydantic import ValidationError
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import (
+    CONVERGED,
     GRID_VARIABLES,
+    LAYERS,
+    NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -29,7 +32,7 @@ from sweep.config import (
     Rule,
     read_yaml,
 )
-from sweep.data import DATASETS
+from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_search import check_search
@@ -51,6 +54,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
     """
+    forget_datasets()
     reading = read_yaml(path, overrides)
     config = reading.config
     try:
@@ -77,7 +81,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             wrong = list(check_block(config, block, number))  # weights that are not known have no resolution
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
-        problems += [*_epochs(config), *_probe_sweeps(config)]
+        problems += [*_epochs(config), *_probe_sweeps(config), *_steps(config)]
     if not problems and need_data:
         problems += [*check_data_files(config), *check_files(config)]
     return problems
@@ -110,12 +114,20 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
-    for name, pattern in config.layers.items():
-        yield from _architectures(("layers", name), (name,))
+    yield from _layers(config)
+
+
+def _layers(config: Config) -> Iterator[Problem]:
+    """What is said of layers: a kind that has a name, or a regular expression, for all or by architecture."""
+    by_name = {None: config.layers} if isinstance(config.layers, str) else config.layers
+    for name, said in by_name.items():
+        at: KeyPath = ("layers",) if name is None else ("layers", name)
+        if name is not None:
+            yield from _architectures(at, (name,))
         try:
-            re.compile(pattern)
+            re.compile(said)
         except re.error as error:
-            yield Problem(("layers", name), pattern, f"not a regular expression: {error}")
+            yield Problem(at, said, f"neither a kind of layers nor a regular expression: {error}", LAYERS)
 
 
 def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
@@ -145,6 +157,23 @@ def _solvers(config: Config) -> Iterator[Problem]:
     for path, solver in asked:
         if solver not in valid:
             yield Problem(path, solver, "no such probe solver", valid)
+
+
+def _steps(config: Config) -> Iterator[Problem]:
+    """Keys of a solver that takes steps, where the one that holds takes none: a config that means the papers' probe."""
+    sections: list[tuple[KeyPath, Mapping[str, Any]]] = [
+        (("rules", number, "probe"), rule.probe) for number, rule in enumerate(config.rules)
+    ]
+    if all(probe.get("solver", CONVERGED) == CONVERGED for _, probe in sections):  # else they may be meant for a rule
+        section = config.probe
+        sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
+    for path, given in sections:
+        if given.get("solver", config.probe.solver) == CONVERGED:
+            for key in NO_PENALTY_KEYS:
+                if key in given:
+                    message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers'"
+                    value = given[key][0] if isinstance(given[key], tuple) and len(given[key]) == 1 else given[key]
+                    yield Problem((*path, key), value, message)
 
 
 def _probe_sweeps(config: Config) -> Iterator[Problem]:

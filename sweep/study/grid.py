@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sweep.config import DESIGN_KEYS, PENALTIES, RECIPE_KEYS, SCRATCH, Block, Config, Probe, ProbeSection, Recipe
+from sweep.config import (
+    CONVERGED,
+    DESIGN_KEYS,
+    PENALTIES,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    Probe,
+    ProbeSection,
+    Recipe,
+)
 from sweep.models import WeightsSource, facts
 from sweep.study.sources import tag_of, weights_source
 
@@ -41,6 +52,8 @@ class Backbone:
     recipe: Recipe | None
     layers_pattern: str | None = None
     epoch: int | None = None
+    pooling: str = "default"
+    norm: str = "none"
     weights: WeightsSource | None = None
 
     @property
@@ -57,11 +70,17 @@ class Backbone:
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
+        parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
     def after(self, epoch: int | None) -> Backbone:
         """The same training run at another epoch; None is its kept checkpoint."""
         return replace(self, epoch=epoch)
+
+    @property
+    def unpooled(self) -> Backbone:
+        """The same network, whatever is made of its layers' outputs: one training serves every pooling."""
+        return replace(self, pooling="default", norm="none")
 
 
 @dataclass(frozen=True)
@@ -96,13 +115,18 @@ class Curve:
 class Cell:
     """A backbone with its curves, and the blocks of the config that asked for it.
 
-    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``: one
-    training serves them all.
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``, each with
+    every pooling: one training serves them all.
     """
 
     backbone: Backbone
     curves: tuple[Curve, ...]
     blocks: tuple[int, ...]
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The backbone with every pooling that it is probed with."""
+        return tuple(dict.fromkeys(curve.backbone.after(None) for curve in self.curves))
 
 
 @dataclass(frozen=True)
@@ -132,8 +156,8 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
             backbone = _backbone(config, values, sizes)
-            curves, blocks = found.setdefault(backbone, ({}, []))
-            merged += bool(blocks)
+            curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
+            merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
             probes, probe_seeds = probes_of(config, values)
             _, epochs = asked_epochs(config, values)
@@ -195,9 +219,19 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         seed=values["seed"],
         width=float(values["width"]),
         recipe=recipe_of(config, values) if scratch else None,
-        layers_pattern=config.layers.get(values["architecture"], facts.layers_pattern(values["architecture"])),
+        layers_pattern=layers_said(config, values["architecture"]),
+        pooling=values["pooling"],
+        norm=values["norm"],
         weights=weights_source(config, values["architecture"], values["pretraining"]),
     )
+
+
+def layers_said(config: Config, architecture: str) -> str | None:
+    """What a config says of an architecture's layers; None for what is its default anyway."""
+    of_all = config.layers if isinstance(config.layers, str) else None
+    by_name = {} if isinstance(config.layers, str) else config.layers
+    said = by_name.get(architecture, of_all or facts.layers_pattern(architecture))
+    return None if said is not None and said == facts.architecture(architecture).points else said
 
 
 def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
@@ -217,8 +251,11 @@ def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, .
         if _matches(rule.when, values):
             settings.update(rule.probe)
     section = ProbeSection.model_validate(settings)
-    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"})
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
     penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
+    if section.solver == CONVERGED:  # one probe, which chooses among them
+        fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared
+        return (Probe(**fixed, lr=section.lr[0], penalties=tuple(sorted(set(penalties)))),), section.seeds
     probes = (
         Probe(**shared, lr=lr, weight_decay=weight_decay)
         for lr, weight_decay in itertools.product(section.lr, penalties)

@@ -32,7 +32,7 @@ probe_datasets: [glyphs]
 datasets:
   fractals: {classes: 3, train_per_class: 8, test_per_class: 4}
   glyphs: {classes: 3, train_per_class: 8, test_per_class: 4}
-probe: {epochs: 2, batch_size: 16}
+probe: {solver: adamw, epochs: 2, batch_size: 16}
 weights:
   mine: {path: mine.pt, key_map: {'^backbone\\.': ''}, mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4], trained_on: 1234}
 """

@@ -45,7 +45,7 @@ datasets:
   fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
   glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
 recipe: {epochs: 3, warmup_epochs: 1, batch_size: 16, data_parallel: 2}
-probe: {epochs: 3, batch_size: 32, at_epochs: [1]}
+probe: {solver: adamw, epochs: 3, batch_size: 32, at_epochs: [1]}
 """
 
 

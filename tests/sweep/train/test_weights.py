@@ -39,7 +39,7 @@ datasets:
   fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
   glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
 recipe: {epochs: 4, warmup_epochs: 1, batch_size: 16}
-probe: {epochs: 3, batch_size: 32, at_epochs: [0, 1, 4]}
+probe: {solver: adamw, epochs: 3, batch_size: 32, at_epochs: [0, 1, 4]}
 """
 
 

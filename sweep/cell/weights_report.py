@@ -78,7 +78,7 @@ def look_at_weights(
         )
     try:
         lines += _seen(config, source, architecture, resolution, id_dataset)
-    except UserError as error:  # timm's own weights, without a network
+    except UserError as error:  # timm's own weights without a connection, layers that cannot be told apart
         return _written(architecture, resolution, name, fits=False, lines=[*lines, str(error)])
     return _written(architecture, resolution, name, fits=True, lines=lines)
 

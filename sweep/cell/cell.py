@@ -123,7 +123,6 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
         run=task.cell.run,
         stages=task.cell.stages,
         images=task.cell.images,
-        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         ranks=ranks,

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+from sweep.models.timm_tags import tags
 
 _FILE = Path(__file__).with_name("catalogue.json")
 
@@ -126,7 +127,7 @@ def architecture(name: str) -> Architecture:
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
         described = _stored()["described"].get(name)
-        return own if described is None else Architecture(**(vars(own) | {"weights": tuple(described["weights"])}))
+        return own if described is None else Architecture(**(vars(own) | {"weights": tags(name)}))
     entry = _timm_entry(name)
     return Architecture(
         name=name,
@@ -139,7 +140,7 @@ def architecture(name: str) -> Architecture:
         min_resolution=entry["min_resolution"],
         native_resolution=entry["native_resolution"],
         scalable=False,
-        weights=tuple(entry["weights"]),
+        weights=tags(name),
         points=entry["points"],
         first_rule=entry["first_rule"],
         refused=entry.get("refused"),

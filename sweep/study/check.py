@@ -5,7 +5,6 @@ Each check yields :class:`~sweep.config.Problem` with the key path, the value an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,9 @@ from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_search import check_search
+from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
-from sweep.study.resolve import dataset_names, declared_sizes, named_weights
+from sweep.study.resolve import dataset_names, declared_sizes
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -74,19 +74,16 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
     problems = [*_names(config), *_solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
-    problems += [*_named_weights(config), *check_search(config), *_taken()]
+    problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
-            problems += [
-                *check_default_layers(config, ("grid", number, "architecture"), block.architecture),
-                *_weights(config, block, number),
-                *_shapes(config, block, number),
-                *_counts(config, block, number),
-            ]
+            wrong = list(check_block(config, block, number))  # weights that are not known have no resolution
+            problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
+            problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
         problems += [*_epochs(config), *_probe_sweeps(config), *_steps(config)]
     if not problems and need_data:
-        problems += [*check_data_files(config), *_weights_files(config)]
+        problems += [*check_data_files(config), *check_files(config)]
     return problems
 
 
@@ -208,45 +205,6 @@ def _resources(config: Config) -> Iterator[Problem]:
         yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
 
 
-def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
-    at: KeyPath = ("grid", number)
-    named = [name for name in block.pretraining if name != SCRATCH]
-    for name in block.architecture:
-        tags = facts.architecture(name).weights
-        valid = (SCRATCH, *(("timm", *tags) if tags else ()), *config.weights)
-        for position, pretraining in enumerate(block.pretraining):
-            if pretraining not in valid:
-                yield Problem((*at, "pretraining", position), pretraining, f"{name} has no weights of that name", valid)
-    if not named:
-        return
-    for key in ("augmentation", *RECIPE_KEYS):
-        if getattr(block, key) is not None:
-            yield Problem(
-                (*at, key),
-                list(getattr(block, key)),
-                f"has no meaning for downloaded weights ({named[0]}): give them a block of their own without it",
-            )
-    if block.width != (1.0,):
-        yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
-
-
-def _named_weights(config: Config) -> Iterator[Problem]:
-    for name, entry in config.weights.items():
-        at: KeyPath = ("weights", name)
-        if (entry.path is None) == (entry.torchvision is None):
-            yield Problem(at, None, "needs either a path or the name of torchvision weights", ("path", "torchvision"))
-        if entry.torchvision and not re.fullmatch(r"\w+_Weights\.\w+", entry.torchvision):
-            example = ("ResNet50_Weights.IMAGENET1K_V2",)
-            yield Problem((*at, "torchvision"), entry.torchvision, "not a name of torchvision weights", example)
-        if (entry.mean is None) != (entry.std is None):
-            yield Problem(at, None, "mean and std belong together: give both or neither")
-        for pattern, replacement in entry.key_map.items():
-            try:
-                re.compile(pattern).sub(replacement, "")
-            except (re.error, IndexError) as error:
-                yield Problem((*at, "key_map", pattern), replacement, f"not a regular expression: {error}")
-
-
 def _shapes(config: Config, block: Block, number: int) -> Iterator[Problem]:
     at: KeyPath = ("grid", number)
     for name in block.architecture:
@@ -359,21 +317,3 @@ def _epochs(config: Config) -> Iterator[Problem]:
                 at, message = (*path, position), f"{name} on {values['id_dataset']} is trained for {last} epochs"
                 found.setdefault(at, Problem(at, epoch, message, (f"0 to {last}",)))
     return iter(found.values())
-
-
-def _weights_files(config: Config) -> Iterator[Problem]:
-    """Problems of the files of every checkpoint in use."""
-    for name, entry in named_weights(config).items():
-        if entry.path and not Path(entry.path).is_file():
-            yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")
-        elif entry.torchvision:
-            yield from _torchvision(name, entry.torchvision)
-
-
-def _torchvision(name: str, weights: str) -> Iterator[Problem]:
-    from sweep.models import torchvision_weights  # torchvision: only when a config asks for it
-
-    try:
-        torchvision_weights(weights)
-    except UserError as error:
-        yield Problem(("weights", name, "torchvision"), weights, str(error))

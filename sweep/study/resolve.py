@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import plugins
 from sweep.base.errors import UserError
-from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
-from sweep.data import DATASETS, TORCHVISION, DatasetOptions, known_datasets
-from sweep.study.grid import Backbone, Sizes
+from sweep.config import Config, DatasetEntry
+from sweep.data import TORCHVISION, DatasetOptions, known_datasets
+from sweep.study.grid import Sizes
 from sweep.study.keys import Keyring
 
 if TYPE_CHECKING:
@@ -197,30 +195,6 @@ def _summary(config: Config, name: str) -> Summary:
     return summary(name, options, cache_dir(config))
 
 
-def named_weights(config: Config) -> dict[str, WeightsEntry]:
-    """The config's own weights that the grid uses, by name, with whole paths."""
-    used = {name for block in config.grid for name in block.pretraining if name != SCRATCH}
-    return {name: located_weights(config, entry) for name, entry in config.weights.items() if name in used}
-
-
-def located_weights(config: Config, entry: WeightsEntry) -> WeightsEntry:
-    """An entry of the section ``weights`` with its whole path."""
-    if entry.path is None:
-        return entry
-    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser())
-    return entry.model_copy(update={"path": path})
-
-
-def pretraining_images(config: Config, backbone: Backbone) -> int | None:
-    """Images that downloaded weights were trained on, as far as anybody says; None for backbones trained here."""
-    if backbone.recipe is not None:
-        return None
-    entry, known = config.weights.get(backbone.pretraining), DATASETS.get(backbone.id_dataset)
-    if entry is not None and entry.trained_on is not None:
-        return entry.trained_on
-    return known.pretraining_images if known is not None else None
-
-
 def keyring(config: Config) -> Keyring:
     """Everything that keys need; reads fingerprints, so the data must be there."""
     return Keyring(
@@ -228,7 +202,6 @@ def keyring(config: Config) -> Keyring:
         split_seed=config.split_seed,
         holdout=config.holdout,
         rank_threshold=config.rank_threshold,
-        weights_files={name: _weights_identity(entry) for name, entry in named_weights(config).items()},
         code=plugin_code(config),
         statistics=config.statistics,
         autocast=config.autocast,
@@ -246,16 +219,3 @@ def plugin_code(config: Config) -> dict[str, str]:
     }
     found = [plugins.find_plugin(kind, name) for kind, names in asked.items() for name in names]
     return {plugin.label: plugin.code for plugin in found if plugin is not None}
-
-
-def _weights_identity(entry: WeightsEntry) -> str:
-    """What a key says of named weights: their content, and how it is read."""
-    content = f"torchvision:{entry.torchvision}" if entry.torchvision else _file_digest(str(entry.path))
-    reading = {"key_map": list(entry.key_map.items()), "mean": entry.mean, "std": entry.std}
-    said = {key: value for key, value in reading.items() if value}
-    return f"{content} {json.dumps(said)}" if said else content
-
-
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:20]

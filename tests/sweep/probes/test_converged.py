@@ -243,7 +243,7 @@ def test_loss_and_gradient_are_those_of_autograd():
     loss_L = torch.stack(
         [
             torch.nn.functional.cross_entropy(z @ theta.T, labels_N, label_smoothing=0.1)
-            for z, theta in zip(z_LNF, theta_LCF)
+            for z, theta in zip(z_LNF, theta_LCF, strict=True)
         ]
     )
     loss_L.sum().backward()

@@ -20,7 +20,7 @@ name: one
 grid: [{architecture: vggm11, id_dataset: fractals, width: 0.0625, augmentation: on}]
 probe_datasets: [glyphs]
 recipe: {epochs: 1, batch_size: 8, warmup_epochs: 0}
-probe: {epochs: 1}
+probe: {solver: adamw, epochs: 1}
 datasets:
   fractals: {classes: 3, train_per_class: 8, test_per_class: 2}
   glyphs: {classes: 3, train_per_class: 8, test_per_class: 2}

@@ -18,6 +18,7 @@ from sweep.study import (
     block_values,
     expand,
     group_label,
+    layers_said,
     located_weights,
     outcomes,
     propose,
@@ -33,13 +34,14 @@ from sweep.train import checkpoint_name
 _SHOWN = 5
 
 
-def layers(name: str, resolution: int) -> str:
-    """Probed layers of an architecture, one a line."""
+def layers(config: Config, name: str, resolution: int) -> str:
+    """Probed layers of an architecture, one a line, as the config's ``layers`` has them."""
     try:
-        found = facts.layers(name, resolution=resolution)
+        said = layers_said(config, name)
     except KeyError:
         near = ", ".join(closest(name, facts.names())[:8])
         raise UserError(f"--layers {name}: no such architecture; the closest are {near}") from None
+    found = facts.layers(name, resolution=resolution, layers=said)
     rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(found, start=1)]
     head = f"{name} at {resolution} px: {len(found)} probed layers, the last is the penultimate layer"
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])

@@ -78,7 +78,7 @@ def answer(arguments: argparse.Namespace) -> int:
     if asks_store:
         return commands.status(out, config.name, watch=arguments.watch)
     if arguments.layers:  # the config's plug-ins may have registered it
-        print(commands.layers(arguments.layers, arguments.resolution))
+        print(commands.layers(config, arguments.layers, arguments.resolution))
         return 0
     if arguments.weights:
         print(commands.weights(config, arguments.weights))

@@ -186,7 +186,13 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     """
     backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
-    layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
+    layers = probed_layers(
+        model,
+        pattern=backbone.layers_pattern,
+        resolution=backbone.resolution,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
+    )
     everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None

@@ -98,7 +98,9 @@ def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]
     layer, last = layers[number - 1], len(layers)
     return {
         "layer": number,
-        "layer_name": layer.name,
+        "layer_name": layer.label,
+        "layer_point": layer.point,
+        "layer_pooling": layer.pooling,
         "layer_width": layer.width,
         "position": (number - 1) / (last - 1) if last > 1 else 1.0,
         "is_penultimate": number == last,

@@ -31,6 +31,9 @@ NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe 
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
+Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
+Norm = Literal["none", "model"]
 Standardize = Literal["none", "feature"]
 
 
@@ -168,6 +171,8 @@ class Design(Model):
     pretraining: Some[str] = (SCRATCH,)
     seed: Some[NonNegativeInt] = (0,)
     width: Some[Positive] = (1.0,)
+    pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
+    norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
 
 
@@ -200,6 +205,7 @@ class DatasetEntry(Model):
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+    background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
@@ -279,7 +285,9 @@ class Config(Model):
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
     weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
-    layers: Mapping[str, str] = Field(default_factory=dict)  # architecture → regular expression on module paths
+    # which layers are probed, of all architectures or by architecture: one of LAYERS, or a regular expression on module
+    # paths; default: blocks of transformers, convolutions of others ([H24])
+    layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
@@ -302,6 +310,8 @@ DESIGN_KEYS: tuple[str, ...] = (
     "pretraining",
     "seed",
     "width",
+    "pooling",
+    "norm",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks

@@ -66,6 +66,10 @@ class Dataset:
         Names of the classes; a label is an index into them.
     split_note
         ``"official"``, or how the test part was made, e.g. ``"stratified 80/20, seed 0"``.
+    pixels
+        What keys say of how its images are decoded (:mod:`sweep.data.pixels`); mostly nothing.
+    notes
+        What a person should know: what was left out, how the parts were found.
     """
 
     name: str
@@ -74,3 +78,5 @@ class Dataset:
     train: Split
     test: Split
     split_note: str
+    pixels: str = ""
+    notes: tuple[str, ...] = ()

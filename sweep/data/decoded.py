@@ -61,7 +61,8 @@ def decoded(
     if len(indices) == 0 or len(np.unique(indices)) < len(indices):
         raise ValueError("a selection of images needs at least one index, each of them once")
     selection = hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
-    identity = json.dumps([_VERSION, dataset.fingerprint, part, selection, view[0], resolution])
+    pixels = [dataset.pixels] if dataset.pixels else []
+    identity = json.dumps([_VERSION, dataset.fingerprint, part, selection, view[0], resolution, *pixels])
     path = cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     entry = _open(path)
     if entry is None:
@@ -119,13 +120,23 @@ def _decode(
     with open(file, "wb") as pixels:
         for index, image in samples.read_many(position_of):
             position = position_of[index]
-            if isinstance(image, Exception):
-                broken[position] = f"{samples.names[index]}: {str(image) or type(image).__name__}"
+            array = _viewed(image, view, resolution)
+            if isinstance(array, Exception):
+                broken[position] = f"{samples.names[index]}: {str(array) or type(array).__name__}"
                 continue
-            array = np.asarray(view[1](image, resolution))
             sizes[position] = array.shape[:2]
             pixels.write(array.tobytes())
     return sizes, broken, list(sizes)
+
+
+def _viewed(image: Image.Image | Exception, view: View, resolution: int) -> np.ndarray | Exception:
+    """Pixels of an image, uint8 (H, W, 3); one that does not fit into memory is one broken image, not the end."""
+    if isinstance(image, Exception):
+        return image
+    try:
+        return np.asarray(view[1](image, resolution))
+    except (ValueError, MemoryError) as error:
+        return error
 
 
 def _rearrange(file: Path, sizes: dict[int, tuple[int, int]], order: list[int]) -> None:

@@ -13,6 +13,9 @@ from PIL import Image
 from sweep.data.dataset import Dataset
 from sweep.data.decoded import Entry, decoded, part_of
 from sweep.data.options import Part
+from sweep.data.pixels import training_pixels, training_side
+
+_MAX_PIXELS = 178_956_970  # of a resized image: as many as Pillow agrees to open
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,8 @@ def resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
     if shorter == side:
         return image
     width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
+    if width * height > _MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} px would be resized to {width:,} × {height:,}")
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -93,8 +98,8 @@ def evaluation_view(image: Image.Image, resolution: int) -> Image.Image:
 
 
 def training_view(image: Image.Image, resolution: int) -> Image.Image:
-    """Shorter side to at most 4 × resolution and at most 256; never enlarged."""
-    return resize_shorter_side(image, min(min(image.size), 4 * resolution, 256))
+    """Shorter side to at most :func:`sweep.data.pixels.training_side`; never enlarged."""
+    return resize_shorter_side(image, min(min(image.size), training_side(resolution)))
 
 
 def evaluation_images(
@@ -126,13 +131,13 @@ def evaluation_images(
 def training_images(
     dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path
 ) -> TrainImages:
-    """Training images of a selection: shorter side min(original, 4 × resolution, 256), aspect kept.
+    """Training images of a selection: shorter side min(original, 4 × resolution, max(256, 256/224 × resolution)).
 
     Parameters and errors are those of :func:`evaluation_images`.
     """
-    entry = decoded(
-        dataset, split, indices, view=("training", training_view), resolution=resolution, cache_dir=cache_dir
-    )
+    version = training_pixels(resolution)
+    view = ("training" if version == 1 else f"training {version}", training_view)
+    entry = decoded(dataset, split, indices, view=view, resolution=resolution, cache_dir=cache_dir)
     bytes_N = entry.sizes_N2.prod(axis=1) * 3
     described = _described(dataset, split, indices, entry)
     return TrainImages(entry.pixels, np.cumsum(bytes_N) - bytes_N, entry.sizes_N2, *described)

@@ -8,7 +8,6 @@ Shapes: N images, H and W pixels.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 from sweep.data.dataset import Dataset
 from sweep.data.images import TrainImages, evaluation_images, training_images
-from sweep.data.open import open_dataset
+from sweep.data.open import opened
 from sweep.data.options import DatasetOptions
 from sweep.data.splits import choose_classes, hold_out, subset
 
@@ -60,12 +59,6 @@ class Selection:
     test_N: np.ndarray
 
 
-@functools.lru_cache(maxsize=16)
-def _open(name: str, options: DatasetOptions, cache_dir: Path) -> Dataset:
-    """A dataset opened once per process: its listing is read for every curve of a cell."""
-    return open_dataset(name, options, cache_dir=cache_dir)
-
-
 @dataclass(frozen=True)
 class Library:
     """Datasets of a sweep, and how they are split.
@@ -90,7 +83,7 @@ class Library:
         UserError
             If the dataset has too few classes or images.
         """
-        dataset = _open(name, self.options[name], Path(self.cache_dir))
+        dataset = opened(name, self.options[name], Path(self.cache_dir))
         total = len(dataset.class_names)
         wanted = total if classes is None else classes
         if wanted > total:

@@ -1,6 +1,7 @@
 """Open a dataset of any kind: its samples listed, its content fingerprinted, no image decoded."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from sweep.data.kinds.folder import open_folder
 from sweep.data.kinds.hub import open_hugging_face, open_webdataset
 from sweep.data.kinds.plugin import open_registered
 from sweep.data.kinds.standard import open_standard
+from sweep.data.once import once
 from sweep.data.options import DatasetOptions
 
 
@@ -52,6 +54,42 @@ def open_dataset(name: str, options: DatasetOptions, *, cache_dir: Path) -> Data
     if options.kind not in KINDS:
         raise UserError(f"dataset kind {options.kind!r} is unknown; valid kinds: {', '.join(sorted(KINDS))}")
     return KINDS[options.kind](name, options, cache_dir=cache_dir)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a plan and the keys need of a dataset; small, so that it is kept where the dataset is not.
+
+    Attributes
+    ----------
+    identity : fingerprint, and what is said of the pixels.
+    split : "official", or how the test part was made.
+    """
+
+    identity: str
+    split: str
+    classes: int
+    train: int
+    test: int
+    notes: tuple[str, ...]
+
+
+@once
+def summary(name: str, options: DatasetOptions, cache_dir: Path) -> Summary:
+    """A dataset's summary, found out once per process: one opening, however many backbones ask.
+
+    Errors are those of :func:`open_dataset`.
+    """
+    dataset = open_dataset(name, options, cache_dir=cache_dir)
+    identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels]))
+    counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
+    return Summary(identity, dataset.split_note, *counts, dataset.notes)
+
+
+@once
+def opened(name: str, options: DatasetOptions, cache_dir: Path) -> Dataset:
+    """A dataset opened once per process: its listing is read for every curve of a cell."""
+    return open_dataset(name, options, cache_dir=cache_dir)
 
 
 def fingerprint(name: str, options: DatasetOptions, *, cache_dir: Path) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Background = Literal["white", "grey", "black"]
 DatasetKind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
 Part = Literal["train", "test"]  # of a dataset
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
@@ -38,6 +39,8 @@ class DatasetOptions:
         Hugging Face, webdataset: names of the splits.
     image_key, label_key
         Hugging Face, webdataset: columns, or endings, of image and label; None for timm's defaults.
+    background
+        What the transparent parts of an image lie on.
     """
 
     kind: DatasetKind
@@ -54,3 +57,4 @@ class DatasetOptions:
     test_split: str = "test"
     image_key: str | None = None
     label_key: str | None = None
+    background: Background = "white"

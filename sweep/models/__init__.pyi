@@ -3,10 +3,9 @@ from .build import build_backbone as build_backbone
 from .build import layers_of as layers_of
 from .build import match_weights as match_weights
 from .build import normalization as normalization
+from .feeder import Feeder as Feeder
 from .layers import ProbedLayer as ProbedLayer
-from .layers import pool as pool
 from .layers import probed_layers as probed_layers
 from .pixels import memory_layout as memory_layout
-from .pixels import normalize as normalize
 from .pixels import small_maps as small_maps
 from .weights import torchvision_weights as torchvision_weights

@@ -16,7 +16,8 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import SCRATCH, WeightsEntry
 from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
-from sweep.models.layers import ProbedLayer, probed_layers
+from sweep.models.evidence import Evidence, gather
+from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
 from sweep.models.weights import Match, load_weights, match, own_normalization, read_weights
@@ -93,6 +94,23 @@ def build_backbone(
             model = _downloaded(architecture, pretraining, classes=classes, resolution=resolution)
     if weights is not None:
         load_weights(model, weights)
+    # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
+    vars(model)["made_for"] = functools.partial(without_memory, architecture, width=width)
+    return model
+
+
+def without_memory(architecture: str, resolution: int, *, classes: int = 2, width: float = 1.0) -> nn.Module:
+    """A network on the meta device: shapes, but no weights.
+
+    Raises
+    ------
+    UserError
+        If a plug-in gives something else.
+    """
+    with torch.device("meta"):
+        model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"it gives a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -123,9 +141,7 @@ def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution
 
 def match_weights(architecture: str, weights: WeightsEntry, *, resolution: int) -> Match:
     """How the tensors of named weights fit an architecture; reads the file, builds the network without memory."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=1.0)
-    return match(model, read_weights(weights))
+    return match(without_memory(architecture, resolution), read_weights(weights))
 
 
 def normalization(
@@ -147,9 +163,23 @@ def normalization(
 
 
 def layers_of(
-    architecture: str, *, resolution: int, width: float = 1.0, pattern: str | None = None
+    architecture: str,
+    *,
+    resolution: int,
+    width: float = 1.0,
+    pattern: str | None = None,
+    pooling: str = DEFAULT,
+    norm: str = "none",
 ) -> list[ProbedLayer]:
-    """Probed layers of an architecture without making its weights (on the meta device)."""
-    with torch.device("meta"):
-        model = _untrained(architecture, classes=2, resolution=resolution, width=width)
-    return probed_layers(model, resolution=resolution, pattern=pattern)
+    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
+    make = functools.partial(without_memory, architecture, width=width)
+    evidence = evidence_of(architecture, resolution=resolution, width=width)
+    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
+
+
+def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:
+    """What an architecture shows of itself, at the resolution of timm's weights or one near that which is asked for."""
+    own = plugins.find_plugin("model", architecture) or plugins.find_ours("model", architecture)
+    config = None if own else timm.get_pretrained_cfg(architecture)
+    side = config.input_size[-1] if config is not None else usual_side(resolution)
+    return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)

@@ -17,6 +17,7 @@ from sweep.base.errors import UserError
 from sweep.config import (
     CONVERGED,
     GRID_VARIABLES,
+    LAYERS,
     NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
@@ -31,7 +32,7 @@ from sweep.config import (
     Rule,
     read_yaml,
 )
-from sweep.data import DATASETS
+from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_search import check_search
@@ -52,6 +53,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
     """
+    forget_datasets()
     reading = read_yaml(path, overrides)
     config = reading.config
     try:
@@ -114,12 +116,20 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
-    for name, pattern in config.layers.items():
-        yield from _architectures(("layers", name), (name,))
+    yield from _layers(config)
+
+
+def _layers(config: Config) -> Iterator[Problem]:
+    """What is said of layers: a kind that has a name, or a regular expression, for all or by architecture."""
+    by_name = {None: config.layers} if isinstance(config.layers, str) else config.layers
+    for name, said in by_name.items():
+        at: KeyPath = ("layers",) if name is None else ("layers", name)
+        if name is not None:
+            yield from _architectures(at, (name,))
         try:
-            re.compile(pattern)
+            re.compile(said)
         except re.error as error:
-            yield Problem(("layers", name), pattern, f"not a regular expression: {error}")
+            yield Problem(at, said, f"neither a kind of layers nor a regular expression: {error}", LAYERS)
 
 
 def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:

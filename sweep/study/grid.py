@@ -50,6 +50,8 @@ class Backbone:
     recipe: Recipe | None
     layers_pattern: str | None = None
     epoch: int | None = None
+    pooling: str = "default"
+    norm: str = "none"
 
     @property
     def processes(self) -> int:
@@ -65,11 +67,17 @@ class Backbone:
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
+        parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
     def after(self, epoch: int | None) -> Backbone:
         """The same training run at another epoch; None is its kept checkpoint."""
         return replace(self, epoch=epoch)
+
+    @property
+    def unpooled(self) -> Backbone:
+        """The same network, whatever is made of its layers' outputs: one training serves every pooling."""
+        return replace(self, pooling="default", norm="none")
 
 
 @dataclass(frozen=True)
@@ -104,13 +112,18 @@ class Curve:
 class Cell:
     """A backbone with its curves, and the blocks of the config that asked for it.
 
-    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``: one
-    training serves them all.
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``, each with
+    every pooling: one training serves them all.
     """
 
     backbone: Backbone
     curves: tuple[Curve, ...]
     blocks: tuple[int, ...]
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The backbone with every pooling that it is probed with."""
+        return tuple(dict.fromkeys(curve.backbone.after(None) for curve in self.curves))
 
 
 @dataclass(frozen=True)
@@ -140,8 +153,8 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
             backbone = _backbone(config, values, sizes)
-            curves, blocks = found.setdefault(backbone, ({}, []))
-            merged += bool(blocks)
+            curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
+            merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
             probes, probe_seeds = probes_of(config, values)
             _, epochs = asked_epochs(config, values)
@@ -195,8 +208,18 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         seed=values["seed"],
         width=float(values["width"]),
         recipe=recipe_of(config, values) if scratch else None,
-        layers_pattern=config.layers.get(values["architecture"], facts.layers_pattern(values["architecture"])),
+        layers_pattern=layers_said(config, values["architecture"]),
+        pooling=values["pooling"],
+        norm=values["norm"],
     )
+
+
+def layers_said(config: Config, architecture: str) -> str | None:
+    """What a config says of an architecture's layers; None for what is its default anyway."""
+    of_all = config.layers if isinstance(config.layers, str) else None
+    by_name = {} if isinstance(config.layers, str) else config.layers
+    said = by_name.get(architecture, of_all or facts.layers_pattern(architecture))
+    return None if said is not None and said == facts.architecture(architecture).points else said
 
 
 def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import PENALTIES, Autocast, Recipe, declared
+from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
+from sweep.data import training_pixels
+from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
@@ -153,6 +155,7 @@ class Keyring(Settings):
             holdout=self.holdout if uses_holdout(backbone.recipe) else None,
             recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
+            **_pixels(backbone),
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
@@ -168,7 +171,7 @@ class Keyring(Settings):
             weights=self.weights(curve.backbone),
             images=images,
             resolution=curve.backbone.resolution,
-            layers=curve.backbone.layers_pattern,
+            **_points(curve.backbone),
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 
@@ -190,10 +193,31 @@ class Keyring(Settings):
         )
 
 
+def _points(backbone: Backbone) -> dict[str, Any]:
+    """Which layers are embedded and how; where that is as version 0.1 did it, as its keys had it."""
+    said = backbone.layers_pattern
+    parts: dict[str, Any] = {"layers": None, "points": said} if said in LAYERS else {"layers": said}
+    if backbone.pooling != "default":
+        parts["pooling"] = backbone.pooling
+    if backbone.norm != "none":
+        parts["norm"] = backbone.norm
+    if set(parts) == {"layers"} and not facts.first_rule(
+        backbone.architecture, layers=said, width=backbone.width, resolution=backbone.resolution
+    ):
+        parts["rule"] = 2
+    return parts
+
+
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
     recipes = [probe.identity for probe in curve.probes]
     return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
+
+
+def _pixels(backbone: Backbone) -> dict[str, int]:
+    """Version of the pixels that augmented training sees, where they are not those of the first version."""
+    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
+    return {"pixels": version} if version > 1 else {}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from statistics import StatisticsError, correlation
 from typing import Any
 
 from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes
-from sweep.study.resolve import sizes
+from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
@@ -54,19 +55,16 @@ class CurveCost:
 
 
 def layer_widths(backbone: Backbone) -> tuple[int, ...]:
-    """Embedding widths of a backbone's probed layers; a pattern of the config is applied to the real network."""
-    if backbone.layers_pattern is None:
-        known = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
-        return tuple(layer.width for layer in known)
-    from sweep.models import layers_of  # torch: only where a config overrides the rule
-
-    layers = layers_of(
+    """Embedding widths of a backbone's probed layers; what a config says of them is asked of the real network."""
+    known = facts.layers(
         backbone.architecture,
         width=backbone.width,
         resolution=backbone.resolution,
-        pattern=backbone.layers_pattern,
+        layers=backbone.layers_pattern,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
     )
-    return tuple(layer.width for layer in layers)
+    return tuple(layer.width for layer in known)
 
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
@@ -159,7 +157,7 @@ def _decoded(config: Config, cell: Cell) -> dict[tuple[Any, ...], tuple[int, flo
         key = (curve.dataset, backbone.resolution, chosen if curve.is_id else ())
         found[key] = (train + test, 3.0 * (train + test) * backbone.resolution**2)
     if backbone.augmentation not in (None, "off"):
-        images, side = curve_sizes(config, cell.curves[0]).train, min(4 * backbone.resolution, 256)
+        images, side = curve_sizes(config, cell.curves[0]).train, training_side(backbone.resolution)
         found["training", backbone.id_dataset, backbone.resolution, *chosen] = (images, 3.0 * images * side**2)
     return found
 
@@ -169,7 +167,7 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 
     A recipe key that only rules set is part of how an architecture is trained, not a treatment: a nuisance.
     """
-    rows = [variables(cell.backbone) for cell in grid.cells]
+    rows = [variables(backbone) for cell in grid.cells for backbone in cell.backbones]
     by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
     defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
     varied = [name for name in GRID_VARIABLES if len({row[name] for row in rows}) > 1]
@@ -180,9 +178,9 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
     """One row per backbone: grid variables and the derived ones."""
     return [
-        variables(cell.backbone)
-        | derived(cell.backbone, id_images(config, cell.backbone) if cell.backbone.recipe else None)
+        variables(backbone) | derived(backbone, id_images(config, backbone) if backbone.recipe else None)
         for cell in grid.cells
+        for backbone in cell.backbones
     ]
 
 
@@ -244,6 +242,7 @@ def render_plan(
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
+    lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
     lines += ["", *_correlation_lines(config, grid)]

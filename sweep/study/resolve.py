@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep import plugins
 from sweep.base.errors import UserError
@@ -15,6 +15,9 @@ from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
 from sweep.data import DATASETS, TORCHVISION, DatasetOptions, known_datasets
 from sweep.study.grid import Backbone, Sizes
 from sweep.study.keys import Keyring
+
+if TYPE_CHECKING:
+    from sweep.data import Summary
 
 CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
 
@@ -70,6 +73,7 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
         "train_per_class": entry.train_per_class,
         "test_per_class": entry.test_per_class,
         "seed": entry.seed,
+        "background": entry.background,
     }
     path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
     kind, there = source_of(config, name)
@@ -132,7 +136,7 @@ def declared_sizes(config: Config, name: str) -> Sizes | None:
 
 
 def sizes(config: Config, name: str) -> Sizes:
-    """Declared sizes, else those of the files.
+    """Those of the files where they are here, else the declared ones.
 
     Raises
     ------
@@ -140,26 +144,57 @@ def sizes(config: Config, name: str) -> Sizes:
         If nothing is declared and the files are not there.
     """
     declared = declared_sizes(config, name)
-    return declared if declared is not None else _identity(config, name)[1]
+    if declared is not None and not _is_here(dataset_options(config, name)):
+        return declared
+    try:
+        found = _summary(config, name)
+    except UserError:
+        if declared is None:
+            raise
+        return declared  # a plan counts on; whoever needs the files meets the error
+    return Sizes(found.classes, found.train, found.test)
+
+
+def said_of_sizes(config: Config) -> list[str]:
+    """A sentence for each dataset whose files hold something else than is declared, or known of it."""
+    lines = []
+    for name in used_datasets(config):
+        declared = declared_sizes(config, name)
+        if declared is None or not _is_here(dataset_options(config, name)):
+            continue
+        if (found := sizes(config, name)) != declared:
+            lines.append(
+                f"{name}: its files hold {found.train:,} + {found.test:,} images of {found.classes:,} classes; "
+                f"declared or known are {declared.train:,} + {declared.test:,} of {declared.classes:,}; the files count"
+            )
+    return lines
+
+
+def _is_here(options: DatasetOptions) -> bool:
+    """Whether there are files to count, so that what is declared need not be believed."""
+    return options.kind in ("folder", "wds") and options.path is not None and Path(options.path).exists()
 
 
 def data_identities(config: Config, names: Iterable[str]) -> dict[str, str]:
-    """Content identity of each dataset: its fingerprint and the caps that choose from it."""
-    return {name: _identity(config, name)[0] for name in names}
+    """Content identity of each dataset: its fingerprint, what is said of its pixels, the caps that choose from it."""
+    return {name: _identity(config, name) for name in names}
 
 
-def _identity(config: Config, name: str) -> tuple[str, Sizes]:
-    from sweep.data import open_dataset  # numpy and PIL: only when files are needed
+def _identity(config: Config, name: str) -> str:
+    options, found = dataset_options(config, name), _summary(config, name)
+    cut = found.split != "official" or options.train_per_class or options.test_per_class
+    chance = (options.test_fraction, options.seed) if cut else (DatasetOptions.test_fraction, DatasetOptions.seed)
+    caps = (options.train_per_class, options.test_per_class, *chance)
+    return ":".join([found.identity, *map(str, caps)])
+
+
+def _summary(config: Config, name: str) -> Summary:
+    from sweep.data import summary  # numpy and PIL: only when files are needed
 
     options = dataset_options(config, name)
     if options.kind == "folder" and options.path is None:
         raise UserError(f"dataset {name} has no path: set datasets.{name}.path to an ImageFolder tree or tar")
-    dataset = open_dataset(name, options, cache_dir=cache_dir(config))
-    cut = dataset.split_note != "official" or options.train_per_class or options.test_per_class
-    chance = (options.test_fraction, options.seed) if cut else (DatasetOptions.test_fraction, DatasetOptions.seed)
-    caps = (options.train_per_class, options.test_per_class, *chance)
-    identity = ":".join([dataset.fingerprint, *map(str, caps)])
-    return identity, Sizes(len(dataset.class_names), len(dataset.train), len(dataset.test))
+    return summary(name, options, cache_dir(config))
 
 
 def named_weights(config: Config) -> dict[str, WeightsEntry]:

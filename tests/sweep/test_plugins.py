@@ -24,7 +24,7 @@ from sweep.driver import sweep as driver
 from sweep.embed.plugin_statistics import registered_statistics
 from sweep.models import facts
 from sweep.models.build import layers_of
-from sweep.models.layers import pool, probed_layers
+from sweep.models.layers import probed_layers
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from sweep.study.check import read_config
@@ -329,7 +329,7 @@ def test_facts_come_from_the_network_where_the_plugin_is_silent():
     plugins.register_model("small", scalable=True)(small)
     plugins.register_model("tall", depth=99)(small)
     about = facts.architecture("small")
-    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 12 / 32)
+    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 30 / 64)
     assert facts.architecture("tall").depth == 99
     assert [(x.name, x.width) for x in facts.layers("small", width=2, resolution=16)] == [("0", 64), ("1", 24)]
     assert facts.parameters("small", classes=10) == sum(
@@ -345,7 +345,7 @@ def test_dense_layers_are_vectors():
     model = Dense(16, 3, 7)
     (layer,) = probed_layers(model, resolution=4, pattern="hidden")
     assert (layer.kind, layer.width, layer.side) == ("vector", 7, 0)
-    assert torch.equal(pool(torch.ones(2, 7), "vector"), torch.ones(2, 7))
+    assert torch.equal(layer.embed(torch.ones(2, 7), {}), torch.ones(2, 7))
     with pytest.raises(UserError, match="no layer to probe"):
         probed_layers(model, resolution=4)
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
+from sweep.data.archive import GZIP_MAGIC
 from sweep.data.dataset import Dataset, Split
 from sweep.data.decode import decode_image
-from sweep.data.listing import ImageFile, file_state, listed
-from sweep.data.options import DatasetOptions
+from sweep.data.listing import Listing, file_state, image_file, listed
+from sweep.data.options import Background, DatasetOptions
+from sweep.data.pixels import pixels_identity
 from sweep.data.splits import capped
 
 _EXTRA = "pip install 'tunnel-sweep[hub]'"
@@ -105,11 +108,21 @@ class _WebDataset:
     def _stream(self) -> Iterator[dict[str, Any]]:
         tars = importlib.import_module("webdataset.tariterators")
         for shard in self._shards:
+            self._refuse_cut_short(shard)
             with open(shard, "rb") as stream:
                 try:
                     yield from tars.group_by_keys(tars.tar_file_expander([{"url": shard, "stream": stream}]))
                 except (tarfile.TarError, ValueError) as error:
                     raise UserError(f"{self.place}: shard {shard} is damaged: {error.args[0]}") from error
+
+    def _refuse_cut_short(self, shard: str) -> None:
+        """A shard that ends at a member's border reads as a whole one; a block of zeros ends a tar archive."""
+        with open(shard, "rb") as stream:
+            if stream.read(2) == GZIP_MAGIC:
+                return  # gzip ends with a checksum, which is read with the last sample
+            stream.seek(-min(tarfile.BLOCKSIZE, os.path.getsize(shard)), os.SEEK_END)
+            if stream.read() != bytes(tarfile.BLOCKSIZE):
+                raise UserError(f"{self.place}: shard {shard} is damaged: the mark that ends a tar archive is missing")
 
     def _image(self, sample: dict[str, Any]) -> bytes:
         for key in self.reader.input_key.split(";"):
@@ -147,11 +160,12 @@ def _keys(sample: dict[str, Any]) -> str:
 class _Reader:
     source: _Source
     indices_N: np.ndarray
+    background: Background
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         order = sorted(indices)
-        contents = self.source.at(self.indices_N[order].tolist())
-        yield from zip(order, map(decode_image, contents), strict=True)
+        for index, content in zip(order, self.source.at(self.indices_N[order].tolist()), strict=True):
+            yield index, decode_image(content, self.background)
 
 
 def _timm_reader(where: str, name: str, **arguments: Any) -> Any:
@@ -172,27 +186,28 @@ def _open(name: str, options: DatasetOptions, source_of: Callable[[str, str], _S
     for part, split in (("train", options.train_split), ("test", options.test_split)):
         sources[part] = source = source_of(f"dataset {name!r}, split {split}", split)
         read = functools.partial(_list, source)
-        files[part] = listed(source.place, source.state, read, cache_dir=cache_dir)
+        files[part] = listed(source.place, source.state, read, cache_dir=cache_dir).images
         labels[part] = [file.path.rpartition("/")[0] for file in files[part]]
     classes = _classes(f"dataset {name!r}", labels, options.classes)
-    total, splits = hashlib.sha256(), {}
+    number_of = {label: number for number, label in enumerate(classes)}
+    total, splits, odd = hashlib.sha256(), {}, set()
     for part, limit in (("train", options.train_per_class), ("test", options.test_per_class)):
-        labels_N = np.array([classes.index(label) for label in labels[part]], dtype=np.int64)
+        labels_N = np.array([number_of[label] for label in labels[part]], dtype=np.int64)
         kept_N = capped(labels_N, limit=limit, seed=options.seed)
         for index in kept_N.tolist():
             total.update(f"{part} {labels[part][index]} {files[part][index].digest}\n".encode())
+            odd |= {files[part][index].odd} - {""}
         names = tuple(f"{part}/{index:07d}" for index in kept_N.tolist())
-        splits[part] = Split(labels_N[kept_N], names, _Reader(sources[part], kept_N))
+        splits[part] = Split(labels_N[kept_N], names, _Reader(sources[part], kept_N, options.background))
     class_names = tuple(sources["train"].class_name(label) for label in classes)
-    return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official")
+    pixels = pixels_identity(odd, options.background)
+    return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official", pixels)
 
 
-def _list(source: _Source) -> list[ImageFile]:
+def _list(source: _Source) -> Listing:
     """Label and digest of every sample; the label stands as the directory of its path."""
-    return [
-        ImageFile(f"{label}/{index:07d}", len(content), 0, hashlib.sha256(content).hexdigest())
-        for index, (label, content) in enumerate(source.samples())
-    ]
+    samples = enumerate(source.samples())
+    return Listing([image_file(f"{label}/{index:07d}", content) for index, (label, content) in samples], [], [])
 
 
 def _classes(where: str, labels: dict[str, list[str]], declared: int | None) -> list[str]:

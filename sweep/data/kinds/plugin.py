@@ -18,6 +18,7 @@ from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
 from sweep.data.options import DatasetOptions
 
+_NOT_DECIDING = ("path", "background")  # pixels are a plug-in's own affair
 _PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
 
@@ -73,7 +74,7 @@ def open_registered(name: str, options: DatasetOptions, *, cache_dir: Path) -> D
         test_per_class=options.test_per_class or facts["test"] // facts["classes"],
     )
     (train, train_files), (test, test_files) = (_split(name, part, plugin, filled) for part in _PARTS)
-    decided = [plugin.code, {key: value for key, value in asdict(filled).items() if key != "path"}]
+    decided = [plugin.code, {key: value for key, value in asdict(filled).items() if key not in _NOT_DECIDING}]
     found = [train.names, train_files, test.names, test_files]
     return Dataset(
         name=name,

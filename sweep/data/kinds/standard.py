@@ -9,7 +9,8 @@ Legend: N samples of one part, H, W pixels.
 import hashlib
 import importlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import urllib.error
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from PIL import Image
 
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
+from sweep.data.decode import decode_image
 from sweep.data.files import aside, locked
-from sweep.data.listing import list_images
-from sweep.data.options import TORCHVISION, DatasetOptions, Part
+from sweep.data.listing import ImageFile, list_tree
+from sweep.data.options import TORCHVISION, Background, DatasetOptions, Part
+from sweep.data.pixels import pixels_identity
 from sweep.data.splits import capped
 
 
@@ -65,14 +68,35 @@ STANDARD: Mapping[str, _Standard] = dict(
 @dataclass(frozen=True, eq=False)
 class _Reader:
     samples: Any
+    paths: Sequence[Path] | None  # of image files; None where the images are an array
     indices_N: np.ndarray
+    background: Background
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         for index in sorted(indices):
-            try:
-                yield index, self.samples[int(self.indices_N[index])][0].convert("RGB")
-            except Exception as error:  # decoders raise anything; the caller counts and names broken images
-                yield index, error
+            yield index, self._read(int(self.indices_N[index]))
+
+    def _read(self, index: int) -> Image.Image | Exception:
+        if self.paths is None:
+            return self.samples[index][0].convert("RGB")
+        try:
+            return decode_image(self.paths[index].read_bytes(), self.background)
+        except OSError as error:  # one file that cannot be read; the caller counts and names broken images
+            return error
+
+
+def _advice(error: Exception, standard: _Standard, root: Path) -> str:
+    """What to do about a download that failed, by its cause."""
+    if isinstance(error, RuntimeError):
+        return f"what came is not what its publisher put there; try again, or copy {standard.directory} into {root}"
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the host answered, without the file; try again later, or copy {standard.directory} into {root}"
+    if isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError):
+        return (
+            f"without a network, copy its directory {standard.directory} into {root} from a machine that has one, or "
+            "set a proxy ($https_proxy)"
+        )
+    return f"mend that, and look at the free space and the rights of {root}"
 
 
 def _download(where: str, standard: _Standard, root: Path) -> None:
@@ -88,8 +112,7 @@ def _download(where: str, standard: _Standard, root: Path) -> None:
             (temporary / standard.directory).replace(home)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
             raise UserError(
-                f"{where}: torchvision cannot download {standard.name}: {error}; without a network, copy its "
-                f"directory {standard.directory} into {root} from a machine that has one"
+                f"{where}: torchvision cannot download {standard.name}: {error}; {_advice(error, standard, root)}"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -109,16 +132,17 @@ def _read(where: str, standard: _Standard, root: Path, part: Part, *, download: 
         ) from error
 
 
-def _content(where: str, standard: _Standard, samples: Any, home: Path, cache_dir: Path) -> list[str]:
-    """A digest of each image of a part: of its pixels, or of its file."""
+def _content(where: str, standard: _Standard, samples: Any, home: Path, cache_dir: Path) -> list[ImageFile]:
+    """Each image of a part with a digest: of its pixels, or of its file."""
     images = getattr(samples, standard.images)
     if isinstance(images, np.ndarray):
-        return [hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() for pixels in images]
-    digests = {home / file.path: file.digest for file in list_images(home, cache_dir=cache_dir)}
-    missing = [str(path) for path in map(Path, images) if path not in digests]
+        digests = (hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() for pixels in images)
+        return [ImageFile("", 0, 0, digest) for digest in digests]
+    files = {home / file.path: file for file in list_tree(home, cache_dir=cache_dir).images}
+    missing = [str(path) for path in map(Path, images) if path not in files]
     if missing:
         raise UserError(f"{where}: {len(missing)} images are not there, the first is {missing[0]}; fetch the set again")
-    return [digests[Path(path)] for path in images]
+    return [files[Path(path)] for path in images]
 
 
 def open_standard(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
@@ -129,15 +153,20 @@ def open_standard(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dat
     total = hashlib.sha256()
     splits: dict[Part, Split] = {}
     class_names: tuple[str, ...] = ()
+    odd: set[str] = set()
     for part in standard.parts:
         samples = _read(where, standard, root, part, download=options.download)
         labels_N = np.asarray(getattr(samples, standard.labels), dtype=np.int64)
         limit = options.train_per_class if part == "train" else options.test_per_class
         kept_N = capped(labels_N, limit=limit, seed=options.seed)
-        digests = _content(where, standard, samples, root / standard.directory, cache_dir)
+        files = _content(where, standard, samples, root / standard.directory, cache_dir)
         for index in kept_N.tolist():
-            total.update(f"{part} {labels_N[index]} {digests[index]}\n".encode())
+            total.update(f"{part} {labels_N[index]} {files[index].digest}\n".encode())
+        odd |= {files[index].odd for index in kept_N.tolist()} - {""}
         names = tuple(f"{part}/{index:06d}" for index in kept_N.tolist())
-        splits[part] = Split(labels_N[kept_N], names, _Reader(samples, kept_N))
+        images = getattr(samples, standard.images)
+        paths = None if isinstance(images, np.ndarray) else tuple(map(Path, images))
+        splits[part] = Split(labels_N[kept_N], names, _Reader(samples, paths, kept_N, options.background))
         class_names = tuple(map(str, samples.classes))
-    return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official")
+    pixels = pixels_identity(odd, options.background)
+    return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official", pixels)

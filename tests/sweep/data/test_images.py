@@ -16,6 +16,7 @@ from sweep.data.dataset import Split
 from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
+from sweep.data.pixels import training_pixels
 
 
 def picture(width, height, seed=0):
@@ -87,10 +88,21 @@ def test_evaluation_view_is_torchvisions(shape, resolution):
         ((600, 400), 32, (192, 128)),  # 4 × 32
         ((600, 400), 224, (384, 256)),  # 256
         ((300, 200), 224, (300, 200)),  # original
+        ((1200, 900), 384, (585, 439)),  # 256/224 × 384, as evaluation
+        ((1200, 900), 518, (789, 592)),
     ],
 )
 def test_training_view_shorter_side(shape, resolution, expected):
     assert training_view(picture(*shape), resolution).size == expected
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 224, 225, 288, 384, 448, 518])
+def test_training_sees_as_much_as_evaluation(resolution):
+    """From the same original, the cache of training images is never smaller than what evaluation resizes to."""
+    large = Image.new("RGB", (1600, 1200))
+    assert min(training_view(large, resolution).size) >= round(256 / 224 * resolution)
+    before = min(4 * resolution, 256)  # all resolutions up to 224 px are cached as they always were
+    assert (min(training_view(large, resolution).size) == before) == (training_pixels(resolution) == 1)
 
 
 def test_both_caches_hold_the_selection_in_its_order(tree, tmp_path):

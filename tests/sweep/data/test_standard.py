@@ -124,11 +124,18 @@ def test_a_download_is_checked_and_done_once(served, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("attribute", "value", "says"), [("tgz_md5", "0" * 32, "corrupted"), ("url", "http://127.0.0.1:9/gone", "refused")]
+    ("attribute", "value", "says"),
+    [
+        ("tgz_md5", "0" * 32, "corrupted.*what came is not what its publisher put there"),
+        ("url", "http://127.0.0.1:9/gone", "refused.*without a network, copy"),
+        ("url", "missing", "404.*the host answered, without the file"),
+    ],
 )
-def test_a_failed_download_is_told_in_words_and_leaves_nothing(served, tmp_path, monkeypatch, attribute, value, says):
-    monkeypatch.setattr(datasets.CIFAR10, attribute, value)
-    with pytest.raises(UserError, match=f"(?i)cannot download CIFAR10.*{says}.*without a network, copy"):
+def test_a_failed_download_is_told_by_its_cause_and_leaves_nothing(
+    served, tmp_path, monkeypatch, attribute, value, says
+):
+    monkeypatch.setattr(datasets.CIFAR10, attribute, f"{datasets.CIFAR10.url}.gone" if value == "missing" else value)
+    with pytest.raises(UserError, match=f"(?is)cannot download CIFAR10.*{says}"):
         open_dataset("mine", options("cifar10", served, download=True), cache_dir=tmp_path / "cache")
     assert not [path for path in served.iterdir() if path.is_dir()]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from sweep.embed.extract import batch_size, embed
+from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
-from sweep.models.pixels import memory_layout, normalize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")
@@ -136,9 +136,16 @@ def test_batches_shrink_with_the_resolution():
     assert sizes == [128, 128, 32, 8, 8, 8]
 
 
+def mean_111(values):
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
 def test_normalized_images_are_channels_last():
     """As they are stored: no copy where maps are to be channels last."""
-    images_NCHW = normalize(torch.from_numpy(pictures(2)), MEAN, STD)
+    feeder = Feeder(MEAN, STD, device=CPU, layout=torch.channels_last)
+    images_NCHW = feeder.normalized(torch.from_numpy(pictures(2)))
+    plain_NCHW = (torch.from_numpy(pictures(2)).permute(0, 3, 1, 2) / 255 - mean_111(MEAN)) / mean_111(STD)
+    assert torch.allclose(images_NCHW, plain_NCHW, atol=1e-6)
     assert images_NCHW.is_contiguous(memory_format=torch.channels_last)
     model, layers = backbone("vggm11")
     modules, formats = dict(model.named_modules()), []

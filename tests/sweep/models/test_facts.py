@@ -15,7 +15,7 @@ from sweep.config.schema import WeightsEntry
 from sweep.models import facts
 from sweep.models.build import build_backbone, layers_of, normalization
 from sweep.models.catalogue_build import FILE, build, text
-from sweep.models.layers import pool, probed_layers
+from sweep.models.layers import probed_layers
 
 # protocol §3, at 100 classes
 PARAMETERS = {
@@ -134,32 +134,6 @@ def test_convolutions_are_probed_before_batch_norm():
     model = build_backbone("vggm11", classes=3, resolution=32, width=0.0625)
     modules = dict(model.named_modules())
     assert all(isinstance(modules[layer.name], nn.Conv2d) for layer in probed_layers(model, resolution=32))
-
-
-def test_pattern_overrides_the_rule():
-    model = build_backbone("vggm11", classes=3, resolution=32, width=0.0625)
-    names = [layer.name for layer in probed_layers(model, resolution=32, pattern=r"features\.(0|3)")]
-    assert names == ["features.0", "features.3"]
-    with pytest.raises(UserError, match=r"matches no module.*features\.0"):
-        probed_layers(model, resolution=32, pattern="nothing")
-
-
-def test_pooling_by_hand():
-    map_BCHW = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert pool(map_BCHW, "conv").tolist() == [[2.5, 4.5, 10.5, 12.5]]
-    assert pool(map_BCHW[:, :, :2, :1], "conv").tolist() == [[0.0, 4.0]]
-    tokens_BTC = torch.tensor([[[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]])
-    assert pool(tokens_BTC, "tokens", prefix_tokens=1).tolist() == [[2.0, 3.0]]
-    assert pool(tokens_BTC.reshape(1, 1, 3, 2), "tokens")[0].tolist() == pytest.approx([13 / 3, 5.0])
-
-
-@pytest.mark.parametrize("sides", [(4, 4), (7, 7), (3, 8), (1, 5), (55, 55)])
-def test_both_layouts_of_a_map_are_pooled_like_torch_pools_it(sides):
-    map_BCHW = torch.randn(3, 5, *sides, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.nn.functional.adaptive_avg_pool2d(map_BCHW, 2).flatten(1)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        pooled = pool(map_BCHW.float().contiguous(memory_format=layout), "conv")
-        torch.testing.assert_close(pooled.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_seed_decides_the_weights_and_nothing_else_is_touched():

@@ -26,7 +26,7 @@ from sweep.cell.together import RecordedError, train_together
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Recipe
 from sweep.study.check import read_config
-from sweep.train.batch_norm import synchronise
+from sweep.train.batch_norm import synchronised
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import NOTHING_ALONG, Along, Labelled, pretrain
@@ -92,14 +92,14 @@ def train(ranks, checkpoints=None, source=PlainImages, along=NOTHING_ALONG):
     )
 
 
-def normalised(kind, x_BCHW, gradient_BCHW, synchronised):
+def normalised(kind, x_BCHW, gradient_BCHW, together):
     """Output, gradients and buffers of a batch norm with other than its initial numbers."""
     module = kind(3)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         module.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
-    if synchronised:
-        synchronise(module)
+    if together:
+        synchronised(module)
     x_BCHW = x_BCHW.clone().requires_grad_()
     out_BCHW = module(x_BCHW)
     out_BCHW.backward(gradient_BCHW)
@@ -150,7 +150,7 @@ def child(rank, home, home_diverging):
     ranks, found = connected(), {}
     for kind in (nn.BatchNorm2d, BatchNormAct2d):
         parts = [torch.from_numpy(np.array_split(whole, 2)[rank]) for whole in map(torch.Tensor.numpy, batch())]
-        found[kind.__name__] = normalised(kind, *parts, synchronised=True)
+        found[kind.__name__] = normalised(kind, *parts, together=True)
     kept, passed = [], []
     trained = train(
         ranks, Checkpoints(lambda: None, kept.append, every_seconds=0), along=Along(frozenset({2}), passed.append)
@@ -193,7 +193,7 @@ def close(one, other, tolerance=1e-5):
 def test_batch_norm_over_parts_is_that_of_the_whole(found, kind):
     parts = [each[kind.__name__] for each in found[2]]
     assert [len(part["out"]) for part in parts] == [4, 3]
-    whole = normalised(kind, *batch(), synchronised=False)
+    whole = normalised(kind, *batch(), together=False)
     for name in ("out", "x"):
         assert close(torch.cat([part[name] for part in parts]), whole[name]), name
     for name in ("weight", "bias"):
@@ -208,7 +208,7 @@ def test_an_unknown_batch_norm_is_refused():
         pass
 
     with pytest.raises(TypeError, match=r"0 is a Mine.*data_parallel: 1"):
-        synchronise(nn.Sequential(Mine(3)))
+        synchronised(nn.Sequential(Mine(3)))
 
 
 def test_two_processes_train_as_one(found):

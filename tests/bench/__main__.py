@@ -1,4 +1,4 @@
-"""``python -m tests.bench [probes|solvers|embed|gpu|growth|attribution|coverage|storage|jobs] [--quick] [--json F]``."""
+"""``python -m tests.bench [probes|solvers|embed|gpu|growth|attribution|coverage|storage|jobs] [--quick]``."""
 
 from __future__ import annotations
 

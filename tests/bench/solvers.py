@@ -182,7 +182,7 @@ def _summary(cases: Sequence[dict[str, Any]]) -> str:
         "Columns of solvers: % of the peak's test accuracy that the last layer retains, and the peak (layer), found on "
         "held-out images. “Rank order”: Spearman's correlation of layers between AdamW 30 and converged. “Gradient "
         "left”: median over layers, AdamW 30, of the gradient's norm at the end over that at weights of zero. "
-        "“Agrees”: test images that a float64 fit by SciPy gets right or wrong as ours does, the least of its layers.\n\n"
+        "“Agrees”: test images that a float64 fit by SciPy gets right or wrong as ours does.\n\n"
         f"% retained on OOD sets, mean over {len(trained)} curves of trained networks: {means}. Between AdamW 30 and "
         f"converged a curve changes by {solver:.1f} points on average; between the shallowest and deepest reading of "
         f"four depths, by the converged solver, by {depth:.1f}. Seconds of the converged solver over AdamW's: median "

@@ -355,3 +355,17 @@ def initial(data, seed):
     """Initial weights of the first layer, (D, C)."""
     generator = torch.Generator().manual_seed(derive_seed("init", seed, data.layer_names[0]))
     return torch.empty(data.train[0].shape[1], data.classes).normal_(0, 0.01, generator=generator)
+
+
+def test_layers_of_one_width_may_be_stored_in_different_types():
+    data = make_data(widths=(6, 6), seed=2)
+    data.train[0], data.test[0] = data.train[0].half(), data.test[0].half()
+    data.train[1], data.test[1] = data.train[1].float(), data.test[1].float()
+    for recipe in (Probe(epochs=3, batch_size=16), Probe(solver="ridge", weight_decay=1.0)):
+        together = fit_probes(data, recipe, seed=1)
+        for layer in (0, 1):
+            part = vars(data) | {
+                name: getattr(data, name)[layer : layer + 1] for name in ("train", "test", "layer_names")
+            }
+            (alone,) = fit_probes(ProbeData(**part), recipe, seed=1)
+            assert (alone.correct, alone.test_loss) == (together[layer].correct, together[layer].test_loss)

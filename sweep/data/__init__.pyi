@@ -5,7 +5,6 @@ from .images import TrainImages as TrainImages
 from .library import Images as Images
 from .library import Library as Library
 from .once import forget_datasets as forget_datasets
-from .open import Summary as Summary
 from .open import open_dataset as open_dataset
 from .open import summary as summary
 from .options import TORCHVISION as TORCHVISION
@@ -13,3 +12,5 @@ from .options import Background as Background
 from .options import DatasetOptions as DatasetOptions
 from .pixels import training_pixels as training_pixels
 from .pixels import training_side as training_side
+from .summaries import Summary as Summary
+from .summaries import glance as glance

@@ -1,3 +1,8 @@
+from .asked import CACHE_VARIABLE as CACHE_VARIABLE
+from .asked import cache_dir as cache_dir
+from .asked import dataset_options as dataset_options
+from .asked import source_of as source_of
+from .asked import used_datasets as used_datasets
 from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .facts import sheets as sheets

@@ -187,8 +187,7 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
 
 def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write the table of what is done; returns its path for people."""
-    roles = varied_roles(sweep.config, sweep.grid)
-    return table.export_probes(sweep.store, plan_of(sweep), roles=roles, done=done, failed=failed)
+    return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
 
 
 def plan_of(sweep: Sweep) -> table.Plan:
@@ -207,7 +206,7 @@ def plan_of(sweep: Sweep) -> table.Plan:
         )
         for planned in sweep.planned
     )
-    return table.Plan(sweep.config.name, blocks, curves)
+    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid))
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:

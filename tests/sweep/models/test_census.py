@@ -9,7 +9,7 @@ import timm
 from sweep.models import __main__ as command
 from sweep.models import census
 
-PARTS = 32  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
+PARTS = 64  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
 KNOWN = census.read()
 VERSION = census.version()
 FUSED = "mobilenetv5"  # the last of its intermediates is a fusion of several: the output of no block

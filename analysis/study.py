@@ -119,10 +119,12 @@ def analyse(
     table = outcome.backbones(experiments, list(fits.values()))
     primary = next((name for name, made in fits.items() if made.problem is None), None)
     outcomes = {
-        name: outcome.estimated(made, table, experiments.adjust, exploratory=name != primary, jobs=options.jobs)
+        name: outcome.estimated(
+            made, table, experiments.adjust, exploratory=name != (primary or name), jobs=options.jobs
+        )
         for name, made in fits.items()
     }
-    contrasts = _contrasts(table, variables, list(fits))
+    contrasts = contrasts_of(table, variables, list(fits))
     outcomes, contrasts = _corrected(outcomes, contrasts)
     progress.stage("what survives")
     survival: tuple[Survival, ...] = ()
@@ -211,7 +213,7 @@ def _fit(
     return fits
 
 
-def _contrasts(table: Backbones, variables: Sequence[Variable], targets: Sequence[str]) -> list[Contrast]:
+def contrasts_of(table: Backbones, variables: Sequence[Variable], targets: Sequence[str]) -> list[Contrast]:
     """Comparisons of matched backbones for every outcome, each told once."""
     found: dict[tuple[object, ...], Contrast] = {}
     for variable in variables:

@@ -95,7 +95,8 @@ def estimate(
     if rows is None:
         return None
     tied = {*ties.together(name), *ties.inseparable(name)}  # to hold equal what goes along would leave nothing
-    wanted = [o for o in design.names if o != name and o not in tied] if adjust is None else list(adjust)
+    twins = {member for bundle in ties.bundles for member in bundle[1:]}  # the first of a bundle speaks for all
+    wanted = [o for o in design.names if o != name and o not in tied | twins] if adjust is None else list(adjust)
     others = {o: _columns(design, ties, o, rows.used) for o in wanted}
     if np.ptp(component_B[rows.used]):
         others[COMPONENT] = _dummies(component_B[rows.used])
@@ -109,7 +110,7 @@ def estimate(
         trend = None if line is None else line.joint_p(np.array([0]))
         known = [x for x in (p, trend) if x is not None]
         p = min(1.0, 2 * min(known)) if known else None  # the better of all levels and of their trend: paid for twice
-    inseparable = [o for o in ties.inseparable(name) if o not in ties.together(name)]
+    inseparable = [o for o in ties.inseparable(name) if o not in {*ties.together(name), *twins}]
     return _described(variable, rows, (fitted, line), p, [o for o in kept if o != COMPONENT], [*left, *inseparable])
 
 
@@ -119,7 +120,8 @@ def _trend_only(variable: Variable, rows: _Rows, others: dict[str, Array], ties:
     if fitted is None:
         return None
     texts, inseparable = _texts(variable, rows), ties.inseparable(variable.name)
-    left += [o for o in inseparable if o not in ties.together(variable.name)]
+    twins = {member for bundle in ties.bundles for member in bundle[1:]}
+    left += [o for o in inseparable if o not in {*ties.together(variable.name), *twins}]
     kept = [o for o in kept if o != COMPONENT]
     headline, p = fitted.contrast(np.eye(fitted.x_NK.shape[1])[0]), fitted.joint_p(np.array([0]))
     return Adjusted(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.design.levels import Unit
+from analysis.design.levels import FEWEST_UNITS, Unit
 from analysis.design.points import Design
 from analysis.design.ties import Ties
 from analysis.estimates import adjusted, mixed, pairs
@@ -150,7 +150,11 @@ def headline(found: Adjusted, *, declared: bool = False) -> Estimate:
 
 def _doubts(found: Adjusted, declared: bool) -> list[str]:
     """What the design alone says against an estimate."""
-    doubts = [INSEPARABLE] if found.left_out and not declared else []
+    doubts = (
+        [INSEPARABLE] if found.left_out and not declared and not found.unit.named else []
+    )  # two named: all is meant
+    if found.unit.fixed is not None and found.unit.clusters < FEWEST_UNITS:
+        doubts.append(f"it is seen within {_scope(found.unit)} only")
     if found.unit.level.names and not found.unit.within and found.headline.df < FEWEST_LEFT:
         doubts.append(f"only {found.headline.df:.0f} {found.unit.level.name}s are left over to judge it by")
     return doubts

@@ -165,7 +165,10 @@ def _described(
     low, high = int(np.argmin([s.value for s in slopes])), int(np.argmax([s.value for s in slopes]))
     apart = fitted.contrast(directions[high] - directions[low])
     method = "product of both in the adjusted model"
-    common = {"unit": unit, "n_units": n_units, "scope": scope, "method": method, "exploratory": True}
+    doubts = (f"it is seen within {scope} only",) if scope else ()
+    common = {
+        "unit": unit, "n_units": n_units, "scope": scope, "method": method, "exploratory": True, "doubts": doubts,
+    }  # fmt: skip
     within = tuple(
         Within(text, Estimate(s.value, *s.interval(), p=s.p, df=s.df, **common), int(at.sum()))  # type: ignore[arg-type]
         for (text, at), s in zip(pieces, slopes, strict=True)

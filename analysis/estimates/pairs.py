@@ -28,6 +28,7 @@ MOST_RELEASED = 2
 MOST_DRAWN = 60  # pairs of a contrast whose own differences are kept, to be drawn
 WORTH_SEARCHING = 6  # strata of a comparison of clusters that a sentence may be made of
 FEWEST_PAIRS = 3  # of two, an interval would rest on one degree of freedom
+SEVERAL = " against "  # between the names of several clusters
 CLUSTER = " cluster"  # the key that keeps what varies within clusters within them
 CLIFF_LABELS: tuple[tuple[float, str], ...] = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
 
@@ -269,7 +270,8 @@ def difference_of(table: Backbones, match: Match, target: str) -> tuple[Estimate
         se = float(own.std(ddof=1) / np.sqrt(len(own)))
     elif n_clusters and table.clusters is not None and n_clusters < table.clusters.n_units:
         scope = f"{n_clusters} {table.clusters.name}{'s' if n_clusters > 1 else ''}" if not names else ", ".join(names)
-    enough = n_units >= FEWEST_PAIRS and df > 1 and se > 0
+    several = any(SEVERAL in name for name in names)  # clusters on a side differ among themselves: no error fits them
+    enough = n_units >= FEWEST_PAIRS and df > 1 and se > 0 and not several
     half = float(stats.t.ppf(0.975, df) * se) if enough else None
     made = Estimate(
         value,
@@ -284,16 +286,29 @@ def difference_of(table: Backbones, match: Match, target: str) -> tuple[Estimate
 
 
 def _clusters(table: Backbones, match: Match) -> tuple[tuple[str, ...], Index]:
-    """Names of the pairs of clusters that differ between the sides, and the cluster, or pair, of each stratum."""
+    """Names of the pairs of clusters that differ between the sides, and the cluster, or pair, of each stratum.
+
+    Where the backbones of one side lie in several clusters they have one name together.
+    """
     if table.clusters is None:
         return (), np.zeros(match.n_strata, dtype=np.int64)
     level = table.clusters
-    sides = np.zeros((2, match.n_strata), dtype=np.int64)
-    sides[0, match.stratum_first] = level.unit_B[match.first]
-    sides[1, match.stratum_second] = level.unit_B[match.second]
-    apart = np.unique(sides[:, sides[0] != sides[1]], axis=1)
-    names = tuple(f"{level.names[a]} → {level.names[b]}" for a, b in apart.T)
-    return names, combined([sides[0], sides[1]])
+    units = level.unit_B[match.first], level.unit_B[match.second]
+    pair_S = np.zeros((2, match.n_strata), dtype=np.int64)
+    for side, unit, stratum in ((0, units[0], match.stratum_first), (1, units[1], match.stratum_second)):
+        pair_S[side, stratum] = unit
+    if not set(units[0]) & set(units[1]) and not _one_cluster(pair_S, units, match):
+        texts = [", ".join(level.names[k] for k in np.unique(side)) for side in units]
+        return (f"{texts[0]}{SEVERAL}{texts[1]}",), np.zeros(match.n_strata, dtype=np.int64)
+    apart = np.unique(pair_S[:, pair_S[0] != pair_S[1]], axis=1)
+    return tuple(f"{level.names[a]} → {level.names[b]}" for a, b in apart.T), combined([pair_S[0], pair_S[1]])
+
+
+def _one_cluster(pair_S: Index, units: tuple[Index, Index], match: Match) -> bool:
+    """Whether every stratum has one cluster on either side."""
+    return bool(
+        (pair_S[0, match.stratum_first] == units[0]).all() and (pair_S[1, match.stratum_second] == units[1]).all()
+    )
 
 
 def contrast(table: Backbones, match: Match, target: str, about: tuple[str, object, object]) -> Contrast | None:
@@ -322,7 +337,8 @@ def contrast(table: Backbones, match: Match, target: str, about: tuple[str, obje
 def _worth_searching(table: Backbones, match: Match, names: Sequence[str]) -> bool:
     """Whether a sentence may come of it: chosen by the design alone, so that the choice costs nothing."""
     enough = match.n_strata >= WORTH_SEARCHING and len(match.released) < MOST_RELEASED
-    return bool(names) and enough and table.clusters is not None and table.clusters.n_units >= FEWEST_CLUSTERS
+    single = bool(names) and not any(SEVERAL in name for name in names)
+    return single and enough and table.clusters is not None and table.clusters.n_units >= FEWEST_CLUSTERS
 
 
 def _per_experiment(table: Backbones, match: Match, target: str) -> PerExperiment:

@@ -147,7 +147,7 @@ def unsettled(outcome: Outcome) -> list[Finding]:
             f"{span(target, effect.adjusted.low, effect.adjusted.high)}; {units(effect.adjusted)})"
             for effect in open_
         ]
-        text = f"Open, since zero is possible or what was looked at is much: {listing(parts)}."
+        text = f"Open (zero is possible, or too much was looked at to exclude chance): {listing(parts)}."
         against = [
             f"{label(effect.name)}: {listing(effect.adjusted.against)}" for effect in open_ if _contradicted(effect)
         ]
@@ -179,20 +179,20 @@ def _names(effect: Effect) -> str:
 def interactions(
     outcome: Outcome, within: Sequence[tuple[Interaction, Sequence[tuple[str, int, float]]]]
 ) -> list[Finding]:
-    """Effects that differ with another variable, each pair of variables once.
+    """Effects that differ with another variable, of each variable the surest; the page has a table of the others.
 
     Parameters
     ----------
     within : per interaction, the matched pairs at each value of the partner: (value, how many, difference).
     """
-    found, told = [], set[frozenset[str]]()
+    found, told = [], set[str]()
     sure = [(i, p) for i, p in within if i.estimate.asserted and any(w.estimate.asserted for w in i.within)]
     sure.sort(key=lambda item: item[0].estimate.p if item[0].estimate.p is not None else 1.0)
     for interaction, matched in sure:
-        pair = frozenset((interaction.variable, interaction.partner))
-        if pair in told or len(told) == MOST_INTERACTIONS:
+        pair = {interaction.variable, interaction.partner}
+        if interaction.variable in told or pair <= told or len(found) == MOST_INTERACTIONS:
             continue
-        told.add(pair)
+        told |= {interaction.variable}
         found.append(_differing(outcome.target, interaction, matched))
     return found
 
@@ -207,6 +207,7 @@ def _differing(target: Target, interaction: Interaction, matched: Sequence[tuple
         inside = f"({span(target, w.estimate.low, w.estimate.high)}{pairs})"
         parts.append(f"{state}{amount(target, w.estimate.value)} {_at(interaction.partner, w.level)} {inside}")
     how = "has opposite effects" if interaction.opposite else f"acts differently with {label(interaction.partner)}"
+    how = f"probably {how}" if interaction.estimate.verdict == "likely" else how
     text = f"{capital(label(interaction.variable))} {interaction.low} → {interaction.high} {how}: {listing(parts)}"
     text += f"{_where(interaction.estimate)}."
     estimate = interaction.estimate

@@ -55,7 +55,8 @@ def _told(study: Study, out: str, curves: bool) -> Iterator[str]:
     """What the terminal says: the findings as a result, then where to look."""
     shown = [found for found in study.findings if found.kind != "fit"][:MOST_TOLD]
     for found in shown:
-        mark = "!" if found.kind == "quality" else f"[{found.verdict}]" if found.kind != "tunnel" else "-"
+        told = found.kind in ("effect", "contrast", "interaction")
+        mark = "!" if found.kind == "quality" else f"[{found.verdict}]" if told else "-"
         yield f"{mark} {found.text}"
     if len(study.findings) > len(shown):
         yield f"  … and {len(study.findings) - len(shown)} more on the page"

@@ -150,7 +150,8 @@ def test_trees_hold_an_effect_by_slope_and_by_prediction(seed: int) -> None:
     )[0]["backbone"]
     for v, truth in enumerate((0.3, -0.2, 0.0, 0.0)):
         low, high = estimate.basic_interval(fitted.slope_SV[:, v].mean(), draws.slope_RV[:, v])
-        assert low is not None and high is not None
+        assert low is not None
+        assert high is not None
         assert low - 0.02 <= truth <= high + 0.02
         apart = fitted.level_TL[v][-1] - fitted.level_TL[v][0]
         assert apart == pytest.approx(truth, abs=0.06)
@@ -172,7 +173,8 @@ def test_duplicated_columns_share_their_attribution(tmp_path: Path) -> None:
     found = analyse(tmp_path, frame, bootstrap=0, names="abcde")
     slopes = {slope.variable: slope.slope for slope in found.outcomes["retained"].slopes}
     a, e = slopes["a"], slopes["e"]
-    assert a is not None and e is not None
+    assert a is not None
+    assert e is not None
     assert a + e == pytest.approx(0.4, abs=0.05)
     assert 0.25 < a / (a + e) < 0.75
     both = next(effect for effect in found.outcomes["retained"].effects if effect.name == "a")
@@ -247,7 +249,9 @@ def test_the_default_report_says_what_the_published_analysis_does_not(published:
     outcome = found.outcomes["retained"]
     quality = outcome.quality
     assert outcome.n_points == 62
-    assert quality.out_of_fold is not None and quality.in_sample is not None and quality.ceiling is not None
+    assert quality.out_of_fold is not None
+    assert quality.in_sample is not None
+    assert quality.ceiling is not None
     assert 0.44 < quality.out_of_fold < 0.56 < 0.60 < quality.in_sample < quality.ceiling < 0.65
     effects = {effect.name: effect for effect in outcome.effects}
     for name in ("depth", "stem", "spatial_reduction"):
@@ -257,12 +261,12 @@ def test_the_default_report_says_what_the_published_analysis_does_not(published:
     assert augmentation.value == pytest.approx(14, abs=1)
     assert (augmentation.unit, augmentation.n_units, augmentation.verdict) == ("architecture", 8, "clear")
     text = " ".join(f.text for f in found.findings)
-    assert re.search(
-        r"Input resolution \(px\) 32 → 224 .*?\+\d+\.\d points with family CNN .*?8 matched pairs \+18\.9", text
-    )
+    raised = r"resolution \(px\) 32 → 224 .*?\+\d+\.\d points with family CNN .*?8 matched pairs \+18\.9"
+    assert re.search(raised, text)
     assert "4 matched pairs −18.1" in text
     assert "depth 11 → 17" in text
     assert "VGGm-11 → VGGm†-11" in text
+    assert "64 backbones" in text
     assert "family is determined by stem size" in text
     told = [
         name for f in found.findings if f.verdict in ("clear", "likely") and f.kind == "effect" for name in f.variables

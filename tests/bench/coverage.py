@@ -102,6 +102,8 @@ def page(experiments: Experiments) -> Page:
 
 
 def _comparisons(experiments: Experiments, made: outcome.Fitted, variables: Any) -> list[str]:
+    if not experiments.clusters:  # without them no comparison of clusters is looked at
+        return []
     table = outcome.backbones(experiments, [made])
     found = []
     for variable in variables:

@@ -132,7 +132,7 @@ def test_dots_stand_over_their_ticks(tmp_path: Path) -> None:
 
 
 def test_nothing_is_asserted_where_nothing_acts(tmp_path: Path) -> None:
-    """Twenty tables, trees aside, which only take from what is asserted; more than three would be a fault (p < 0.02)."""
+    """Twenty tables, trees aside, which only take from what is asserted: more than three would be a fault."""
     draws = [synthetic_cases.nothing(np.random.default_rng([seed, 1])) for seed in range(DRAWS)]
     assert sum(bool(page(draw.read(tmp_path)).asserted) for draw in draws) <= 3
     assert "opposite effects" not in text_of(told(draws[0], tmp_path))

@@ -93,7 +93,11 @@ def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
     rows = []
     for variable, entry in slopes.items():
         if entry.get("slope") is not None:
-            about = {"variable": variable, "label": entry.get("label") or label(variable), "together": []}
+            about: dict[str, Any] = {
+                "variable": variable,
+                "label": entry.get("label") or label(variable),
+                "together": [],
+            }
             found = {**entry, "value": entry["slope"]}
             rows.append(about | {"scale": _scale(entry)} | _estimate(found, SLOPE, factor))
     return rows

@@ -183,10 +183,27 @@ def layers_of(
     pooling: str = DEFAULT,
     norm: str = "none",
 ) -> list[ProbedLayer]:
-    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
+    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`.
+
+    They are looked for once in a process.
+    """
+    plugin = plugins.find_plugin("model", architecture)
+    return list(_layers(architecture, plugin, resolution, width, pattern, pooling, norm))
+
+
+@functools.lru_cache(maxsize=256)
+def _layers(
+    architecture: str,
+    _plugin: plugins.Plugin | None,  # another plug-in of the name has other layers
+    resolution: int,
+    width: float,
+    pattern: str | None,
+    pooling: str,
+    norm: str,
+) -> tuple[ProbedLayer, ...]:
     make = functools.partial(without_memory, architecture, width=width)
     evidence = evidence_of(architecture, resolution=resolution, width=width)
-    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
+    return tuple(find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm))
 
 
 def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweep import plugins
+from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
 from sweep.models.timm_tags import tags
 
@@ -46,6 +47,7 @@ class Architecture:
     scalable : whether a width multiplier applies.
     weights : names that ``pretraining`` may have, the default first.
     points : what ``layers`` is by default: "conv", "blocks" or "stages"; None for a plug-in, which says it itself.
+    refused : why nothing is probed by default, so that a config must say which layers; None if something is.
     first_rule : whether version 0.1 took and pooled the same layers: embeddings that stores hold keep their keys.
     """
 
@@ -62,6 +64,7 @@ class Architecture:
     weights: tuple[str, ...]
     points: str | None
     first_rule: bool = True
+    refused: str | None = None
 
 
 def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
@@ -140,6 +143,7 @@ def architecture(name: str) -> Architecture:
         weights=tags(name),
         points=entry["points"],
         first_rule=entry["first_rule"],
+        refused=entry.get("refused"),
     )
 
 
@@ -169,9 +173,12 @@ def layers(
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
         return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
+    entry = _timm_entry(name)
+    if "refused" in entry:
+        raise UserError(f"{name}: {entry['refused']}")
     return tuple(
         LayerFact(path, _pooled(channels, -(-resolution // stride), kind), kind)
-        for path, channels, stride, kind in _timm_entry(name)["layers"]
+        for path, channels, stride, kind in entry["layers"]
     )
 
 

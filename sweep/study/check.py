@@ -5,7 +5,6 @@ Each check yields :class:`~sweep.config.Problem` with the key path, the value an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from sweep.base.errors import UserError
 from sweep.config import (
     CONVERGED,
     GRID_VARIABLES,
-    LAYERS,
     NO_PENALTY_KEYS,
     PENALTIES,
     RECIPE_KEYS,
@@ -35,6 +33,7 @@ from sweep.config import (
 from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
@@ -78,6 +77,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
+            problems += check_default_layers(config, ("grid", number, "architecture"), block.architecture)
             wrong = list(check_block(config, block, number))  # weights that are not known have no resolution
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
@@ -108,41 +108,13 @@ def _names(config: Config) -> Iterator[Problem]:
     yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
-        yield from _architectures((*at, "architecture"), block.architecture)
+        yield from check_architectures((*at, "architecture"), block.architecture)
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
-    yield from _layers(config)
-
-
-def _layers(config: Config) -> Iterator[Problem]:
-    """What is said of layers: a kind that has a name, or a regular expression, for all or by architecture."""
-    by_name = {None: config.layers} if isinstance(config.layers, str) else config.layers
-    for name, said in by_name.items():
-        at: KeyPath = ("layers",) if name is None else ("layers", name)
-        if name is not None:
-            yield from _architectures(at, (name,))
-        try:
-            re.compile(said)
-        except re.error as error:
-            yield Problem(at, said, f"neither a kind of layers nor a regular expression: {error}", LAYERS)
-
-
-def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
-    for position, name in enumerate(names):
-        try:
-            facts.architecture(name)
-        except KeyError:
-            yield Problem(
-                (*path, position),
-                name,
-                "no such architecture (nor a timm model of that name)",
-                facts.names(),
-            )
-        except UserError as error:  # a registered one that cannot be described
-            yield Problem((*path, position), name, str(error))
+    yield from check_layers(config)
 
 
 def _solvers(config: Config) -> Iterator[Problem]:
@@ -205,7 +177,7 @@ def _rules(config: Config) -> Iterator[Problem]:
     numbered += [(("rules", n), rule) for n, rule in enumerate(config.rules)]
     for at, rule in numbered:
         yield from _unknown_keys((*at, "when"), rule.when, GRID_VARIABLES, "grid variable")
-        yield from _architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
+        yield from check_architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
         for key, valid in known.items():
             if valid is not None:
                 yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))

@@ -19,7 +19,7 @@ from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.data import Library
-from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, memory_layout, probed_layers
+from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, PlainImages
@@ -190,7 +190,7 @@ def train_backbone(
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
-        layout = _layout(model, backbone, shop.device)
+        layout = _layout(backbone, shop.device)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
             model,
@@ -212,10 +212,11 @@ def train_backbone(
     return trained, cost
 
 
-def _layout(model: nn.Module, backbone: Backbone, device: torch.device) -> torch.memory_format:
+def _layout(backbone: Backbone, device: torch.device) -> torch.memory_format:
     """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
     try:
-        return memory_layout(probed_layers(model, resolution=backbone.resolution), device)
+        layers = layers_of(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+        return memory_layout(layers, device)
     except UserError:  # a network for which layers must be named
         return torch.channels_last
 

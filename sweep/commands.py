@@ -11,6 +11,7 @@ from sweep.base.line import duration
 from sweep.base.store import Store
 from sweep.cell import CellTask
 from sweep.config import Config, closest
+from sweep.data import glance
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
@@ -75,12 +76,13 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
 def plan(config: Config, out: str) -> str:
     """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
     config = without_downloads(config)
-    try:
-        sweep = driver.prepare(config, out)
-    except UserError as error:
-        grid = expand(config, lambda name: sizes(config, name))
-        return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-    return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+    with glance():
+        try:
+            sweep = driver.prepare(config, out)
+        except UserError as error:
+            grid = expand(config, lambda name: sizes(config, name))
+            return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+        return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:

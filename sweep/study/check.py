@@ -77,8 +77,8 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
-            problems += check_default_layers(config, ("grid", number, "architecture"), block.architecture)
             wrong = list(check_block(config, block, number))  # weights that are not known have no resolution
+            problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
         problems += [*_epochs(config), *_probe_sweeps(config), *_steps(config)]

@@ -114,10 +114,17 @@ def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution
     name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
     try:
         return timm.create_model(name, pretrained=True, num_classes=classes, **_size_argument(architecture, resolution))
-    except Exception as error:  # the hub's clients raise a dozen unrelated types when there is no network
+    except (
+        Exception
+    ) as error:  # OSError is what the hub raises for whatever network, host or disk did
+        advice = (
+            f"is there a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: "
+            f"weights.{pretraining}.path"
+            if isinstance(error, OSError)
+            else f"the network is not to blame: look at the tag, and at {resolution} px for this architecture"
+        )
         raise UserError(
-            f"weights {pretraining} of {architecture} could not be loaded ({type(error).__name__}: {error}); is there "
-            f"a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{pretraining}.path"
+            f"weights {pretraining} of {architecture} could not be loaded ({type(error).__name__}: {error}); {advice}"
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweep import driver, table
+from sweep import cell, driver, table
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
@@ -15,15 +15,14 @@ from sweep.data import glance
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
-    Cell,
     TrialOutcome,
     block_values,
     expand,
     group_label,
-    located_weights,
+    layers_said,
     outcomes,
     propose,
-    render,
+    render_plan,
     resolution_of,
     sizes,
     trial_key,
@@ -35,38 +34,43 @@ from sweep.train import checkpoint_name
 _SHOWN = 5
 
 
-def layers(name: str, resolution: int) -> str:
-    """Probed layers of an architecture, one a line."""
+def layers(config: Config, name: str, resolution: int) -> str:
+    """Probed layers of an architecture, one a line, as the config's ``layers`` has them."""
     try:
-        found = facts.layers(name, resolution=resolution)
+        said = layers_said(config, name)
     except KeyError:
         near = ", ".join(closest(name, facts.names())[:8])
         raise UserError(f"--layers {name}: no such architecture; the closest are {near}") from None
+    found = facts.layers(name, resolution=resolution, layers=said)
     rows = [f"{number:>4}  {layer.width:>6}  {layer.name}" for number, layer in enumerate(found, start=1)]
     head = f"{name} at {resolution} px: {len(found)} probed layers, the last is the penultimate layer"
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
 
 
-def weights(config: Config, name: str) -> str:
-    """How the config's own weights of that name fit every architecture that the grid uses them for."""
+def weights(config: Config, name: str, *, every_name: bool = False) -> int:
+    """Print how the config's own weights of that name fit every architecture that the grid uses them for.
+
+    Returns the exit code: 1 where they do not fit.
+    """
     if name not in config.weights:
         near = ", ".join(closest(name, config.weights)) or "there are none"
         raise UserError(f"--weights {name}: the config's section weights has no such entry; {near}")
-    from sweep.models import match_weights  # torch: only here
-
     used = {
-        (values["architecture"], resolution_of(config, values) or 0)
+        (values["architecture"], resolution_of(config, values) or 0): values
         for block in config.grid
         for values in block_values(block)
         if values["pretraining"] == name
     }
-    entry = located_weights(config, config.weights[name])
-    lines = [f"{name}: {entry.source}"]
-    for architecture, resolution in sorted(used):
-        found = match_weights(architecture, entry, resolution=resolution)
-        head = f"{architecture} at {resolution} px: {'fits' if found.fits else 'does not fit'}"
-        lines += [head, *(f"    {line}" for line in found.report().splitlines())]
-    return "\n".join(lines if used else [*lines, "no block of the grid uses them"])
+    fits = True
+    for (architecture, resolution), values in sorted(used.items(), key=lambda item: item[0]):
+        report = cell.look_at_weights(
+            config, name, architecture, resolution, values["id_dataset"], every_name=every_name
+        )
+        print(report.text)
+        fits = fits and report.fits
+    if not used:
+        print(f"{name}: no block of the grid uses these weights")
+    return 0 if fits else 1
 
 
 def plan(config: Config, out: str) -> str:
@@ -77,8 +81,8 @@ def plan(config: Config, out: str) -> str:
             sweep = driver.prepare(config, out)
         except UserError as error:
             grid = expand(config, lambda name: sizes(config, name))
-            return render(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-        return render(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+            return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+        return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:
@@ -113,11 +117,11 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             file=sys.stderr,
         )
         return 130
-    print(describe(outcome, len(sweep.curves), out))
+    print(last_words(outcome, len(sweep.curves), out))
     return 1 if outcome.failures or outcome.missing else 0
 
 
-def describe(outcome: driver.Outcome, planned: int, out: str) -> str:
+def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
     """The last words of a run."""
     lines = [
         f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "
@@ -206,7 +210,7 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), gpu)
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

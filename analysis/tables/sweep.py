@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from analysis.tables import epochs, metrics, names, storage
+from analysis.tables import epochs, metrics, names, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, labels
@@ -20,7 +18,7 @@ NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "to
 
 OPTIONAL = (
     *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+    "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
 )  # fmt: skip
 
 NAMES = {
@@ -32,16 +30,12 @@ CONTEXT = ("architecture", "id_dataset")
 
 
 def read_sweep(results: str, *, accuracy: str) -> Experiments:
-    """Experiments of a finished sweep: the folder's ``probes.parquet``, or that file itself."""
-    uri = results if storage.ending(results).endswith(".parquet") else storage.join(results, storage.PROBES)
-    if not storage.exists(uri):
-        raise UserError(
-            f"{uri}: no such file; a finished sweep has one (python sweep/run.py --out {results} writes it)"
-        )
-    schema = _checked_schema(uri, accuracy)
-    about = json.loads((schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
+    """Experiments of a sweep: of its ``probes.parquet``, or of its fragments where there is none yet."""
+    found = stored.find(results)
+    uri, about = found.uri, found.about
+    _check_columns(found, accuracy)
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
-    every = _probes(uri, schema.names, varied)
+    every = _probes(found, varied)
     probes = _chosen(every)
     kept, along = epochs.split(probes)
     curves = metrics.collect(kept, accuracy=accuracy)
@@ -51,7 +45,8 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     frame = _without_nulls(frame)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
-    missing_curves = [*about.get("failed_curves", []), *about.get("missing_curves", [])]
+    present = set(every["curve_key"])
+    missing_curves = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
     lost = pd.DataFrame(
         {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
     )
@@ -68,7 +63,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         choice=accuracy,
         notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
         incomplete=_together(curves.incomplete, incomplete, lost),
-        planned=about.get("planned_curves"),
+        planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
         curves=curves,
         emergence=emerged,
@@ -95,14 +90,22 @@ def _along_training(
     return epochs.describe(kept, frame, curves, labels=names, setting=setting, run=run), curves.incomplete
 
 
-def _probes(uri: str, names: Sequence[str], varied: Iterable[str]) -> pd.DataFrame:
-    """The columns of the table that are used, and ``backbone``: one download may serve several resolutions."""
-    wanted = [name for name in dict.fromkeys((*NEEDED, *OPTIONAL, *varied)) if name in names]
-    probes = storage.read_parquet(uri, wanted).to_pandas()
+def _probes(found: stored.Stored, varied: Iterable[str]) -> pd.DataFrame:
+    """The columns of the table that are used, and ``backbone``."""
+    wanted = [name for name in dict.fromkeys((*NEEDED, *OPTIONAL, *varied)) if name in found.probes.schema.names]
+    probes = found.table(wanted).to_pandas()
     if not len(probes):
-        raise UserError(f"{uri}: the table has no rows")
+        raise UserError(f"{found.uri}: the table has no rows")
+    return with_backbone(probes)
+
+
+def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
+    """Add ``backbone``, what tells backbones apart: one download may serve several resolutions."""
     resolution = probes["resolution"].astype(str) if "resolution" in probes else "?"
-    return probes.assign(backbone=probes["weights_key"].astype(str) + "@" + resolution)
+    named = probes["weights_key"].astype(str) + "@" + resolution
+    if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
+        named = probes["backbone_key"].astype(object).fillna(named)
+    return probes.assign(backbone=named)
 
 
 def _chosen(probes: pd.DataFrame) -> pd.DataFrame:
@@ -122,12 +125,10 @@ def _aside(every: int, kept: int) -> list[str]:
     ]
 
 
-def _checked_schema(uri: str, accuracy: str) -> pa.Schema:
-    schema = storage.schema(uri)
+def _check_columns(found: stored.Stored, accuracy: str) -> None:
     for name in (*NEEDED, *metrics.ACCURACIES[accuracy]):
-        if name not in schema.names:
-            raise UserError(f"{uri}: column {name} is missing; a probe table needs {', '.join(NEEDED)}")
-    return schema
+        if name not in found.probes.schema.names:
+            raise UserError(f"{found.uri}: column {name} is missing; a probe table needs {', '.join(NEEDED)}")
 
 
 def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:

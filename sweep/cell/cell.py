@@ -25,9 +25,9 @@ from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
 from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
-from sweep.models import probed_layers
+from sweep.models import layers_of
 from sweep.probes import ProbeData, budget_bytes, fit_probes
-from sweep.study import Backbone, Curve
+from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
 
@@ -50,47 +50,45 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     device = torch.device("cuda" if task.gpu else "cpu")
     store = Store(task.store_uri)
     backbone = task.cell.backbone
-    missing = [c for c in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{task.keys.curve(c)}.parquet")]
+    missing = [planned for planned in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")]
     if not _imported(task, store, missing):
-        return CellResult((), tuple(task.keys.curve(curve) for curve in missing))
+        return CellResult((), tuple(planned.key for planned in missing))
     done: list[str] = []
     failed: list[str] = []
-    with Progress(store, task.keys.weights(backbone), backbone.label) as progress:
+    with Progress(store, task.cell.run, backbone.label) as progress:
         shop = replace(workshop(task, store, device, ranks), on_epoch=_told(progress))
-        for weights, curves in _by_weights(task, missing, shop):
+        for weights, curves in _by_weights(missing, shop):
             if task.train_only:
-                failed += [task.keys.curve(curve) for curve in curves if weights is None]
+                failed += [planned.key for planned in curves if weights is None]
                 continue
-            for curve in curves:
-                progress.say("probing", len(done) + len(failed), len(missing), detail=curve.dataset)
-                succeeded = weights is not None and run_curve(task, curve, weights, store, device)
-                (done if succeeded else failed).append(task.keys.curve(curve))
+            for planned in curves:
+                progress.say("probing", len(done) + len(failed), len(missing), detail=planned.curve.dataset)
+                succeeded = weights is not None and run_curve(task, planned, weights, store, device)
+                (done if succeeded else failed).append(planned.key)
     return CellResult(tuple(done), tuple(failed))
 
 
-def _imported(task: CellTask, store: Store, curves: Sequence[Curve]) -> bool:
+def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
     """Whether plug-ins are here, and those that keys were made from; if not, that is why these curves fail."""
     started = time.monotonic()
     try:
         plugins.load(task.imports, task.import_path)
-        plugins.check_code(task.keys.code)
+        plugins.check_code(task.settings.code)
     except UserError as error:
-        for curve in curves:
-            _record_failure(task, store, curve, "import", error, time.monotonic() - started)
+        for planned in curves:
+            table.write_failure(store, failure_record(planned, "import", error, time.monotonic() - started))
         return False
     return True
 
 
-def _by_weights(
-    task: CellTask, missing: Sequence[Curve], shop: Workshop
-) -> Iterator[tuple[Weights | None, list[Curve]]]:
+def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[Weights | None, list[Planned]]]:
     """Train once, then the weights of each epoch asked for with its curves; None where they failed, and recorded so.
 
     Where training breaks off, the epochs before that can still be probed.
     """
-    groups: dict[Backbone, list[Curve]] = {}
-    for curve in missing:
-        groups.setdefault(curve.backbone, []).append(curve)
+    groups: dict[Backbone, list[Planned]] = {}
+    for planned in missing:
+        groups.setdefault(planned.curve.backbone, []).append(planned)
     started, broken = time.monotonic(), None
     try:
         train_missing(groups, shop)
@@ -106,8 +104,8 @@ def _by_weights(
         except TRANSIENT:
             raise
         except Exception as error:
-            for curve in curves:
-                _record_failure(task, shop.store, curve, "pretrain", error, time.monotonic() - started)
+            for planned in curves:
+                table.write_failure(shop.store, failure_record(planned, "pretrain", error, time.monotonic() - started))
             yield None, curves
         else:
             yield weights, curves
@@ -122,8 +120,9 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
     return Workshop(
         store=store,
         library=library_of(task),
-        keys=task.keys,
-        named=task.weights,
+        run=task.cell.run,
+        stages=task.cell.stages,
+        images=task.cell.images,
         device=device,
         loader_workers=task.loader_workers,
         ranks=ranks,
@@ -132,27 +131,27 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
 
 def library_of(task: CellTask) -> Library:
     """The images of a task's datasets."""
-    return Library(task.datasets, task.cache_dir, task.keys.split_seed, task.keys.holdout)
+    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout)
 
 
-def run_curve(task: CellTask, curve: Curve, weights: Weights, store: Store, device: torch.device) -> bool:
+def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device) -> bool:
     """Embed, probe and publish one curve; an error becomes a failure record and False."""
     started, stage = time.monotonic(), "data"
     try:
-        images = probe_images(library_of(task), curve)
-        publish_split(store, curve, images)
+        images = probe_images(library_of(task), planned.curve)
+        publish_split(store, planned.curve, images)
         stage = "embed"
-        embedded = embed_curve(task, curve, weights, images, device)
+        embedded = embed_curve(task, planned, weights, images, device)
         stage = "probe"
-        fitted = probe_curve(task, curve, images, embedded, device)
+        fitted = probe_curve(task, planned.curve, images, embedded, device)
         stage = "write"
-        rows = make_rows(task, curve, weights, images, embedded, fitted, device)
-        described = descriptions(task.keys.statistics)
-        table.write_fragment(store, task.keys.curve(curve), rows, statistics=described)
+        rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+        described = descriptions(task.settings.statistics)
+        table.write_fragment(store, planned.key, rows, statistics=described)
     except TRANSIENT:
         raise
     except Exception as error:
-        _record_failure(task, store, curve, stage, error, time.monotonic() - started)
+        table.write_failure(store, failure_record(planned, stage, error, time.monotonic() - started))
         return False
     return True
 
@@ -178,18 +177,25 @@ def publish_split(store: Store, curve: Curve, images: Images) -> None:
         store.put(name, json.dumps(split, indent=0).encode())
 
 
-def embed_curve(task: CellTask, curve: Curve, weights: Weights, images: Images, device: torch.device) -> Embedded:
+def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Images, device: torch.device) -> Embedded:
     """Embeddings of every layer for the curve's training and test images.
 
     They are read from the cache of embeddings or put there if the task keeps them. What the host's memory is not to
     hold is mapped from files in the cache directory.
     """
-    backbone, scratch = curve.backbone, Path(task.cache_dir)
+    backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
-    layers = probed_layers(model, pattern=backbone.layers_pattern, resolution=backbone.resolution)
+    layers = layers_of(
+        backbone.architecture,
+        resolution=backbone.resolution,
+        width=backbone.width,
+        pattern=backbone.layers_pattern,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
+    )
     everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
-    kept = scratch / "embeddings" / task.keys.embedding(curve) if task.keep_embeddings else None
+    kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
         """Of the training or test part, from the cache if they are there."""
@@ -202,7 +208,7 @@ def embed_curve(task: CellTask, curve: Curve, weights: Weights, images: Images, 
                 mean=weights.mean,
                 std=weights.std,
                 device=device,
-                autocast=task.keys.autocast,
+                autocast=task.settings.autocast,
                 spill=spill,
             ),
         )
@@ -228,10 +234,6 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
         budget = budget_bytes(device, task.memory)
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
         about = (embedded.train, data.train_labels_N)
-        described = layer_statistics(*about, classes=data.classes, threshold=task.keys.rank_threshold)
-        registered = registered_statistics(task.keys.statistics, *about, classes=data.classes, seed=seed)
+        described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
+        registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)
-
-
-def _record_failure(task: CellTask, store: Store, curve: Curve, stage: str, error: Exception, seconds: float) -> None:
-    table.write_failure(store, failure_record(task.keys.curve(curve), curve, stage, error, seconds))

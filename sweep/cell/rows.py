@@ -12,12 +12,12 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import PENALTIES, Probe
+from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
 from sweep.probes import ProbeResult, replicate_seeds
-from sweep.study import Curve, derived, variables
+from sweep.study import Backbone, Planned
 from sweep.train import Weights
 
 
@@ -44,7 +44,7 @@ class Fitted:
 
 def make_rows(
     task: CellTask,
-    curve: Curve,
+    planned: Planned,
     weights: Weights,
     images: Images,
     embedded: Embedded,
@@ -52,20 +52,20 @@ def make_rows(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Rows of the probe table, one per probe: by layer, recipe and seed; see :data:`sweep.table.SCHEMA`."""
+    curve = planned.curve
     shared = {
-        "curve_key": task.keys.curve(curve),
-        "embedding_key": task.keys.embedding(curve),
-        "weights_key": task.keys.weights(curve.backbone),
-        **variables(curve.backbone),
-        **derived(curve.backbone, weights.facts.trained_on),
-        **_dataset_columns(curve, images),
-        **_backbone_and_cost(weights, embedded, fitted),
+        "curve_key": planned.key,
+        "embedding_key": planned.embedding,
+        "weights_key": planned.weights,
+        **_dataset_columns(images),
+        **_backbone_and_cost(curve.backbone, weights, embedded, fitted),
         **task.provenance,
         "device": device_name(device),
         "host": socket.gethostname(),
         "finished_at": datetime.now(UTC),
     }
     seeds = replicate_seeds(fitted.seed, curve.probe_seeds)
+    exact = curve.probe.solver in PENALTIES  # nothing is drawn
     rows = []
     for result in fitted.results:
         described = fitted.statistics[result.layer]
@@ -74,35 +74,41 @@ def make_rows(
             | _layer_columns(result.layer + 1, embedded.layers)
             | (asdict(described) if described else {})
             | fitted.registered[result.layer]
-            | _probe_columns(curve.probes[result.recipe])
-            | {"probe_seed": seeds[result.seed_index], "probe_seed_index": result.seed_index, "chosen": result.chosen}
+            | _probe_columns(curve.probes[result.recipe], result)
+            | {
+                "probe_seed": None if exact else seeds[result.seed_index],
+                "probe_seed_index": result.seed_index,
+                "chosen": result.chosen,
+            }
             | _accuracies(result)
         )
     return rows
 
 
-def _probe_columns(probe: Probe) -> dict[str, Any]:
-    """Recipe of one probe; what its solver does not know is null."""
-    columns = {f"probe_{key}": value for key, value in probe.model_dump().items()}
-    unknown = ("probe_lr", "probe_epochs", "probe_batch_size") if probe.solver in PENALTIES else ()
-    return columns | dict.fromkeys(unknown)
+def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
+    """Recipe of one probe; what its solver does not know is null, what it chose is its choice."""
+    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
+    if probe.solver == CONVERGED:
+        columns["probe_weight_decay"] = result.penalty
+    unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()
+    return columns | {f"probe_{key}": None for key in unknown}
 
 
 def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:
     layer, last = layers[number - 1], len(layers)
     return {
         "layer": number,
-        "layer_name": layer.name,
+        "layer_name": layer.label,
+        "layer_point": layer.point,
+        "layer_pooling": layer.pooling,
         "layer_width": layer.width,
         "position": (number - 1) / (last - 1) if last > 1 else 1.0,
         "is_penultimate": number == last,
     }
 
 
-def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
+def _dataset_columns(images: Images) -> dict[str, Any]:
     return {
-        "dataset": curve.dataset,
-        "is_id": curve.is_id,
         "dataset_fingerprint": images.fingerprint,
         "classes": images.classes,
         "chance": 1 / images.classes,
@@ -113,10 +119,12 @@ def _dataset_columns(curve: Curve, images: Images) -> dict[str, Any]:
     }
 
 
-def _backbone_and_cost(weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
+def _backbone_and_cost(backbone: Backbone, weights: Weights, embedded: Embedded, fitted: Fitted) -> dict[str, Any]:
     facts = weights.facts
+    unseen = backbone.recipe is not None and backbone.recipe.train_on == "fit"  # else it was trained on these images
     return {
-        "backbone_heldout_top1": facts.heldout_top1,
+        "trained_images": facts.trained_on,
+        "backbone_heldout_top1": facts.heldout_top1 if unseen else None,
         "backbone_test_top1": facts.test_top1,
         "backbone_epoch": facts.epoch,
         "pretrain_seconds": facts.seconds,
@@ -133,7 +141,8 @@ def _accuracies(result: ProbeResult) -> dict[str, Any]:
         return {"problem": result.problem}
     names = (
         "top1 top1_last top1_best top5 heldout_top1 train_top1 test_loss heldout_loss train_loss "
-        "epoch_chosen epoch_best correct"
+        "epoch_chosen epoch_best correct converged gradient_norm epochs_run penalty_at_end"
     )
     row = {name: getattr(result, name) for name in names.split()}
-    return row | {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+    row |= {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+    return row | {"penalties": result.penalties or None, "penalty_losses": result.heldout_losses or None}

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sweep.config import WeightsEntry
 from sweep.data import DatasetOptions
-from sweep.study import Cell, Curve, Keyring
+from sweep.study import Planned, PlannedCell, Settings
 
 _TRACEBACK_LINES = 30
 
@@ -22,18 +21,18 @@ class CellTask:
 
     Attributes
     ----------
-    cell : with the curves that are missing.
+    cell : with the curves that are missing, and all keys.
+    settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    weights : what the config says of its own weights, by name, with whole paths.
     memory : share of the device's free memory that probes in flight may take.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
     """
 
-    cell: Cell
-    keys: Keyring
+    cell: PlannedCell
+    settings: Settings
     datasets: Mapping[str, DatasetOptions]
     store_uri: str
     cache_dir: str
@@ -43,7 +42,6 @@ class CellTask:
     memory: float = 0.7
     keep_embeddings: bool = False
     train_only: bool = False
-    weights: Mapping[str, WeightsEntry] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     import_path: str | None = None
@@ -58,14 +56,14 @@ class CellResult:
 
 
 def failure_record(
-    curve_key: str, curve: Curve, stage: str, error: BaseException, seconds: float, *, transient: bool = False
+    planned: Planned, stage: str, error: BaseException, seconds: float, *, transient: bool = False
 ) -> dict[str, Any]:
     """A failed attempt at a curve as a row of the failure table; ``transient``: another attempt may succeed."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return {
-        "curve_key": curve_key,
-        "backbone": curve.backbone.label,
-        "dataset": curve.dataset,
+        "curve_key": planned.key,
+        "backbone": planned.curve.backbone.label,
+        "dataset": planned.curve.dataset,
         "stage": stage,
         "exception": type(error).__name__,
         "message": str(error),

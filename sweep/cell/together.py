@@ -51,7 +51,7 @@ def train_together(task: CellTask, ranks: Ranks) -> None:
 def _help(task: CellTask, ranks: Ranks) -> None:
     torch.set_num_threads(task.threads)
     plugins.load(task.imports, task.import_path)
-    plugins.check_code(task.keys.code)
+    plugins.check_code(task.settings.code)
     device = torch.device("cuda" if task.gpu else "cpu")
     shop = workshop(task, Store(task.store_uri), device, ranks)
     try:

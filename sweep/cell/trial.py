@@ -14,7 +14,7 @@ from sweep import plugins
 from sweep.base.store import Store
 from sweep.cell.cell import TRANSIENT, library_of
 from sweep.cell.task import CellTask
-from sweep.study import Keyring, Record
+from sweep.study import Record
 from sweep.table import write_record
 from sweep.train import Workshop, train_backbone
 
@@ -38,7 +38,7 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
     so_far: list[Record] = [Record("stopped")]
     try:
         plugins.load(task.imports, task.import_path)
-        plugins.check_code(task.keys.code)
+        plugins.check_code(task.settings.code)
         n_heldout = _heldout(task)
 
         def after_epoch(history: Sequence[Mapping[str, float]], _total: int) -> None:
@@ -46,7 +46,7 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
             so_far.append(Record("stopped", accuracies, n_heldout, time.monotonic() - started))
             report(so_far[-1])
 
-        trained, _ = train_backbone(backbone, _workshop(task, store, task.keys, device, after_epoch))
+        trained, _ = train_backbone(backbone, _workshop(task, store, device, after_epoch))
         accuracies = tuple(entry["heldout_top1"] for entry in trained.history)
         record = Record("finished", accuracies, n_heldout, trained.seconds)
     except TRANSIENT:
@@ -55,22 +55,21 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
         last = so_far[-1]
         problem = f"{type(error).__name__}: {error}"
         record = Record("failed", last.heldout_top1_epochs, last.n_heldout, time.monotonic() - started, problem)
-    write_record(store, task.keys.weights(backbone), record)
+    write_record(store, task.cell.run, record)
     return record
 
 
 def _workshop(
     task: CellTask,
     store: Store,
-    keys: Keyring,
     device: torch.device,
     after_epoch: Callable[[Sequence[Mapping[str, float]], int], None],
 ) -> Workshop:
     return Workshop(
         store=store,
         library=library_of(task),
-        keys=keys,
-        named=task.weights,
+        run=task.cell.run,
+        images=task.cell.images,
         device=device,
         loader_workers=task.loader_workers,
         on_epoch=after_epoch,

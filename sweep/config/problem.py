@@ -50,7 +50,7 @@ def closest(value: Any, valid: Iterable[str]) -> list[str]:
     return sorted(valid, key=lambda v: (-difflib.SequenceMatcher(None, word, v.lower()).ratio(), v))
 
 
-def render(sources: Mapping[str, ConfigFile], problems: Sequence[Problem], overrides: Sequence[str]) -> str:
+def render_problems(sources: Mapping[str, ConfigFile], problems: Sequence[Problem], overrides: Sequence[str]) -> str:
     """Problems as lines of text.
 
     Parameters

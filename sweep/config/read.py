@@ -14,10 +14,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render
+from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render_problems
 from sweep.config.schema import Config
 
-_UNION_TAGS = ("constrained-int", "range", "choices")  # parts of pydantic's places that are no keys
+_UNION_TAGS = ("constrained-int", "range", "choices", "str")  # parts of pydantic's places that are no keys
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,7 +72,7 @@ class Reading:
 
     def error(self, problems: Sequence[Problem]) -> ConfigError:
         """The error to raise for these mistakes: each with its file, line, key and value."""
-        return ConfigError(render(self.sources, problems, self.overrides), problems)
+        return ConfigError(render_problems(self.sources, problems, self.overrides), problems)
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Reading:
@@ -101,7 +101,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Reading:
         config = Config.model_validate(raw)
     except ValidationError as error:
         problems = list(_from_pydantic(error))
-        raise ConfigError(render(sources, problems, overrides), problems) from None
+        raise ConfigError(render_problems(sources, problems, overrides), problems) from None
     paths = {"data_root": _beside(file, config.data_root), "import_path": _beside(file, config.import_path)}
     return Reading(config.model_copy(update=paths), sources, tuple(overrides))
 

@@ -7,9 +7,10 @@ has that dataset so many classes) is in :mod:`sweep.study.check`, and reading YA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
@@ -20,13 +21,20 @@ Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
 All = Literal["all"]
 Native = Literal["native"]
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
+CONVERGED = "converged"  # the solver that chooses one of its penalties itself; for the others each is a probe
 PENALTIES: Mapping[str, tuple[float, ...]] = {
+    CONVERGED: (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
     "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
+NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
+Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
+Norm = Literal["none", "model"]
+Standardize = Literal["none", "feature"]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -44,18 +52,65 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Recipe(Model):
-    """How a backbone is trained on its ID dataset ([H24] A.3, protocol §4)."""
+class Range(Model):
+    """Bounds, both included, between which a recipe search draws; whole numbers for a recipe key that takes them."""
 
-    epochs: PositiveInt = 100
-    lr: Positive = 1e-2
-    weight_decay: NonNegative = 5e-2
-    batch_size: PositiveInt = 512
-    label_smoothing: Smoothing = 0.1
-    warmup_epochs: NonNegativeInt = 5
-    train_on: Literal["fit", "all"] = "fit"  # "fit": without the held-out part; "all": every training image
-    checkpoint_on: Literal["heldout", "test", "last"] = "heldout"  # which epoch's weights are kept
-    data_parallel: PositiveInt = 1  # processes, each on a GPU if there are any, that share every batch
+    low: NonNegative
+    high: Positive
+    log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a recipe key means, beside its type and default.
+
+    Attributes
+    ----------
+    description : of the table's column.
+    search : what a recipe search draws from where the config only names the key; None: it cannot be searched.
+    new : came after keys of weights were first made: it is part of a key only where it is not at its default, so that
+        keys older than the choice stay as they are.
+    """
+
+    description: str
+    search: Range | tuple[Any, ...] | None = None
+    new: bool = False
+
+
+class Recipe(Model):
+    """How a backbone is trained on its ID dataset ([H24] A.3, protocol §4).
+
+    This is the one place that declares a recipe key: type, default, meaning and range of search. Blocks, rules and
+    searches take it from here, and so do the table's columns.
+    """
+
+    epochs: Annotated[
+        PositiveInt,
+        Column("ID training epochs; like all recipe columns null for downloaded weights", (50, 100)),
+    ] = 100
+    lr: Annotated[Positive, Column("ID training peak learning rate (AdamW)", Range(low=1e-4, high=3e-2, log=True))] = (
+        1e-2
+    )
+    weight_decay: Annotated[
+        NonNegative, Column("ID training weight decay (AdamW, decoupled)", Range(low=1e-3, high=1e-1, log=True))
+    ] = 5e-2
+    batch_size: Annotated[PositiveInt, Column("ID training batch size, images", (128, 256, 512))] = 512
+    label_smoothing: Annotated[Smoothing, Column("ID training label smoothing", (0.0, 0.1))] = 0.1
+    warmup_epochs: Annotated[NonNegativeInt, Column("epochs of linear warm-up before the cosine decay", (0, 5))] = 5
+    train_on: Annotated[
+        Literal["fit", "all"],
+        Column("'fit': ID training without the held-out part; 'all': on every training image"),
+    ] = "fit"
+    checkpoint_on: Annotated[
+        Literal["heldout", "test", "last"],
+        Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
+    ] = "heldout"
+    data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
+
+
+def declared(key: str) -> Column:
+    """What a recipe key means, as :class:`Recipe` declares it."""
+    return next(part for part in Recipe.model_fields[key].metadata if isinstance(part, Column))
 
 
 class Probe(Model):
@@ -67,19 +122,26 @@ class Probe(Model):
     weight_decay: NonNegative = 0.0
     batch_size: PositiveInt = 128
     label_smoothing: Smoothing = 0.1
-    standardize: Literal["none", "feature"] = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
+    penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What keys contain: all that decides the probe's numbers."""
+        unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
 
 
 class ProbeSection(Model):
     """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
-    solver: str = "adamw"
+    solver: str = CONVERGED
     epochs: PositiveInt = 30
     lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
-    weight_decay: Some[NonNegative] | None = None  # likewise; the penalty of lbfgs and ridge. Default 0, or PENALTIES
+    weight_decay: Some[NonNegative] | None = None  # likewise; the penalties of other solvers. Default 0, or PENALTIES
     batch_size: PositiveInt = 128
-    label_smoothing: Smoothing = 0.1
-    standardize: Literal["none", "feature"] = "none"
+    label_smoothing: Smoothing | None = None  # default 0 for converged, else 0.1
+    standardize: Standardize | None = None  # default feature for converged, else none
     seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
@@ -97,8 +159,8 @@ class Rule(RecipeRule):
     probe: Mapping[str, Any] = Field(default_factory=dict)
 
 
-class Block(Model):
-    """One product block of the grid: every list is crossed with every other."""
+class Design(Model):
+    """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
     architecture: Some[str]
     id_dataset: Some[str]
@@ -109,17 +171,19 @@ class Block(Model):
     pretraining: Some[str] = (SCRATCH,)
     seed: Some[NonNegativeInt] = (0,)
     width: Some[Positive] = (1.0,)
-    # any recipe key may be varied too
-    epochs: Some[PositiveInt] | None = None
-    lr: Some[Positive] | None = None
-    weight_decay: Some[NonNegative] | None = None
-    batch_size: Some[PositiveInt] | None = None
-    label_smoothing: Some[Smoothing] | None = None
-    warmup_epochs: Some[NonNegativeInt] | None = None
-    train_on: Some[Literal["fit", "all"]] | None = None
-    checkpoint_on: Some[Literal["heldout", "test", "last"]] | None = None
-    data_parallel: Some[PositiveInt] | None = None
+    pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
+    norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
+
+
+def _varied() -> dict[str, Any]:
+    """Every recipe key as a block has it: a value or a list of values; None: the block does not vary it."""
+    hints = get_type_hints(Recipe, include_extras=True)
+    return {key: (Some[hints[key]] | None, None) for key in Recipe.model_fields}  # type: ignore[valid-type]
+
+
+class Block(create_model("_Block", __base__=Design, **_varied())):  # type: ignore[misc]
+    """One product block of the grid: every list is crossed with every other. Any recipe key may be varied too."""
 
 
 class DatasetEntry(Model):
@@ -147,22 +211,38 @@ class DatasetEntry(Model):
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
-class WeightsEntry(Model):
-    """A local checkpoint or torchvision's weights, which ``pretraining`` may name."""
+class TrainingImages(Model):
+    """What weights were trained on, where a user knows it, or knows it better; no part of any key."""
 
-    path: str | None = None  # .safetensors or .pt, relative to data_root
-    torchvision: str | None = None  # or weights of torchvision, e.g. ResNet50_Weights.IMAGENET1K_V2
+    corpus: str | None = None  # one that the program knows brings the rest
+    images: PositiveInt | None = None  # for γ
+    classes: PositiveInt | None = None
+    objective: str | None = None
+
+
+def _as_training_images(value: Any) -> Any:
+    """A number alone is of images, a word alone is a corpus."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"images": value}
+    return {"corpus": value} if isinstance(value, str) else value
+
+
+ByArchitecture = str | Mapping[str, str]  # one for all, or architecture → its own
+
+
+class WeightsEntry(Model):
+    """A local checkpoint, or weights of timm or torchvision, which ``pretraining`` may name; one of the first three."""
+
+    path: ByArchitecture | None = None  # a checkpoint, or the index of one in parts; relative to data_root
+    timm: ByArchitecture | None = None  # a tag of timm, e.g. lvd142m
+    torchvision: ByArchitecture | None = None  # e.g. ResNet50_Weights.IMAGENET1K_V2
+    key: str | None = None  # place of the weights in the file, e.g. model_ema, where it holds several; parts by dots
     key_map: Mapping[str, str] = Field(default_factory=dict)  # regular expression → replacement, in this order
-    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: torchvision's, ImageNet's
+    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: that of timm, torchvision
     std: Channels | None = None
     resolution: PositiveInt | None = None  # input side that `resolution: native` stands for
     title: str | None = None
-    trained_on: PositiveInt | None = None  # training images, for γ
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from, for people."""
-        return f"torchvision's {self.torchvision}" if self.torchvision else str(self.path)
+    trained_on: Annotated[TrainingImages, BeforeValidator(_as_training_images)] | None = None
 
 
 class Resources(Model):
@@ -178,24 +258,24 @@ class Resources(Model):
     memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
 
 
-class Range(Model):
-    """Bounds, both included, between which a recipe search draws; whole numbers for a recipe key that takes them."""
-
-    low: NonNegative
-    high: Positive
-    log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
-
-
 Space = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Some[Any], Tag("choices")],
     Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "choices"),
 ]
 
 
+def _declared_ranges(value: Any) -> Any:
+    """A list of recipe keys stands for the ranges that :class:`Recipe` declares; the checks name the unknown ones."""
+    if not isinstance(value, list | tuple):
+        return value
+    ranges = {key: declared(key).search for key in Recipe.model_fields}
+    return {key: ranges.get(key) or (None,) for key in value}
+
+
 class Search(Model):
     """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
 
-    recipe: Annotated[Mapping[str, Space], Field(min_length=1)]
+    recipe: Annotated[Mapping[str, Space], BeforeValidator(_declared_ranges), Field(min_length=1)]
     per: Annotated[tuple[str, ...], Field(min_length=1)] = ("architecture", "id_dataset", "resolution")
     trials: Annotated[int, Field(strict=True, ge=2)] = 16  # for each of these, with the recipe of the config as one
     grace_epochs: PositiveInt = 1  # no trial is stopped before
@@ -221,7 +301,9 @@ class Config(Model):
     roles: Mapping[str, Role] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
     weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
-    layers: Mapping[str, str] = Field(default_factory=dict)  # architecture → regular expression on module paths
+    # which layers are probed, of all architectures or by architecture: one of LAYERS, or a regular expression on module
+    # paths; default: blocks of transformers, convolutions of others ([H24])
+    layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
@@ -244,6 +326,8 @@ DESIGN_KEYS: tuple[str, ...] = (
     "pretraining",
     "seed",
     "width",
+    "pooling",
+    "norm",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks

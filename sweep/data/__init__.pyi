@@ -3,10 +3,12 @@ from .asked import cache_dir as cache_dir
 from .asked import dataset_options as dataset_options
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
+from .dataset import Dataset as Dataset
 from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .facts import sheets as sheets
 from .images import TrainImages as TrainImages
+from .images import evaluation_view as evaluation_view
 from .library import Images as Images
 from .library import Library as Library
 from .once import forget_datasets as forget_datasets

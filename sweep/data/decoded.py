@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,13 +17,13 @@ from PIL import Image
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
 from sweep.data.files import aside, locked, publish
+from sweep.data.options import Part
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
 _LISTED = 50  # broken images named in an error
 _PIXELS, _INDEX = "pixels.u8", "index.npz"
 
-Part = Literal["train", "test"]
 View = tuple[str, Callable[[Image.Image, int], Image.Image]]  # its name, (image, resolution) → image
 
 

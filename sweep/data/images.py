@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import Entry, Part, decoded, part_of
+from sweep.data.decoded import Entry, decoded, part_of
+from sweep.data.options import Part
 from sweep.data.pixels import training_pixels, training_side
 
 _MAX_PIXELS = 178_956_970  # of a resized image: as many as Pillow agrees to open

@@ -67,7 +67,8 @@ def summary(name: str, options: DatasetOptions, cache_dir: Path) -> Summary:
         """Open the dataset."""
         dataset = open_dataset(name, options, cache_dir=cache_dir)
         identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels]))
-        return Summary(identity, len(dataset.class_names), len(dataset.train), len(dataset.test), dataset.notes)
+        counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
+        return Summary(identity, dataset.split_note, *counts, dataset.notes)
 
     there = options.kind == "folder" and options.path is not None and Path(options.path).exists()
     return kept_summary(name, options, cache_dir, make) if there else make()

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Background = Literal["white", "grey", "black"]
-Kind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
+DatasetKind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
+Part = Literal["train", "test"]  # of a dataset
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
 
 
@@ -42,7 +43,7 @@ class DatasetOptions:
         What the transparent parts of an image lie on.
     """
 
-    kind: Kind
+    kind: DatasetKind
     generator: str | None = None
     path: str | None = None
     classes: int | None = None

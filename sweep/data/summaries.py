@@ -32,9 +32,11 @@ class Summary:
     Attributes
     ----------
     identity : fingerprint, and what is said of the pixels.
+    split : "official", or how the test part was made.
     """
 
     identity: str
+    split: str
     classes: int
     train: int
     test: int

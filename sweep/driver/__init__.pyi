@@ -4,9 +4,10 @@ from .cluster import connect as connect
 from .search import run_trials as run_trials
 from .sweep import Outcome as Outcome
 from .sweep import Sweep as Sweep
+from .sweep import export as export
 from .sweep import finished as finished
 from .sweep import missing_cells as missing_cells
+from .sweep import plan_of as plan_of
 from .sweep import prepare as prepare
-from .sweep import publish_plan as publish_plan
 from .sweep import run as run
 from .sweep import task_of as task_of

@@ -47,24 +47,24 @@ def look(store: Store, plan: Plan) -> Status:
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
     states = {}
-    for key, planned in plan.curves.items():
-        if key in found.done:
-            states[key] = "done"
-        elif key in found.failed:
-            states[key] = "failed"
+    for curve in plan.curves:
+        if curve.key in found.done:
+            states[curve.key] = "done"
+        elif curve.key in found.failed:
+            states[curve.key] = "failed"
         else:
-            states[key] = "running" if planned.run in under_way else "missing"
+            states[curve.key] = "running" if curve.run in under_way else "missing"
     failed = [key for key, state in states.items() if state == "failed"]
-    runs = {planned.run for planned in plan.curves.values()}
+    runs = {curve.run for curve in plan.curves}
     return Status(plan, states, table.read_failures(store, failed), [note for note in notes if note.get("key") in runs])
 
 
-def describe(status: Status) -> str:
+def table_of(status: Status) -> str:
     """A table of the blocks, what is under way, and why curves failed."""
     rows = [["", *STATES, "planned"]]
     for number, keys in sorted(status.plan.blocks.items()):
         rows.append([f"block {number}", *_counts(status, keys)])
-    rows.append(["total", *_counts(status, list(status.plan.curves))])
+    rows.append(["total", *_counts(status, status.plan.keys)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         status.plan.name,
@@ -108,7 +108,7 @@ def _reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:
 def show(uri: str, name: str | None) -> str:
     """The status of every plan in a store, or of that of a name."""
     store = Store(uri)
-    return "\n\n".join(describe(look(store, plan)) for plan in read_plans(store, name))
+    return "\n\n".join(table_of(look(store, plan)) for plan in read_plans(store, name))
 
 
 def watch(uri: str, name: str | None) -> None:
@@ -116,7 +116,7 @@ def watch(uri: str, name: str | None) -> None:
     store = Store(uri)
     while True:
         found = [look(store, plan) for plan in read_plans(store, name)]
-        text = "\n\n".join(map(describe, found))
+        text = "\n\n".join(map(table_of, found))
         if sys.stdout.isatty():
             print(f"\x1b[H\x1b[2J{text}", flush=True)
         else:

@@ -6,10 +6,11 @@ lacks a curve does the rest; only keys and URIs pass through Ray.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,18 @@ from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
-    Cell,
     Curve,
     Grid,
     Keyring,
+    Planned,
+    PlannedCell,
     cache_dir,
     curve_cost,
     dataset_options,
     expand,
     keyring,
+    labels,
     layer_widths,
-    named_weights,
     sizes,
     training_flops,
     used_datasets,
@@ -46,14 +48,27 @@ from sweep.study import (
 class Sweep:
     """A config with everything that follows from it and from what is stored.
 
-    ``curves`` maps the key of each planned curve to the curve, in plan order.
+    ``cells`` are those of the grid with the keys of their curves.
     """
 
     config: Config
     grid: Grid
     keys: Keyring
-    curves: Mapping[str, Curve]
+    cells: tuple[PlannedCell, ...]
     store: Store
+
+    @functools.cached_property
+    def curves(self) -> dict[str, Planned]:
+        """What there is to compute: planned curves by key, in plan order; of those that share a key the first."""
+        found: dict[str, Planned] = {}
+        for planned in self.planned:
+            found.setdefault(planned.key, planned)
+        return found
+
+    @property
+    def planned(self) -> Iterator[Planned]:
+        """Every curve of the grid with its keys."""
+        return (planned for cell in self.cells for planned in cell.curves)
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,7 @@ def prepare(config: Config, out: str) -> Sweep:
     table.refuse_taken(config.statistics)
     grid = expand(config, lambda name: sizes(config, name))
     keys = keyring(config)
-    curves: dict[str, Curve] = {}
-    for curve in grid.curves:
-        curves.setdefault(keys.curve(curve), curve)
-    return Sweep(config, grid, keys, curves, Store(out))
+    return Sweep(config, grid, keys, keys.cells(grid), Store(out))
 
 
 def refuse_relative_in_job(out: str) -> None:
@@ -93,24 +105,24 @@ def refuse_relative_in_job(out: str) -> None:
 def finished(sweep: Sweep) -> dict[Curve, bool]:
     """Which planned curves the store has."""
     done = table.listing(sweep.store).done
-    return {curve: key in done for key, curve in sweep.curves.items()}
+    return {planned.curve: planned.key in done for planned in sweep.planned}
 
 
-def missing_cells(sweep: Sweep, done: frozenset[str]) -> list[Cell]:
-    """Cells that lack curves, reduced to those curves, the most work first."""
-    wanted = {curve for key, curve in sweep.curves.items() if key not in done}
+def missing_cells(sweep: Sweep, done: Container[str]) -> list[PlannedCell]:
+    """Cells that lack curves, reduced to those curves, the most work first; of two with one key the first."""
+    wanted = {planned.key: planned.curve for planned in sweep.curves.values() if planned.key not in done}
     cells = []
-    for cell in sweep.grid.cells:
-        curves = tuple(curve for curve in cell.curves if curve in wanted)
+    for cell in sweep.cells:
+        curves = tuple(planned for planned in cell.curves if wanted.get(planned.key) == planned.curve)
         if curves:
             cells.append(replace(cell, curves=curves))
     return sorted(cells, key=lambda cell: -sum(_work(sweep.config, cell)))
 
 
-def _work(config: Config, cell: Cell) -> list[float]:
+def _work(config: Config, cell: PlannedCell) -> list[float]:
     """Estimated operations behind each curve of a cell, training spread over them."""
     share = training_flops(config, cell.backbone) / len(cell.curves)
-    return [share + curve_cost(config, curve).flops for curve in cell.curves]
+    return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
 
 
 def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
@@ -132,7 +144,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     started = time.monotonic()
     before = table.listing(sweep.store)
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
-    publish_plan(sweep)
+    table.publish_plan(sweep.store, plan_of(sweep))
     _tidy(sweep, before)
     cells = missing_cells(sweep, before.done | given_up)
     if cells:
@@ -142,14 +154,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     missing = [key for key in sweep.curves if key not in done]
     failures = table.read_failures(sweep.store, missing)
     failed = {record["curve_key"] for record in failures}
-    path = table.export_probes(
-        sweep.store,
-        [key for key in sweep.curves if key in done],
-        name=sweep.config.name,
-        roles=varied_roles(sweep.config, sweep.grid),
-        missing=[key for key in missing if key not in failed],
-        failed=[key for key in missing if key in failed],
-    )
+    path = export(sweep, done=done, failed=failed)
     return Outcome(
         done=tuple(key for key in sweep.curves if key in done),
         computed=len(set(sweep.curves) & (done - before.done)),
@@ -166,7 +171,7 @@ def _tidy(sweep: Sweep, found: table.Listing) -> None:
     for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
         sweep.store.tidy(folder)
     try:
-        planned = {key for plan in table.read_plans(sweep.store) for key in plan.curves} if found.failed else set()
+        planned = {key for plan in table.read_plans(sweep.store) for key in plan.keys} if found.failed else set()
     except UserError:  # a damaged plan of another config: who knows what it asks for
         planned = set(found.failed)
     table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
@@ -178,26 +183,37 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
     return frozenset(record["curve_key"] for record in records if not record["transient"])
 
 
-def publish_plan(sweep: Sweep) -> None:
-    """Leave in the store what is planned, for whoever asks how far it is without the config and the data."""
+def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
+    """Write the table of what is done; returns its path for people."""
+    return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
+
+
+def plan_of(sweep: Sweep) -> table.Plan:
+    """What is planned, with the labels of all rows: whoever has the store needs neither the config nor the data."""
     blocks: dict[int, list[str]] = {}
-    for cell in sweep.grid.cells:
+    for cell in sweep.cells:
         for number in cell.blocks:
-            blocks.setdefault(number, []).extend(sweep.keys.curve(curve) for curve in cell.curves)
-    curves = {
-        key: table.PlannedCurve(curve.backbone.label, curve.dataset, sweep.keys.weights(curve.backbone.after(None)))
-        for key, curve in sweep.curves.items()
-    }
-    table.publish_plan(sweep.store, sweep.config.name, blocks, curves)
+            blocks.setdefault(number, []).extend(planned.key for planned in cell.curves)
+    curves = tuple(
+        table.PlannedCurve(
+            key=planned.key,
+            run=planned.run,
+            backbone=planned.curve.backbone.label,
+            dataset=planned.curve.dataset,
+            labels=labels(planned),
+        )
+        for planned in sweep.planned
+    )
+    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid))
 
 
-def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozenset[str]) -> None:
+def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
     """Run cells on the cluster, with a progress line."""
     refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
     work = {
-        sweep.keys.curve(curve): (operations, len(layer_widths(curve.backbone)))
+        planned.key: (operations, len(layer_widths(planned.curve.backbone)))
         for cell in cells
-        for curve, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
+        for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
     }
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
@@ -207,7 +223,6 @@ def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozense
             cells,
             resources,
             task_of=lambda cell, train_only: replace(common, cell=cell, train_only=train_only),
-            key_of=sweep.keys.curve,
             lost=lambda attempt: _record_lost(sweep, attempt),
             show=lambda _running: meter.show(waiting_for="nodes" if resources.wait_for_nodes else ""),
         )
@@ -215,12 +230,12 @@ def _run(sweep: Sweep, cells: list[Cell], resources: Resources, before: frozense
         meter.end()
 
 
-def task_of(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
     """What a worker needs to run a cell."""
     config = sweep.config
     return CellTask(
         cell=cell,
-        keys=sweep.keys,
+        settings=sweep.keys.settings,
         datasets={name: dataset_options(config, name) for name in used_datasets(config)},
         store_uri=sweep.store.uri,
         cache_dir=str(cache_dir(config)),
@@ -229,7 +244,6 @@ def task_of(sweep: Sweep, cell: Cell, gpu: bool) -> CellTask:
         gpu=gpu,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
-        weights=named_weights(config),
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),
@@ -248,10 +262,9 @@ def _record_lost(sweep: Sweep, lost: Lost) -> None:
     """An attempt at a cell that died or met an I/O error: its unfinished curves get a failure record each."""
     try:
         done = table.listing(sweep.store).done
-        for curve in lost.cell.curves:
-            key = sweep.keys.curve(curve)
-            if key not in done:
-                record = failure_record(key, curve, "worker", lost.error, lost.seconds, transient=lost.transient)
+        for planned in lost.cell.curves:
+            if planned.key not in done:
+                record = failure_record(planned, "worker", lost.error, lost.seconds, transient=lost.transient)
                 table.write_failure(sweep.store, record)
     except StorageError as error:  # perhaps the very reason of the loss; the curves stay missing, and are tried again
         print(f"{lost.cell.backbone.label}: {lost.error}; no record of it: {error}", file=sys.stderr)

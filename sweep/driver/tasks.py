@@ -16,7 +16,7 @@ from sweep.cell import CellResult, CellTask
 from sweep.config import Resources
 from sweep.driver.cluster import places, room
 from sweep.driver.processes import start
-from sweep.study import Cell, Curve
+from sweep.study import Planned, PlannedCell
 
 POLL_SECONDS = 1.0
 Stage = Literal["whole", "train", "curves"]
@@ -34,7 +34,7 @@ class Lost:
     seconds : how long it lasted.
     """
 
-    cell: Cell
+    cell: PlannedCell
     error: Exception
     transient: bool
     seconds: float
@@ -95,7 +95,7 @@ def _remote(resources: Resources) -> Any:
 class _Job:
     """A task to start: a whole cell, the training of one, or some of its curves."""
 
-    cell: Cell
+    cell: PlannedCell
     stage: Stage = "whole"
     attempt: int = 1
 
@@ -116,7 +116,7 @@ class _Job:
             return [self]
         return [replace(self, stage="train")] if self.cell.backbone.recipe else self.curves(self.cell.curves, places)
 
-    def curves(self, left: Sequence[Curve], places: int) -> list[_Job]:
+    def curves(self, left: Sequence[Planned], places: int) -> list[_Job]:
         """Some of the curves in as many jobs as there are places."""
         chunks = [tuple(left[start::places]) for start in range(min(places, len(left)))]
         return [_Job(replace(self.cell, curves=chunk), "curves", self.attempt) for chunk in chunks]
@@ -130,7 +130,7 @@ class _Job:
 class _Queue:
     """Jobs in the order they may start: not before a moment, then as they came."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[PlannedCell]) -> None:
         self._ticket = itertools.count()
         self._heap: list[tuple[float, int, _Job]] = []
         self.put(*map(_Job, cells))
@@ -164,11 +164,10 @@ def _fits(job: _Job, running: Sequence[_Job], resources: Resources) -> bool:
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedCell],
     resources: Resources,
     *,
-    task_of: Callable[[Cell, bool], CellTask],
-    key_of: Callable[[Curve], str],
+    task_of: Callable[[PlannedCell, bool], CellTask],
     lost: Callable[[Lost], None],
     show: Callable[[int], None],
 ) -> None:
@@ -181,7 +180,6 @@ def run_cells(
     ----------
     resources : with ``auto`` resolved.
     task_of : what a worker needs to run a cell, or only to train it.
-    key_of : key of a curve.
     lost : told of every attempt without a result.
     show : told once in a while how many tasks are in flight.
 
@@ -216,7 +214,7 @@ def run_cells(
             try:
                 result = ray.get(reference)
                 if job.stage == "train":
-                    left = [curve for curve in job.cell.curves if key_of(curve) not in result.failed]
+                    left = [planned for planned in job.cell.curves if planned.key not in result.failed]
                     queue.put(*job.curves(left, places(resources)))
             except ray.exceptions.RayError as error:
                 cause, transient = cause_of(error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,39 +17,34 @@ import torch
 from torch import Tensor, nn
 
 from sweep.config import Autocast
-from sweep.models import ProbedLayer, memory_layout, normalize, pool, small_maps
+from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
+_LOST = 0.02  # share of a feature's spread that the rounding of float16 may be
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
-
-
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
 _CPU_SMALLEST = 8
-
-
 _CPU_TOKENS, _CPU_LARGE_MAPS = (2**17, 128), (2**18, 32)
-
-
 _CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small maps
 
 
 @contextmanager
 def captured(model: nn.Module, layers: Sequence[ProbedLayer]) -> Iterator[dict[str, Tensor]]:
-    """While open, each forward pass leaves the pooled output of every probed layer in the yielded mapping."""
+    """While open, each forward pass leaves the pooled output of every probed layer in the mapping, by its label."""
     outputs: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_hook(modules[layer.name], layer, outputs))
+            stack.enter_context(_hook(modules, layer, outputs))
         yield outputs
 
 
 @contextmanager
-def _hook(module: nn.Module, layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _hook(modules: Mapping[str, nn.Module], layer: ProbedLayer, outputs: dict[str, Tensor]) -> Iterator[None]:
+    def keep(_module: nn.Module, inputs: object, named: object, output: object) -> None:
         """Pool the output at once: the map itself is free to go."""
-        outputs[layer.name] = pool(output.float(), layer.kind, prefix_tokens=layer.prefix_tokens)
+        outputs[layer.label] = layer.embed([inputs, named] if layer.input else output, modules)
 
-    handle = module.register_forward_hook(keep)
+    handle = modules[layer.name].register_forward_hook(keep, with_kwargs=True)
     try:
         yield
     finally:
@@ -100,8 +95,9 @@ def embed(
 
     Returns
     -------
-    one float16 (N, D) tensor per layer, on the CPU. A value beyond float16 becomes infinite, and is reported by
-    the probes as a problem of that layer.
+    one (N, D) tensor per layer, on the CPU: float16, or float32 where that would lose a layer's spread, see
+    :func:`stored_as`. A value beyond float16 that shows after the first batch becomes infinite, and is reported by the
+    probes as a problem of that layer.
 
     Raises
     ------
@@ -109,48 +105,64 @@ def embed(
         If not even one image fits; until then the batch is halved.
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
-    embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
+    embeddings: list[Tensor] = []
     size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
     layout = memory_layout(layers, device)
+    feeder = Feeder(mean, std, device=device, layout=layout)
     model.to(memory_format=layout)  # or each pass would copy the weights into it
     mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
     with captured(model, layers) as outputs, mixed:
         while start < n:
-            part = slice(start, start + size)
             try:
-                model(normalize(_on_device(images_NHWC[part], device), mean, std).contiguous(memory_format=layout))
+                for images in feeder.on_device(_batches(images_NHWC, start, size)):
+                    model(feeder.normalized(images))
+                    pooled = [outputs[layer.label] for layer in layers]
+                    embeddings = embeddings or [
+                        _room(n, each_BD.shape[1], stored_as(each_BD), pinned=on_gpu, spill=spill) for each_BD in pooled
+                    ]
+                    for emb_ND, each_BD in zip(embeddings, pooled, strict=True):
+                        emb_ND[start : start + size].copy_(each_BD.to(emb_ND.dtype), non_blocking=True)
+                    start += size
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
                 size //= 2
                 outputs.clear()
-                continue
-            for emb_ND, layer in zip(embeddings, layers, strict=True):
-                emb_ND[part].copy_(outputs[layer.name].half(), non_blocking=True)
-            start += size
     if on_gpu:
         torch.cuda.synchronize(device)
     return embeddings
 
 
-def _room(n: int, width: int, *, pinned: bool, spill: Path | None) -> Tensor:
-    """An empty float16 (N, D) matrix.
+def _batches(images_NHWC: np.ndarray, start: int, size: int) -> Iterator[Tensor]:
+    """Copies of the images from ``start`` on, so many at a time."""
+    for first in range(start, len(images_NHWC), size):
+        yield torch.from_numpy(np.array(images_NHWC[first : first + size]))
+
+
+def stored_as(emb_BD: Tensor) -> torch.dtype:
+    """Type that holds a layer's embeddings, by those of some images: float16 where its rounding is small beside them.
+
+    What counts is how far images are apart, feature by feature: where all are near a large mean or all are tiny, as
+    before training, float16 keeps little of it.
+    """
+    spread_D, rounding_D = emb_BD.std(0, correction=0), (emb_BD - emb_BD.half().float()).square().mean(0).sqrt()
+    varying_D = spread_D > torch.finfo(torch.float32).eps * emb_BD.abs().amax(0)
+    if not varying_D.any():
+        return torch.float16
+    lost = (rounding_D[varying_D] / spread_D[varying_D]).median()
+    return torch.float16 if lost <= _LOST else torch.float32
+
+
+def _room(n: int, width: int, dtype: torch.dtype, *, pinned: bool, spill: Path | None) -> Tensor:
+    """An empty (N, D) matrix.
 
     Copies between pinned memory and the device wait for nothing: the next batch is read while this one runs.
     """
     if spill is None:
-        return torch.empty(n, width, dtype=torch.float16, pin_memory=pinned)
+        return torch.empty(n, width, dtype=dtype, pin_memory=pinned)
     spill.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=spill, prefix="embeddings-") as file:  # unlinked, the mapping keeps it
-        return torch.from_file(file.name, shared=True, size=n * width, dtype=torch.float16).view(n, width)
-
-
-def _on_device(images_BHWC: np.ndarray, device: torch.device) -> Tensor:
-    """A copy there, channels last as they are stored."""
-    batch_BHWC = torch.from_numpy(np.array(images_BHWC))
-    if device.type == "cuda":
-        batch_BHWC = batch_BHWC.pin_memory()
-    return batch_BHWC.to(device, non_blocking=True)
+        return torch.from_file(file.name, shared=True, size=n * width, dtype=dtype).view(n, width)
 
 
 def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweep import plugins
+from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+from sweep.models.timm_tags import tags
 
 _FILE = Path(__file__).with_name("catalogue.json")
 
@@ -44,11 +46,14 @@ class Architecture:
     native_resolution : resolution the weights were made for; None if any.
     scalable : whether a width multiplier applies.
     weights : names that ``pretraining`` may have, the default first.
+    points : what ``layers`` is by default: "conv", "blocks" or "stages"; None for a plug-in, which says it itself.
+    refused : why nothing is probed by default, so that a config must say which layers; None if something is.
+    first_rule : whether version 0.1 took and pooled the same layers: embeddings that stores hold keep their keys.
     """
 
     name: str
     source: Literal["built-in", "timm", "plug-in"]
-    family: str  # "CNN" or "ViT"; a plug-in may have another
+    family: str  # "CNN", "ViT" or "MLP"; a plug-in may have another
     stem: int
     depth: int
     spatial_reduction: float
@@ -57,10 +62,14 @@ class Architecture:
     native_resolution: int | None
     scalable: bool
     weights: tuple[str, ...]
+    points: str | None
+    first_rule: bool = True
+    refused: str | None = None
 
 
 def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
-    common = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
+    common: dict[str, Any] = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
+    common["points"] = "conv" if family == "CNN" else "blocks"
     return Architecture(name=name, source="built-in", family=family, **(common | facts))
 
 
@@ -95,9 +104,9 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*plugins.plugin_names("model"), *_BUILT_IN, *_stored()["timm_names"])))
 
 
-def _registered() -> Any:
-    """Descriptions of registered models, from building them without memory; imports torch."""
-    return importlib.import_module("sweep.models.describe_plugin")
+def _described() -> Any:
+    """Descriptions from building a network without memory; imports torch."""
+    return importlib.import_module("sweep.models.describe")
 
 
 @functools.cache
@@ -108,17 +117,17 @@ def _timm_entry(name: str) -> dict[str, Any]:
         return stored["described"][name]
     if name not in stored["timm_names"]:
         raise KeyError(name)
-    return importlib.import_module("sweep.models.describe").describe(name)
+    return _described().describe(name)
 
 
 def architecture(name: str) -> Architecture:
     """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
     if plugin := plugins.find_plugin("model", name):
-        return Architecture(**_registered().facts(plugin))
+        return Architecture(**_described().facts(plugin))
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
         described = _stored()["described"].get(name)
-        return own if described is None else Architecture(**(vars(own) | {"weights": tuple(described["weights"])}))
+        return own if described is None else Architecture(**(vars(own) | {"weights": tags(name)}))
     entry = _timm_entry(name)
     return Architecture(
         name=name,
@@ -131,24 +140,59 @@ def architecture(name: str) -> Architecture:
         min_resolution=entry["min_resolution"],
         native_resolution=entry["native_resolution"],
         scalable=False,
-        weights=tuple(entry["weights"]),
+        weights=tags(name),
+        points=entry["points"],
+        first_rule=entry["first_rule"],
+        refused=entry.get("refused"),
     )
 
 
-def layers(name: str, *, width: float = 1.0, resolution: int = 224) -> tuple[LayerFact, ...]:
+def layers(
+    name: str,
+    *,
+    width: float = 1.0,
+    resolution: int = 224,
+    layers: str | None = None,
+    pooling: str = "default",
+    norm: str = "none",
+) -> tuple[LayerFact, ...]:
     """Probed layers in the order they run; the last is the penultimate layer.
 
     Embedding widths depend on the resolution, because a map that is already 2×2 or smaller is only flattened.
+
+    Parameters
+    ----------
+    layers, pooling, norm : what a config says of them, see :func:`sweep.models.probed_layers`; what is not the default
+        is asked of the network, built without memory.
     """
+    if (layers, pooling, norm) != (None, "default", "none"):
+        asked = _described().asked(name, resolution, width, layers, pooling, norm)
+        return tuple(LayerFact(*fact) for fact in asked)
     if plugin := plugins.find_plugin("model", name):
-        return tuple(LayerFact(*fact) for fact in _registered().layers(plugin, width=width, resolution=resolution))
+        return tuple(LayerFact(*fact) for fact in _described().layers(plugin, width=width, resolution=resolution))
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
         return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
+    entry = _timm_entry(name)
+    if "refused" in entry:
+        raise UserError(f"{name}: {entry['refused']}")
     return tuple(
         LayerFact(path, _pooled(channels, -(-resolution // stride), kind), kind)
-        for path, channels, stride, kind in _timm_entry(name)["layers"]
+        for path, channels, stride, kind in entry["layers"]
     )
+
+
+def first_rule(name: str, *, layers: str | None, width: float, resolution: int) -> bool:
+    """Whether version 0.1 of the program embedded the same layers alike, so that keys stay what they were.
+
+    Parameters
+    ----------
+    layers : a regular expression, or None for the default; only our own networks' default is known without torch.
+    """
+    plugin = plugins.find_plugin("model", name)
+    if layers is None and plugin is None:
+        return architecture(name).first_rule
+    return _described().first_rule(name, plugin, layers, width, resolution)
 
 
 def layers_pattern(name: str) -> str | None:
@@ -164,7 +208,7 @@ def _pooled(channels: int, side: int, kind: str) -> int:
 def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
     """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
     if plugin := plugins.find_plugin("model", name):
-        return _registered().parameters(plugin, classes=classes, width=width, resolution=resolution)
+        return _described().parameters(plugin, classes=classes, width=width, resolution=resolution)
     if name in _BUILT_IN:
         steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
         features = steps[-1].outputs
@@ -179,7 +223,7 @@ def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
     For timm models scaled by area from the native resolution: an estimate where attention is quadratic.
     """
     if plugin := plugins.find_plugin("model", name):
-        return _registered().flops(plugin, width=width, resolution=resolution)
+        return _described().flops(plugin, width=width, resolution=resolution)
     if name in _BUILT_IN:
         return sum(step.flops for step in trace(name, width=width, resolution=resolution))
     entry = _timm_entry(name)
@@ -209,6 +253,7 @@ __all__ = [
     "LayerFact",
     "Step",
     "architecture",
+    "first_rule",
     "forward_flops",
     "layers",
     "layers_pattern",

@@ -1,26 +1,29 @@
-"""Which layers are probed, and how their outputs become embeddings ([H24] A.4, protocol §2 and §5).
+"""Layer points of a network: which outputs are probed, what their axes are, how they become embeddings.
 
-Shapes: B batch, C channels or token width, H and W map sides, T tokens, D embedding width.
+[H24] A.4, protocol §2 and §5. An output whose axes cannot be shown is refused; nothing is averaged over an axis that
+was not shown to be places or tokens.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-import torch
-from timm.models.convnext import ConvNeXt
+from timm.models import create_model
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sweep.base.errors import UserError
+from sweep.models import pooling as pools
+from sweep.models.axes import point_layout
+from sweep.models.choose import chosen
+from sweep.models.evidence import BATCHES, Evidence, Make, Seen, Shape, gather, on_meta, tensors, watch
+from sweep.models.layout import Layout, Unclear
+from sweep.models.points import CLASS_BLOCKS, NORMS, Point, blocks
 
 Kind = Literal["conv", "tokens", "vector"]
-_SHORTCUTS = {"downsample", "shortcut"}  # names that timm and torchvision give to projections around a block
-_GATES = {"se", "attn"}  # squeeze-and-excite and attention: they weigh features, they are none
+DEFAULT = "default"  # pooling
+_SMALLEST = 64  # px, at which axes are told apart at least: maps of deep networks vanish in smaller images
 
 
 @dataclass(frozen=True)
@@ -30,133 +33,200 @@ class ProbedLayer:
     Attributes
     ----------
     name : module path in the network.
-    kind : "conv" (a map, channels first), "tokens" (channels last) or "vector" (neither: a dense layer).
+    layout : what the axes of its output are.
+    pooling : what makes an embedding of it, see :func:`sweep.models.pooling.pool`.
     width : numbers in the embedding, at the resolution it was asked for.
-    prefix_tokens : leading tokens that are no patches (class token, registers).
-    side : of the map, px; 0 for tokens and vectors.
+    side : of a map that is channels first, px; 0 for all else.
+    point : "conv", "block", "stage", "pattern", or the part of a block ("norm 1", "attention", …).
+    input : whether it is what goes into the module, not what comes out.
+    norm : path of the network's own norm that comes before the pooling; None: no norm.
     """
 
     name: str
-    kind: Kind
+    layout: Layout
+    pooling: str
     width: int
-    prefix_tokens: int = 0
     side: int = 0
+    point: str = "pattern"
+    input: bool = False
+    norm: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in the table, different for all layers of a network."""
+        return f"{self.name} (input)" if self.input else self.name
 
     @property
     def channels(self) -> int:
-        """Of the map; of tokens and vectors the width."""
-        return self.width // min(self.side, 2) ** 2 if self.side else self.width
+        """Of the map, the tokens or the vector."""
+        return self.layout.channels
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Leading tokens that are no patches (class token, registers)."""
+        return self.layout.prefix_tokens
+
+    @property
+    def kind(self) -> Kind:
+        """A map channels first, tokens (or a map channels last), or a vector: places have no part in it."""
+        if self.layout.axes in ("BCHW", "BC11"):
+            return "conv"
+        return "tokens" if set(self.layout.axes) & set("HT") else "vector"
+
+    def embed(self, value: object, modules: Mapping[str, nn.Module]) -> Tensor:
+        """What the module gave (or was given) as an embedding (B, D).
+
+        Raises
+        ------
+        UserError
+            If the output is not what was shown of the architecture.
+        """
+        output = tensors(value)[self.layout.tensor]
+        # not called: a norm that is a layer itself has a hook, which is for its own output
+        normed = modules[self.norm].forward(output) if self.norm else output
+        try:
+            return pools.pool(normed.float(), self.layout, self.pooling)
+        except ValueError as error:
+            raise UserError(f"layer {self.label}: {error}") from error
 
 
-def pool(output: Tensor, kind: Kind, *, prefix_tokens: int = 0) -> Tensor:
-    """Output of a layer as an embedding (B, D).
-
-    A map is averaged to 2×2 and flattened, 4C numbers; one that is 2×2 or smaller is only flattened. Of tokens
-    (B, T, C) or (B, H, W, C) the mean is taken, without the prefix. A vector (B, D) stays what it is.
-    """
-    if kind == "vector":
-        return output
-    if kind == "tokens":
-        return output[:, prefix_tokens:].flatten(1, -2).mean(1)
-    if output.shape[2] <= 2 and output.shape[3] <= 2:
-        return output.flatten(1)
-    if output.device.type != "cpu" or not output.is_contiguous():
-        return F.adaptive_avg_pool2d(output, 2).flatten(1)
-    with torch.autocast("cpu", enabled=False):  # of a map channels first, a matmul: two to twelve times faster
-        return (output.flatten(2) @ _averages(*output.shape[2:]).to(output.dtype)).flatten(1)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(mode=False)
-def _averages(height: int, width: int) -> Tensor:
-    """(H W, 4): the shares that each place of a map has in its 2×2 averages, as ``adaptive_avg_pool2d`` shares them."""
-    rows_H2, columns_W2 = (F.adaptive_avg_pool1d(torch.eye(side)[None], 2)[0] for side in (height, width))
-    return torch.einsum("ha,wb->hwab", rows_H2, columns_W2).reshape(height * width, 4)
-
-
-def candidates(model: nn.Module) -> dict[str, Kind]:
-    """Paths of the layers that the rule names.
-
-    Every transformer block if there are any; ConvNeXt's stem and depthwise convolutions; else every Conv2d that
-    is neither a 1×1 shortcut nor part of a gate.
-    """
-    blocks = {name: module for name, module in model.named_modules() if hasattr(module, "attn") and name}
-    if blocks:
-        return dict.fromkeys(blocks, "tokens")
-    if isinstance(model, ConvNeXt):
-        stem = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-        return dict.fromkeys([stem, *(n for n, _ in model.named_modules() if n.endswith("conv_dw"))], "conv")
-    return {name: "conv" for name, module in _convolutions(model) if not _is_aside(name, module)}
-
-
-def _convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            yield name, module
-
-
-def _is_aside(name: str, module: nn.Conv2d) -> bool:
-    parts = set(name.split("."))
-    return bool(parts & _GATES) or (bool(parts & _SHORTCUTS) and module.kernel_size == (1, 1))
-
-
-def _matching(model: nn.Module, pattern: str) -> dict[str, Kind]:
-    """Modules whose whole path matches; what is not a vector is tokens if the network has transformer blocks."""
-    paths = [name for name, _ in model.named_modules() if name]
-    found = [name for name in paths if re.fullmatch(pattern, name)]
-    if not found:
-        rule = list(candidates(model))
-        raise UserError(
-            f"layers pattern {pattern!r} matches no module; the rule takes {', '.join(rule[:6])} …; "
-            f"the network's first modules are {', '.join(paths[:12])}"
-        )
-    has_tokens = "tokens" in candidates(model).values()
-    return dict.fromkeys(found, "tokens" if has_tokens else "conv")
-
-
-def probed_layers(model: nn.Module, *, resolution: int, pattern: str | None = None) -> list[ProbedLayer]:
+def probed_layers(
+    model: nn.Module,
+    *,
+    resolution: int,
+    pattern: str | None = None,
+    pooling: str = DEFAULT,
+    norm: str = "none",
+) -> list[ProbedLayer]:
     """Layers to probe in the order they run, with the widths they have at a resolution.
 
     Parameters
     ----------
-    model : any network that takes (B, 3, resolution, resolution); one image of zeros is sent through it.
-    pattern : regular expression on whole module paths, instead of the rule of :func:`candidates`.
+    model : any network that takes (B, 3, resolution, resolution). Its shapes are looked at on the meta device, at two
+        resolutions; one that takes a single resolution must come from :func:`sweep.models.build_backbone` or timm,
+        which can build it for another.
+    pattern : "conv", "blocks", "stages", "modules", or a regular expression on whole module paths; None: the default
+        of the network, see :func:`sweep.models.points.default`.
+    pooling : one of :data:`sweep.config.Pooling`; "default": "2x2" for maps, "mean" for tokens.
+    norm : "none", or "model": the network's last norm before the pooling.
 
     Raises
     ------
     UserError
-        If nothing is there to probe, or a module's output cannot be pooled.
+        If nothing is there to probe, or the axes of an output cannot be told apart.
     """
-    chosen = candidates(model) if pattern is None else _matching(model, pattern)
-    if not chosen:
-        raise UserError("no layer to probe: neither transformer blocks nor convolutions; name layers by a pattern")
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
-    found: dict[str, ProbedLayer] = {}
+    make = _maker(model)
+    evidence = gather(make, _side(model, resolution), asked=resolution)
+    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
 
-    def watch(name: str, kind: Kind) -> Callable[[nn.Module, object, object], None]:
-        """A hook that notes one layer."""
 
-        def note(_module: nn.Module, _inputs: object, output: object) -> None:
-            """Keep its shape the first time it runs."""
-            if not isinstance(output, Tensor) or output.dim() < 2:
-                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UserError(f"layer {name}: its output ({shape}) is no map, no sequence of tokens and no vector")
-            shown: Kind = "vector" if output.dim() == 2 else kind
-            tokens = prefix if output.dim() == 3 else 0
-            width = pool(output, shown, prefix_tokens=tokens).shape[1]
-            side = output.shape[2] if shown == "conv" else 0
-            found.setdefault(name, ProbedLayer(name, shown, width, tokens, side))
+def _maker(model: nn.Module) -> Make:
+    """What builds the network for a resolution, on the meta device."""
+    made = getattr(model, "made_for", None)
+    if made is not None:
+        return made
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if config.get("fixed_input_size") and config.get("architecture"):
+        name = str(config["architecture"])
+        return lambda side: on_meta(create_model(name, num_classes=2, img_size=side))
+    copy = on_meta(model)
+    return lambda _side: copy
 
-        return note
 
-    modules = dict(model.named_modules())
-    handles = [modules[name].register_forward_hook(watch(name, kind)) for name, kind in chosen.items()]
-    training, example = model.training, next(model.parameters())
-    try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, resolution, resolution, device=example.device, dtype=example.dtype))
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return list(found.values())
+def _side(model: nn.Module, resolution: int) -> int:
+    """Resolution at which axes are told apart: that of timm's weights, if they are timm's."""
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    return int(size[-1]) if size else usual_side(resolution)
+
+
+def usual_side(resolution: int) -> int:
+    """The resolution that is asked for, or a multiple that leaves deep maps more than a place."""
+    while resolution < _SMALLEST:
+        resolution *= 2
+    return resolution
+
+
+def find_layers(
+    evidence: Evidence,
+    make: Make,
+    *,
+    resolution: int,
+    layers: str | None = None,
+    pooling: str = DEFAULT,
+    norm: str = "none",
+) -> list[ProbedLayer]:
+    """Layers to probe from what was seen of a network, see :func:`probed_layers`."""
+    if evidence.one.error is not None and not evidence.one.seen:
+        raise UserError(f"the network takes no image of {evidence.one.resolution} px: {evidence.one.error}")
+    points = chosen(evidence, layers)
+    if not points:
+        raise UserError("no layer to probe: neither blocks nor convolutions; name layers by a pattern")
+    here = evidence.one
+    if resolution != here.resolution:
+        here = watch(make(resolution), BATCHES[0], resolution)
+    if here.error is not None:
+        raise UserError(f"the network takes no image of {resolution} px: {here.error}")
+    before = _norm(evidence, points) if norm == "model" else None
+    return [_layer(evidence, point, here.seen[point.name], pooling, before) for point in _ran(points, here.seen)]
+
+
+def _ran(points: Sequence[Point], seen: dict[str, Seen]) -> Sequence[Point]:
+    if missing := [point.name for point in points if point.name not in seen]:
+        raise UserError(f"layer {missing[0]}: it does not run by itself, so it has no output")
+    return points
+
+
+def _layer(evidence: Evidence, point: Point, here: Seen, pooling: str, norm: str | None) -> ProbedLayer:
+    label = f"{point.name} (input)" if point.input else point.name
+    found = point_layout(evidence, point)
+    if isinstance(found, Unclear):
+        raise UserError(
+            f"layer {label}: its axes cannot be told apart, so it cannot be pooled: {found.why}. Take layers: stages, "
+            "or name other modules by a pattern"
+        )
+    renews = isinstance(evidence.model.get_submodule(point.name), CLASS_BLOCKS)
+    way = pools.usual(found, renews_class_only=renews)
+    if pooling != DEFAULT and way not in ("none", "class"):
+        way = pooling
+    if why := pools.problem(found, way):
+        raise UserError(f"layer {label}: pooling {way}: {why}")
+    if norm is not None and (why := _unfit(evidence, norm, point, found)):
+        raise UserError(f"layer {label}: norm: model: {why}")
+    shape = (here.inputs if point.input else here.outputs)[found.tensor]
+    width, side = _sizes(shape, found, way)
+    return ProbedLayer(point.name, found, way, width, side, point.part, point.input, norm)
+
+
+def _sizes(shape: Shape, found: Layout, way: str) -> tuple[int, int]:
+    """Width of the embedding, and side of a map that is channels first."""
+    places = [length for length, letter in zip(shape, found.axes, strict=True) if letter in "HW"]
+    first = found.axes in ("BCHW", "BC11")
+    if way == "2x2":
+        count = places[0] * places[1] if max(places) <= 2 else 4
+    else:
+        count = 2 if way == "class+mean" else 1
+    return found.channels * count, shape[2] if first else 0
+
+
+# ---------------------------------------------------------------------------------------------- the network's norm
+
+
+def _norm(evidence: Evidence, points: Sequence[Point]) -> str:
+    """Path of the norm that the network has after its last block and before it pools."""
+    seen, modules = evidence.one.seen, dict(evidence.model.named_modules())
+    last = (blocks(evidence) or [points[-1].name])[-1]
+    order = list(seen)
+    for name in order[order.index(last) + 1 :]:
+        if isinstance(modules[name], NORMS) and set(seen[name].inputs) & set(seen[last].outputs):
+            return name
+    raise UserError("norm: model: this network has no norm between its last block and its pooling")
+
+
+def _unfit(evidence: Evidence, norm: str, point: Point, found: Layout) -> str | None:
+    """Why the network's norm cannot stand before the pooling of a layer."""
+    own = point_layout(evidence, Point(norm))
+    if isinstance(own, Unclear):
+        return own.why
+    if (own.axes, own.channels) != (found.axes, found.channels):
+        return f"{norm} is for {own.axes} with C {own.channels}, the layer is {found.axes} with C {found.channels}"
+    return None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CONVERGED_NORM = 1e-2  # share of the gradient at weights of zero that a probe trained in steps may have left
+
 
 @dataclass(frozen=True)
 class ProbeData:
@@ -52,6 +54,11 @@ class ProbeResult:
     seed_index : which of the asked seeds, from 0.
     chosen : whether held-out data chose its recipe among those of its layer; of several seeds the first is flagged,
         so that asking for more seeds changes no chosen number.
+    converged : whether the gradient is as small as the solver asks for; None where that is not looked at.
+    gradient_norm : of the full fit's objective at the end, over its norm at weights of zero.
+    epochs_run : passes of the full fit over the training images.
+    penalty, penalty_at_end : of a solver that chooses it, and whether the choice is at an end of all it tried.
+    penalties, heldout_losses : what it tried, and the held-out loss of each, nats.
     """
 
     problem: str | None
@@ -73,3 +80,10 @@ class ProbeResult:
     top1_E: tuple[float, ...] = ()
     heldout_top1_E: tuple[float, ...] = ()
     correct: bytes = b""
+    converged: bool | None = None
+    gradient_norm: float | None = None
+    epochs_run: int | None = None
+    penalty: float | None = None
+    penalty_at_end: bool | None = None
+    penalties: tuple[float, ...] = ()
+    heldout_losses: tuple[float, ...] = ()

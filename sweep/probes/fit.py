@@ -11,9 +11,10 @@ from torch import Tensor
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
-from sweep.config import Probe
+from sweep.config import CONVERGED, Probe
 from sweep.probes import memory
 from sweep.probes.adamw import Request, fit_adamw
+from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.plugin import fit_registered
 
@@ -66,6 +67,8 @@ def fit_probes(
     ours = plugins.find_ours("probe", solver)
     if solver == _BATCHED:
         results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
+    elif solver == CONVERGED:
+        results += fit_converged(data, recipes[0], finite, budget=budget)
     elif ours is not None:
         results += [result for layer in finite for result in ours(data, recipes, layer)]
     else:

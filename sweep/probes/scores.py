@@ -31,6 +31,11 @@ class Scores:
         """Share of images that are right."""
         return self.correct_LN.double().mean(1)
 
+    def of(self, layer: int) -> Scores:
+        """Those of one layer."""
+        at = slice(layer, layer + 1)
+        return Scores(self.correct_LN[at], self.top5_L[at], self.loss_L[at])
+
 
 class Tally:
     """Scores gathered chunk by chunk, on the device, without waiting for it."""

@@ -2,53 +2,56 @@
 
 from sweep.study import plan
 from sweep.study.check import read_config
-from sweep.study.columns import derived, variables
-from sweep.study.grid import Backbone, Cell, Curve, Grid, block_values, expand, resolution_of
-from sweep.study.keys import Keyring
-from sweep.study.plan import curve_cost, layer_widths, render, training_flops, varied_roles
+from sweep.study.columns import labels, variables
+from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
+from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
+from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
     dataset_options,
     keyring,
-    located_weights,
-    named_weights,
     sizes,
     used_datasets,
     without_downloads,
 )
+from sweep.study.sources import source_of, tag_of, weights_source
 
 __all__ = [
     "Backbone",
-    "Cell",
     "Curve",
     "Grid",
     "Keyring",
+    "Planned",
+    "PlannedCell",
     "Record",
+    "Settings",
     "Trial",
     "TrialOutcome",
     "block_values",
     "cache_dir",
     "curve_cost",
     "dataset_options",
-    "derived",
     "expand",
     "group_label",
     "keyring",
+    "labels",
     "layer_widths",
-    "located_weights",
-    "named_weights",
+    "layers_said",
     "outcomes",
     "plan",
     "propose",
     "read_config",
-    "render",
+    "render_plan",
     "resolution_of",
     "sizes",
+    "source_of",
+    "tag_of",
     "training_flops",
     "trial_key",
     "used_datasets",
     "variables",
     "varied_roles",
+    "weights_source",
     "without_downloads",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from sweep.config import DESIGN_KEYS, EPOCH, RECIPE_KEYS
 from sweep.models import facts
 from sweep.study.grid import Backbone
+from sweep.study.keys import Planned
 
 
 def variables(backbone: Backbone) -> dict[str, Any]:
@@ -35,4 +38,22 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
         "parameters": parameters,
         "id_images": id_images,
         "overparametrization": parameters / id_images if id_images else None,
+    }
+
+
+def labels(planned: Planned) -> dict[str, Any]:
+    """Columns of a curve's rows that its key does not determine; they are joined when the table is written.
+
+    The images of a backbone that is trained here are counted then; those of other weights are what is known of them.
+    """
+    backbone = planned.curve.backbone
+    id_images = backbone.weights.images if backbone.weights is not None else None
+    told = variables(backbone)
+    identity = hashlib.sha256(json.dumps([planned.weights, told], sort_keys=True).encode()).hexdigest()
+    return {
+        "backbone_key": identity[:20],
+        **told,
+        **derived(backbone, id_images),
+        "dataset": planned.curve.dataset,
+        "is_id": planned.curve.is_id,
     }

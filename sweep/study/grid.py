@@ -7,8 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sweep.config import DESIGN_KEYS, PENALTIES, RECIPE_KEYS, SCRATCH, Block, Config, Probe, ProbeSection, Recipe
-from sweep.models import facts
+from sweep.config import (
+    CONVERGED,
+    DESIGN_KEYS,
+    PENALTIES,
+    RECIPE_KEYS,
+    SCRATCH,
+    Block,
+    Config,
+    Probe,
+    ProbeSection,
+    Recipe,
+)
+from sweep.models import WeightsSource, facts
+from sweep.study.sources import tag_of, weights_source
 
 
 class Sizes(NamedTuple):
@@ -23,8 +35,9 @@ class Sizes(NamedTuple):
 class Backbone:
     """One pretrained network of the grid: a value, equal wherever it is built.
 
-    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all; ``epoch``
-    None means the kept checkpoint, a number the same training run after so many epochs (0: before the first).
+    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others;
+    ``images_per_class`` None means all; ``epoch`` None means the kept checkpoint, a number the same training run after
+    so many epochs (0: before the first).
     """
 
     architecture: str
@@ -39,6 +52,9 @@ class Backbone:
     recipe: Recipe | None
     layers_pattern: str | None = None
     epoch: int | None = None
+    pooling: str = "default"
+    norm: str = "none"
+    weights: WeightsSource | None = None
 
     @property
     def processes(self) -> int:
@@ -54,11 +70,17 @@ class Backbone:
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
+        parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
     def after(self, epoch: int | None) -> Backbone:
         """The same training run at another epoch; None is its kept checkpoint."""
         return replace(self, epoch=epoch)
+
+    @property
+    def unpooled(self) -> Backbone:
+        """The same network, whatever is made of its layers' outputs: one training serves every pooling."""
+        return replace(self, pooling="default", norm="none")
 
 
 @dataclass(frozen=True)
@@ -93,13 +115,18 @@ class Curve:
 class Cell:
     """A backbone with its curves, and the blocks of the config that asked for it.
 
-    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``: one
-    training serves them all.
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``, each with
+    every pooling: one training serves them all.
     """
 
     backbone: Backbone
     curves: tuple[Curve, ...]
     blocks: tuple[int, ...]
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The backbone with every pooling that it is probed with."""
+        return tuple(dict.fromkeys(curve.backbone.after(None) for curve in self.curves))
 
 
 @dataclass(frozen=True)
@@ -129,8 +156,8 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
             backbone = _backbone(config, values, sizes)
-            curves, blocks = found.setdefault(backbone, ({}, []))
-            merged += bool(blocks)
+            curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
+            merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
             probes, probe_seeds = probes_of(config, values)
             _, epochs = asked_epochs(config, values)
@@ -147,27 +174,35 @@ def probe_datasets(config: Config, block: Block) -> tuple[str, ...]:
 
 
 def block_values(block: Block) -> Iterable[dict[str, Any]]:
-    """Every combination of a block's lists; recipe keys the block does not vary are None."""
+    """Every combination of a block's lists; an alias of weights is the tag it stands for, recipe keys the block does
+    not vary are None.
+    """
     scratch_only = {"augmentation": ("off",)}
     axes: dict[str, tuple[Any, ...]] = {}
     for key in DESIGN_KEYS + RECIPE_KEYS:
         values = getattr(block, key)
         axes[key] = values if values is not None else scratch_only.get(key, (None,))
     for combination in itertools.product(*axes.values()):
-        yield dict(zip(axes, combination, strict=True))
+        values = dict(zip(axes, combination, strict=True))
+        yield values | {"pretraining": tag_of(values["architecture"], values["pretraining"])}
 
 
 def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
     """Resolution of one backbone, px; ``native`` is that of its weights, None where nobody knows it."""
     if values["resolution"] != "native":
         return values["resolution"]
-    entry = config.weights.get(values["pretraining"])
-    own = entry.resolution if entry is not None else None
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    own = source.resolution if source is not None else None
     return own or facts.architecture(values["architecture"]).native_resolution
 
 
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
-    return all(values.get(key) in allowed for key, allowed in when.items())
+    return all(values.get(key) in _meant(key, allowed, values) for key, allowed in when.items())
+
+
+def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a rule allows for a backbone; of weights an alias stands for the tag of its architecture."""
+    return tuple(tag_of(values["architecture"], name) for name in allowed) if key == "pretraining" else allowed
 
 
 def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
@@ -184,8 +219,19 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         seed=values["seed"],
         width=float(values["width"]),
         recipe=recipe_of(config, values) if scratch else None,
-        layers_pattern=config.layers.get(values["architecture"], facts.layers_pattern(values["architecture"])),
+        layers_pattern=layers_said(config, values["architecture"]),
+        pooling=values["pooling"],
+        norm=values["norm"],
+        weights=weights_source(config, values["architecture"], values["pretraining"]),
     )
+
+
+def layers_said(config: Config, architecture: str) -> str | None:
+    """What a config says of an architecture's layers; None for what is its default anyway."""
+    of_all = config.layers if isinstance(config.layers, str) else None
+    by_name = {} if isinstance(config.layers, str) else config.layers
+    said = by_name.get(architecture, of_all or facts.layers_pattern(architecture))
+    return None if said is not None and said == facts.architecture(architecture).points else said
 
 
 def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
@@ -205,8 +251,11 @@ def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, .
         if _matches(rule.when, values):
             settings.update(rule.probe)
     section = ProbeSection.model_validate(settings)
-    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"})
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
     penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
+    if section.solver == CONVERGED:  # one probe, which chooses among them
+        fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared
+        return (Probe(**fixed, lr=section.lr[0], penalties=tuple(sorted(set(penalties)))),), section.seeds
     probes = (
         Probe(**shared, lr=lr, weight_decay=weight_decay)
         for lr, weight_decay in itertools.product(section.lr, penalties)

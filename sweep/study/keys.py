@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sweep.config import Autocast, Recipe
+from sweep.base.errors import UserError
+from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
 from sweep.data import training_pixels
-from sweep.study.grid import Backbone, Curve
+from sweep.models import facts
+from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
@@ -28,26 +30,97 @@ def content_key(stage: str, **parts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Keyring:
-    """Gives every stage its key, from the grid's values and what the data contains.
+class Planned:
+    """A curve with its keys: computed once from the grid, and carried from there on.
 
     Attributes
     ----------
-    data : dataset name → identity of its content (fingerprint, caps), never its path.
-    weights_files : name of a local checkpoint → hash of the file.
+    key : of the curve; names its fragment.
+    embedding, weights : of the stages below it.
+    run : of the training run that the weights come from, which is the key of its kept weights.
+    """
+
+    curve: Curve
+    key: str
+    embedding: str
+    weights: str
+    run: str
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A backbone with its planned curves, see :class:`~sweep.study.grid.Cell`.
+
+    Attributes
+    ----------
+    run : key of the backbone's kept weights.
+    images : what identifies its ID images, for people who find its weights.
+    """
+
+    backbone: Backbone
+    run: str
+    images: Mapping[str, Any]
+    curves: tuple[Planned, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def stages(self) -> dict[int, str]:
+        """Keys of the weights after each epoch of ID training that a curve asks for."""
+        return {
+            planned.curve.backbone.epoch: planned.weights
+            for planned in self.curves
+            if planned.curve.backbone.epoch is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all curves of a sweep are measured with, and their keys contain.
+
+    Attributes
+    ----------
     code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
     statistics : registered statistics that every curve gets.
     autocast : type that extraction computes in, where it is not float32.
     """
 
-    data: Mapping[str, str]
     split_seed: int
     holdout: float
     rank_threshold: float
-    weights_files: Mapping[str, str]
     code: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
     autocast: Autocast | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyring(Settings):
+    """Gives every stage its key, from the grid's values and what the data contains.
+
+    Attributes
+    ----------
+    data : dataset name → identity of its content (fingerprint, caps), never its path.
+    """
+
+    data: Mapping[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        """What a worker needs to know besides its planned curves."""
+        return Settings(**{part.name: getattr(self, part.name) for part in fields(Settings)})
+
+    def cells(self, grid: Grid) -> tuple[PlannedCell, ...]:
+        """All cells of a grid, with the keys of their curves."""
+        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks) for cell in grid.cells)
+
+    def cell(self, backbone: Backbone, curves: Iterable[Curve] = (), blocks: tuple[int, ...] = ()) -> PlannedCell:
+        """A backbone and its curves with their keys."""
+        planned = tuple(self.planned(curve) for curve in curves)
+        return PlannedCell(backbone, self.run(backbone), self.selection(backbone), planned, blocks)
+
+    def planned(self, curve: Curve) -> Planned:
+        """A curve with its keys."""
+        weights, embedding = self.weights(curve.backbone), self.embedding(curve)
+        return Planned(curve, self.curve(curve), embedding, weights, self.run(curve.backbone))
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -67,10 +140,13 @@ class Keyring:
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
         if backbone.epoch is not None:
             return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
-        if backbone.recipe is None:
-            tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
+        if backbone.weights is not None:
+            identity = backbone.weights.identity
+            if identity is None:
+                raise UserError(f"weights {backbone.pretraining}: no such checkpoint file: {backbone.weights.name}")
             code = self._code(f"model {backbone.architecture}")
-            return content_key("weights", architecture=backbone.architecture, pretraining=tag, **code)
+            return content_key("weights", architecture=backbone.architecture, pretraining=identity, **code)
+        assert backbone.recipe is not None
         return content_key(
             "weights",
             architecture=backbone.architecture,
@@ -97,9 +173,13 @@ class Keyring:
             weights=self.weights(curve.backbone),
             images=images,
             resolution=curve.backbone.resolution,
-            layers=curve.backbone.layers_pattern,
+            **_points(curve.backbone),
             **({"autocast": self.autocast} if self.autocast else {}),
         )
+
+    def _is_exact(self, curve: Curve) -> bool:
+        """Whether nothing of a curve is drawn at random once it has its embeddings."""
+        return curve.probe.solver in PENALTIES and not self.statistics
 
     def curve(self, curve: Curve) -> str:
         """Key of a curve: the name of its fragment in the table."""
@@ -107,7 +187,7 @@ class Keyring:
             "curve",
             embedding=self.embedding(curve),
             probe=_probe_identity(curve),
-            seed=curve.backbone.seed,
+            **({} if self._is_exact(curve) else {"seed": curve.backbone.seed}),
             split_seed=self.split_seed,
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
@@ -115,11 +195,25 @@ class Keyring:
         )
 
 
+def _points(backbone: Backbone) -> dict[str, Any]:
+    """Which layers are embedded and how; where that is as version 0.1 did it, as its keys had it."""
+    said = backbone.layers_pattern
+    parts: dict[str, Any] = {"layers": None, "points": said} if said in LAYERS else {"layers": said}
+    if backbone.pooling != "default":
+        parts["pooling"] = backbone.pooling
+    if backbone.norm != "none":
+        parts["norm"] = backbone.norm
+    if set(parts) == {"layers"} and not facts.first_rule(
+        backbone.architecture, layers=said, width=backbone.width, resolution=backbone.resolution
+    ):
+        parts["rule"] = 2
+    return parts
+
+
 def _probe_identity(curve: Curve) -> Any:
     """What a curve's probes add to its key: one recipe as it is, several as a list with the number of seeds."""
-    if curve.probes_per_layer == 1:
-        return curve.probe.model_dump()
-    return {"recipes": [probe.model_dump() for probe in curve.probes], "seeds": curve.probe_seeds}
+    recipes = [probe.identity for probe in curve.probes]
+    return recipes[0] if curve.probes_per_layer == 1 else {"recipes": recipes, "seeds": curve.probe_seeds}
 
 
 def _pixels(backbone: Backbone) -> dict[str, int]:
@@ -129,8 +223,13 @@ def _pixels(backbone: Backbone) -> dict[str, int]:
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as its key has it; one process is no part of it, so that keys older than the choice stay."""
-    return recipe.model_dump(exclude={"data_parallel"} if recipe.data_parallel == 1 else set())
+    """A recipe as its key has it: without the newer choices that are at their defaults."""
+    default = Recipe()
+    return {
+        key: value
+        for key, value in recipe.model_dump().items()
+        if not (declared(key).new and value == getattr(default, key))
+    }
 
 
 def uses_holdout(recipe: Recipe) -> bool:

@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import StatisticsError, correlation
 from typing import Any
 
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, PENALTIES, RECIPE_KEYS, Config, Role
+from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
 from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
@@ -20,6 +20,7 @@ CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
+_CONVERGED_PASSES = 40  # for all penalties, mean of both fits; typical
 _DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
 
@@ -54,19 +55,16 @@ class CurveCost:
 
 
 def layer_widths(backbone: Backbone) -> tuple[int, ...]:
-    """Embedding widths of a backbone's probed layers; a pattern of the config is applied to the real network."""
-    if backbone.layers_pattern is None:
-        layers = facts.layers(backbone.architecture, width=backbone.width, resolution=backbone.resolution)
-        return tuple(layer.width for layer in layers)
-    from sweep.models import layers_of  # torch: only where a config overrides the rule
-
-    layers = layers_of(
+    """Embedding widths of a backbone's probed layers; what a config says of them is asked of the real network."""
+    known = facts.layers(
         backbone.architecture,
         width=backbone.width,
         resolution=backbone.resolution,
-        pattern=backbone.layers_pattern,
+        layers=backbone.layers_pattern,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
     )
-    return tuple(layer.width for layer in layers)
+    return tuple(layer.width for layer in known)
 
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
@@ -93,9 +91,11 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
     classes, train, test = sizes
-    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES}.get(curve.probe.solver, 1)
+    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
+        curve.probe.solver, 1
+    )
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
-    covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in PENALTIES else 0.0
+    covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in ("lbfgs", "ridge") else 0.0
     return passes * per_pass + covariances / curve.probes_per_layer
 
 
@@ -104,11 +104,13 @@ def training_flops(config: Config, backbone: Backbone) -> float:
     if backbone.recipe is None:
         return 0.0
     forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
-    return 3 * forward * id_images(config, backbone) * backbone.recipe.epochs
+    return 3 * forward * (id_images(config, backbone) or 0) * backbone.recipe.epochs
 
 
-def id_images(config: Config, backbone: Backbone) -> int:
-    """Images a backbone is trained on."""
+def id_images(config: Config, backbone: Backbone) -> int | None:
+    """Images a backbone was or will be trained on; None for weights of which nobody knows."""
+    if backbone.weights is not None:
+        return backbone.weights.images
     train = curve_sizes(config, Curve(backbone, backbone.id_dataset, ())).train
     held = backbone.recipe is not None and backbone.recipe.train_on == "fit"
     return round(train * (1 - config.holdout)) if held else train
@@ -167,7 +169,7 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 
     A recipe key that only rules set is part of how an architecture is trained, not a treatment: a nuisance.
     """
-    rows = [variables(cell.backbone) for cell in grid.cells]
+    rows = [variables(backbone) for cell in grid.cells for backbone in cell.backbones]
     by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
     defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
     varied = [name for name in GRID_VARIABLES if len({row[name] for row in rows}) > 1]
@@ -178,9 +180,9 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
     """One row per backbone: grid variables and the derived ones."""
     return [
-        variables(cell.backbone)
-        | derived(cell.backbone, id_images(config, cell.backbone) if cell.backbone.recipe else None)
+        variables(backbone) | derived(backbone, id_images(config, backbone))
         for cell in grid.cells
+        for backbone in cell.backbones
     ]
 
 
@@ -219,7 +221,9 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
         return 0.0
 
 
-def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str) -> str:
+def render_plan(
+    config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why_unknown: str | None, out: str
+) -> str:
     """The plan as text.
 
     Parameters
@@ -243,6 +247,7 @@ def render(config: Config, grid: Grid, *, done: Mapping[Curve, bool] | None, why
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
+    lines += _weights_lines(grid)
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
 
@@ -274,6 +279,19 @@ def _along_lines(grid: Grid) -> list[str]:
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"
     ]
+
+
+def _weights_lines(grid: Grid) -> list[str]:
+    """Aliases that were resolved are not repeated here: a tag says them. What is not known of weights is said."""
+    unknown = {
+        f"{cell.backbone.pretraining} of {cell.backbone.architecture}": None
+        for cell in grid.cells
+        if cell.backbone.weights is not None and cell.backbone.weights.images is None
+    }
+    if not unknown:
+        return []
+    said = f"how many images these weights were trained on is not known: {', '.join(unknown)}; γ and id_images are null"
+    return textwrap.wrap(f"notice: {said} (weights: {{NAME: {{trained_on: …}}}} says it)", width=118)
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

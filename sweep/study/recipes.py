@@ -24,7 +24,7 @@ _DIGITS = 3  # significant ones of a drawn value: people copy recipes
 _DRAWS_PER_TRIAL = 20
 
 
-Status = Literal["finished", "stopped", "failed"]
+TrialStatus = Literal["finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Record:
     problem : why it failed.
     """
 
-    status: Status
+    status: TrialStatus
     heldout_top1_epochs: tuple[float, ...] = ()
     n_heldout: int = 0
     seconds: float = 0.0

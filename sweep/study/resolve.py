@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import plugins
 from sweep.base.errors import UserError
-from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
+from sweep.config import Config, DatasetEntry
 from sweep.data import DatasetOptions, cache_dir, dataset_options, known_datasets, source_of, used_datasets
 from sweep.study.grid import Sizes
 from sweep.study.keys import Keyring
@@ -109,9 +107,11 @@ def data_identities(config: Config, names: Iterable[str]) -> dict[str, str]:
 
 
 def _identity(config: Config, name: str) -> str:
-    options = dataset_options(config, name)
-    caps = (options.train_per_class, options.test_per_class, options.test_fraction, options.seed)
-    return ":".join([_summary(config, name).identity, *map(str, caps)])
+    options, found = dataset_options(config, name), _summary(config, name)
+    cut = found.split != "official" or options.train_per_class or options.test_per_class
+    chance = (options.test_fraction, options.seed) if cut else (DatasetOptions.test_fraction, DatasetOptions.seed)
+    caps = (options.train_per_class, options.test_per_class, *chance)
+    return ":".join([found.identity, *map(str, caps)])
 
 
 def _summary(config: Config, name: str) -> Summary:
@@ -123,20 +123,6 @@ def _summary(config: Config, name: str) -> Summary:
     return summary(name, options, cache_dir(config))
 
 
-def named_weights(config: Config) -> dict[str, WeightsEntry]:
-    """The config's own weights that the grid uses, by name, with whole paths."""
-    used = {name for block in config.grid for name in block.pretraining if name != SCRATCH}
-    return {name: located_weights(config, entry) for name, entry in config.weights.items() if name in used}
-
-
-def located_weights(config: Config, entry: WeightsEntry) -> WeightsEntry:
-    """An entry of the section ``weights`` with its whole path."""
-    if entry.path is None:
-        return entry
-    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser())
-    return entry.model_copy(update={"path": path})
-
-
 def keyring(config: Config) -> Keyring:
     """Everything that keys need; reads fingerprints, so the data must be there."""
     return Keyring(
@@ -144,7 +130,6 @@ def keyring(config: Config) -> Keyring:
         split_seed=config.split_seed,
         holdout=config.holdout,
         rank_threshold=config.rank_threshold,
-        weights_files={name: _weights_identity(entry) for name, entry in named_weights(config).items()},
         code=plugin_code(config),
         statistics=config.statistics,
         autocast=config.autocast,
@@ -162,16 +147,3 @@ def plugin_code(config: Config) -> dict[str, str]:
     }
     found = [plugins.find_plugin(kind, name) for kind, names in asked.items() for name in names]
     return {plugin.label: plugin.code for plugin in found if plugin is not None}
-
-
-def _weights_identity(entry: WeightsEntry) -> str:
-    """What a key says of named weights: their content, and how it is read."""
-    content = f"torchvision:{entry.torchvision}" if entry.torchvision else _file_digest(str(entry.path))
-    reading = {"key_map": list(entry.key_map.items()), "mean": entry.mean, "std": entry.std}
-    said = {key: value for key, value in reading.items() if value}
-    return f"{content} {json.dumps(said)}" if said else content
-
-
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:20]

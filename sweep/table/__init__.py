@@ -1,6 +1,6 @@
 """What stands in the store of a sweep: fragments, failures, plans, notes, trials, and the copies made for readers."""
 
-from sweep.table.export import copy_sorted, export_probes
+from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.notes import Progress, fresh_notes
@@ -22,6 +22,7 @@ __all__ = [
     "describe_verified",
     "export_probes",
     "fresh_notes",
+    "labelled_probes",
     "listing",
     "parse_parquet",
     "problem_of",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 from sweep.base.errors import StorageError, UserError
 from sweep.base.store import Store
 from sweep.config import Role
-from sweep.table.fragments import listing, read_fragments, serialised
+from sweep.table.fragments import listing, read_fragment, serialised
+from sweep.table.labels import joined, relabelled
+from sweep.table.plans import PLANS, Plan, PlannedCurve, read_plans
 from sweep.table.schema import SCHEMA_VERSION
 
 EXPORT, MANIFEST = "probes.parquet", "export.json"
@@ -47,7 +50,7 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     if not keys:
         raise UserError(f"{store.uri}: there is no fragment (is that the --out of a sweep?)")
     names = []
-    for number, part in enumerate(_parts(_sorted(read_fragments(store, keys)), rows_per_file)):
+    for number, part in enumerate(_parts(_sorted(labelled_probes(store, _everything(store, keys))), rows_per_file)):
         data = serialised(part)
         names.append(f"probes-{number:04d}-{hashlib.sha256(data).hexdigest()[:12]}.parquet")
         target.put(names[-1], data)
@@ -56,6 +59,16 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     for name in old:
         target.delete(name)
     return names
+
+
+def _everything(store: Store, keys: Sequence[str]) -> list[PlannedCurve]:
+    """Every fragment under every label that some plan gives it; what no plan asks for comes as it is."""
+    plans = read_plans(store) if store.names(PLANS) else []
+    found: dict[str, dict[str, PlannedCurve]] = {key: {} for key in keys}
+    for curve in (curve for plan in plans for curve in plan.curves):
+        if curve.key in found and curve.labels:
+            found[curve.key].setdefault(json.dumps(curve.labels, sort_keys=True), curve)
+    return [curve for key, of in found.items() for curve in of.values() or [PlannedCurve(key, "", "", "")]]
 
 
 def _sorted(probes: pa.Table) -> pa.Table:
@@ -74,45 +87,48 @@ def _parts(probes: pa.Table, rows: int) -> Iterator[pa.Table]:
         start = end
 
 
-def export_probes(
-    store: Store,
-    curve_keys: Sequence[str],
-    *,
-    name: str,
-    roles: Mapping[str, Role],
-    missing: Sequence[str] = (),
-    failed: Sequence[str] = (),
-) -> str:
-    """Write ``probes.parquet``: the finished curves of this plan in plan order, with the varied variables' roles.
+def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Container[str] = ()) -> str:
+    """Write ``probes.parquet``: the finished curves of a plan in plan order, under the plan's labels.
 
     A file that already holds exactly this is left alone.
 
     Parameters
     ----------
-    curve_keys : keys of the finished curves, in plan order.
-    roles : role of each variable that the grid varies.
-    missing, failed : keys of planned curves that are not in the table.
+    done, failed : keys of the curves that the store has, and of those it has a failure record of.
 
     Returns
     -------
     path of the file, for people.
     """
+    finished = [curve for curve in plan.curves if curve.key in done]
+    lacking = [key for key in plan.keys if key not in done]
     about = {
         "schema_version": SCHEMA_VERSION,
-        "name": name,
-        "variables": {variable: {"role": role} for variable, role in roles.items()},
-        "planned_curves": len(curve_keys) + len(missing) + len(failed),
-        "failed_curves": list(failed),
-        "missing_curves": list(missing),
-        "curves": hashlib.sha256("\n".join(curve_keys).encode()).hexdigest(),
+        "name": plan.name,
+        "variables": {variable: {"role": role} for variable, role in plan.roles.items()},
+        "planned_curves": len(plan.curves),
+        "failed_curves": [key for key in lacking if key in failed],
+        "missing_curves": [key for key in lacking if key not in failed],
+        "curves": hashlib.sha256(json.dumps([[curve.key, curve.labels] for curve in finished]).encode()).hexdigest(),
     }
     text = json.dumps(about)
     if not _is_current(store, text):
-        table = read_fragments(store, curve_keys)
-        fields = [_with_role(field, roles) for field in table.schema]
+        probes = labelled_probes(store, finished)
+        fields = [_with_role(field, plan.roles) for field in probes.schema]
         schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
-        store.put(EXPORT, serialised(table.cast(schema)))
+        store.put(EXPORT, serialised(probes.cast(schema)))
     return store.path(EXPORT)
+
+
+def labelled_probes(store: Store, curves: Sequence[PlannedCurve]) -> pa.Table:
+    """Rows of these finished curves with their labels; says where labels of old fragments are not those of the plan."""
+    fragments = {key: read_fragment(store, key) for key in dict.fromkeys(curve.key for curve in curves)}
+    for name, count in relabelled(fragments, curves).items():
+        print(
+            f"notice: {name} of {count} curves stands otherwise in fragments of version 0.1.0; the plan's is taken",
+            file=sys.stderr,
+        )
+    return joined(fragments, curves)
 
 
 def _is_current(store: Store, about: str) -> bool:
@@ -123,7 +139,7 @@ def _is_current(store: Store, about: str) -> bool:
     except StorageError:
         raise
     except (pa.ArrowException, OSError, ValueError):
-        return False  # a damaged export_probes is written again from the fragments
+        return False  # a damaged export is written again from the fragments
     return metadata.get(b"tunnel_sweep") == about.encode()
 
 

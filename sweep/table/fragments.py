@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.table.schema import SCHEMA, is_statistic, statistic_field
+from sweep.table.schema import FRAGMENT_SCHEMA, is_statistic, statistic_field
 
 FRAGMENTS, FAILURES = "fragments/", "failures/"
 
@@ -54,7 +55,8 @@ def write_fragment(
     ValueError
         If a row has an unknown column, or belongs to another curve.
     """
-    schema = pa.schema([*SCHEMA, *(statistic_field(*item) for item in (statistics or {}).items())], SCHEMA.metadata)
+    registered = [statistic_field(*item) for item in (statistics or {}).items()]
+    schema = pa.schema([*FRAGMENT_SCHEMA, *registered], FRAGMENT_SCHEMA.metadata)
     unknown = {name for row in rows for name in row} - set(schema.names)
     if unknown:
         raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
@@ -68,11 +70,23 @@ def write_fragment(
         store.delete(name)
 
 
+def read_fragment(store: Store, curve_key: str) -> pa.Table:
+    """The probes of a curve; those that version 0.1.0 wrote carry labels too.
+
+    What that version called ``id_images`` is measured where this program trained the backbone.
+    """
+    table = read_file(store, f"{FRAGMENTS}{curve_key}.parquet")
+    if "trained_images" not in table.schema.names and "id_images" in table.schema.names:
+        trained = pc.if_else(pc.is_valid(table["epochs"]), table["id_images"], None)
+        table = table.append_column(FRAGMENT_SCHEMA.field("trained_images"), trained)
+    return table
+
+
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
-    """All probes of these curves, in this order; columns a fragment lacks are null."""
-    tables = [read_file(store, f"{FRAGMENTS}{key}.parquet") for key in curve_keys]
+    """What was measured for these curves, in this order, without labels; columns a fragment lacks are null."""
+    tables = [read_fragment(store, key) for key in curve_keys]
     registered = {field.name: field for table in tables for field in table.schema if is_statistic(field)}
-    schema = pa.schema([*SCHEMA, *registered.values()], SCHEMA.metadata)
+    schema = pa.schema([*FRAGMENT_SCHEMA, *registered.values()], FRAGMENT_SCHEMA.metadata)
     return pa.concat_tables([conform(table, schema) for table in tables]) if tables else schema.empty_table()
 
 

@@ -1,43 +1,84 @@
-"""What each config plans, left in the store: which curves, of which blocks, and what they are."""
+"""What each config plans, left in the store: which curves, of which blocks, and the labels of their rows.
+
+A fragment does not know what a config calls its backbone and its dataset; the plan does. One fragment may serve several
+curves of a plan, and curves of several plans.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.config import Role
 
 PLANS = "plans/"
+_VERSION = 2
+_OF_CURVE = ("dataset", "is_id")  # labels in which the curves of a backbone differ
 
 
-class PlannedCurve(NamedTuple):
-    """A planned curve: labels of its backbone and dataset, and the key of the backbone's run."""
+@dataclass(frozen=True)
+class PlannedCurve:
+    """A curve of a plan.
 
+    Attributes
+    ----------
+    key : names the fragment.
+    run : key of the backbone's training run.
+    backbone : the backbone for people.
+    labels : columns of the table that the key does not determine, ``dataset`` and ``is_id`` among them; empty in plans
+        of version 0.1.0, whose fragments carry their own.
+    """
+
+    key: str
+    run: str
     backbone: str
     dataset: str
-    run: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config plans: keys of the curves of each block, and what each key is."""
+    """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables."""
 
     name: str
     blocks: Mapping[int, Sequence[str]]
-    curves: Mapping[str, PlannedCurve]
+    curves: tuple[PlannedCurve, ...]
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the fragments it asks for, each once, in plan order."""
+        return tuple(dict.fromkeys(curve.key for curve in self.curves))
 
 
-def publish_plan(
-    store: Store, name: str, blocks: Mapping[int, Sequence[str]], curves: Mapping[str, PlannedCurve]
-) -> None:
-    """Leave the plan of a config in the store; one that stands there already is left alone."""
-    place = f"{PLANS}{name}.json"
-    data = json.dumps({"blocks": blocks, "curves": curves}).encode()
+def publish_plan(store: Store, plan: Plan) -> None:
+    """Leave a plan in the store; one that stands there already is left alone."""
+    place = f"{PLANS}{plan.name}.json"
+    data = _serialised(plan)
     if not store.exists(place) or store.get(place) != data:
         store.put(place, data)
+
+
+def _serialised(plan: Plan) -> bytes:
+    """The plan as JSON, in which a backbone stands once, with the labels that all its curves share."""
+    backbones: dict[str, int] = {}
+    curves = []
+    for curve in plan.curves:
+        shared = {name: value for name, value in curve.labels.items() if name not in _OF_CURVE}
+        number = backbones.setdefault(json.dumps([curve.backbone, curve.run, shared]), len(backbones))
+        curves.append([curve.key, number, curve.dataset, curve.labels.get("is_id")])
+    about = {
+        "version": _VERSION,
+        "roles": plan.roles,
+        "blocks": plan.blocks,
+        "backbones": [json.loads(text) for text in backbones],
+        "curves": curves,
+    }
+    return json.dumps(about).encode()
 
 
 def read_plans(store: Store, name: str | None = None) -> list[Plan]:
@@ -59,7 +100,25 @@ def _read_plan(store: Store, place: str) -> Plan:
     try:
         saved = json.loads(store.get(place))
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
-        curves = {key: PlannedCurve(*values) for key, values in saved["curves"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        roles = dict(saved.get("roles", {}))
+        curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
-    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves)
+    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles)
+
+
+def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
+    if saved["version"] != _VERSION:
+        raise ValueError(f"a plan of version {saved['version']}, this program reads {_VERSION}")
+    backbones = [(str(label), str(run), dict(labels)) for label, run, labels in saved["backbones"]]
+    found = []
+    for key, number, dataset, is_id in saved["curves"]:
+        label, run, shared = backbones[number]
+        labels = shared | {"dataset": dataset, "is_id": is_id} if shared else {}
+        found.append(PlannedCurve(str(key), run, label, dataset, labels))
+    return tuple(found)
+
+
+def _curves_without_labels(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
+    """Of a plan as version 0.1.0 left it."""
+    return tuple(PlannedCurve(key, run, label, data) for key, (label, data, run) in saved["curves"].items())

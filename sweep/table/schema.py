@@ -11,11 +11,18 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from sweep.base.errors import UserError
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, Recipe, declared
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: labels are joined at export
 
 _text, _int, _long, _real, _flag = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
+
+
+def _recipe_columns() -> list[tuple[str, pa.DataType, str]]:
+    """Columns of the recipe keys, as :class:`sweep.config.Recipe` declares them."""
+    types = {int: _int, float: _real, str: _text}
+    return [(key, types[type(default)], declared(key).description) for key, default in Recipe().model_dump().items()]
+
 
 # name, type, unit and meaning; grouped as the data dictionary of the README prints them
 GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
@@ -27,6 +34,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ),
         ("embedding_key", _text, "content key of the embeddings the probe was fitted on"),
         ("weights_key", _text, "content key of the backbone's weights"),
+        ("backbone_key", _text, "tells the plan's backbones apart: hash of weights_key and the grid variables"),
     ],
     "Grid variables": [
         ("architecture", _text, "backbone architecture, built-in or timm name"),
@@ -38,29 +46,19 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("pretraining", _text, "'scratch', or the name of the downloaded / local weights"),
         ("seed", _int, "replicate: initial weights, batch order, augmentation and probe initialisation"),
         ("width", _real, "multiplier of the architecture's channels"),
-        ("epochs", _int, "ID training epochs; like all recipe columns null for downloaded weights"),
-        ("lr", _real, "ID training peak learning rate (AdamW)"),
-        ("weight_decay", _real, "ID training weight decay (AdamW, decoupled)"),
-        ("batch_size", _int, "ID training batch size, images"),
-        ("label_smoothing", _real, "ID training label smoothing"),
-        ("warmup_epochs", _int, "epochs of linear warm-up before the cosine decay"),
-        ("train_on", _text, "'fit': ID training without the held-out part; 'all': on every training image"),
-        (
-            "checkpoint_on",
-            _text,
-            "what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch",
-        ),
-        ("data_parallel", _int, "processes that shared every batch of ID training"),
+        ("pooling", _text, "pooling asked for; default: 2x2 of maps, mean of the patches of tokens"),
+        ("norm", _text, "'none', or 'model': the network's own last norm stands before the pooling"),
+        *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
     "Derived from the backbone": [
-        ("family", _text, "CNN or ViT"),
+        ("family", _text, "CNN, ViT (most blocks attend) or MLP; a plug-in may have another"),
         ("stem", _int, "kernel side of the first convolution, or ViT patch side, px"),
         ("depth", _int, "layers in the architecture's name ([H24] Table 1): 11, 17, 18, 34, 12, 18"),
         (
             "spatial_reduction",
             _real,
-            "φ: output side / input side of the first stage; 1.0 for ViT by convention",
+            "φ: output side / input side of the first stage; 1.0 by convention where patches are tokens",
         ),
         ("parameters", _long, "trainable parameters with the ID head"),
         ("id_images", _long, "images the weights were trained on; null if unknown"),
@@ -80,6 +78,8 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "Layer": [
         ("layer", _int, "index of the layer, 1 is the first"),
         ("layer_name", _text, "module path in the network"),
+        ("layer_point", _text, "what it is: conv, block, stage, a part of a block (norm 1, attention, …) or pattern"),
+        ("layer_pooling", _text, "how its output was pooled: 2x2, mean, class, class+mean, max, gem; none: a vector"),
         ("layer_width", _int, "numbers in its embedding, D"),
         ("position", _real, "(layer − 1) / (layers − 1), in [0, 1]"),
         ("is_penultimate", _flag, "whether it is the last probed layer"),
@@ -137,20 +137,48 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("backbone_epoch", _int, "epoch whose weights were probed; null for downloaded weights"),
     ],
     "Probe recipe": [
-        ("probe_solver", _text, "how the probe was fitted: adamw, lbfgs, ridge, or registered"),
-        ("probe_epochs", _int, "epochs over the training embeddings; null for lbfgs and ridge"),
-        ("probe_lr", _real, "learning rate, constant; null for lbfgs and ridge"),
-        ("probe_weight_decay", _real, "weight decay (decoupled); for lbfgs and ridge the L2 penalty λ of ½ λ ‖W‖²"),
-        ("probe_batch_size", _int, "batch size, embeddings; null for lbfgs and ridge"),
+        ("probe_solver", _text, "how the probe was fitted: converged, adamw ([H24]), lbfgs, ridge, or registered"),
+        ("probe_epochs", _int, "epochs over the training embeddings; null but for adamw and registered"),
+        ("probe_lr", _real, "learning rate, constant; null but for adamw and registered"),
+        (
+            "probe_weight_decay",
+            _real,
+            "weight decay (decoupled); else the L2 penalty λ of ½ λ ‖W‖², which converged chose",
+        ),
+        ("probe_batch_size", _int, "batch size, embeddings; null but for adamw and registered"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
-        ("probe_seed", _long, "seed of batch order and initial weights, derived from dataset, seed and replicate"),
+        (
+            "probe_seed",
+            _long,
+            "seed of batch order and weights, from dataset, seed and replicate; null: nothing is drawn",
+        ),
         ("probe_seed_index", _int, "replicate of the probe (probe.seeds), 0 is the first"),
         (
             "chosen",
             _flag,
             "whether held-out top-1 chose this learning rate and weight decay for the layer; of replicates the first",
         ),
+    ],
+    "Probe fit": [
+        (
+            "converged",
+            _flag,
+            "whether the gradient of both fits became as small as the solver asks for; null where it is not looked at",
+        ),
+        (
+            "gradient_norm",
+            _real,
+            "norm of the full fit's gradient at the end, over that at weights of zero: 1 is untrained, 0 the minimum",
+        ),
+        ("epochs_run", _int, "passes of the full fit over the training embeddings"),
+        (
+            "penalty_at_end",
+            _flag,
+            "whether the chosen penalty is the weakest or strongest tried, although the path was extended",
+        ),
+        ("penalties", pa.list_(_real), "L2 penalties that the selection fit was made with, the strongest first"),
+        ("penalty_losses", pa.list_(_real), "held-out cross-entropy at each of them, nats; the lowest chooses"),
     ],
     "Cost": [
         ("pretrain_seconds", _real, "ID training of the backbone up to its epoch, s; null for downloaded weights"),
@@ -173,6 +201,15 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 RUN_COLUMNS: tuple[str, ...] = tuple(name for group in ("Cost", "Provenance") for name, _, _ in GROUPS[group])
 
 
+# Labels: what a fragment's key does not determine. They are joined at export, from the plan of the exporting config.
+LABELS: tuple[str, ...] = (
+    "backbone_key",
+    *(name for group in ("Grid variables", "Derived from the backbone") for name, _, _ in GROUPS[group]),
+    "dataset",
+    "is_id",
+)
+
+
 def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
     metadata = {"description": description}
     if name in (*GRID_VARIABLES, EPOCH):
@@ -182,6 +219,17 @@ def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
 
 SCHEMA: pa.Schema = pa.schema(
     [_field(*column) for columns in GROUPS.values() for column in columns],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+FRAGMENT_SCHEMA: pa.Schema = pa.schema(
+    [
+        *(field for field in SCHEMA if field.name not in LABELS),
+        _field(
+            "trained_images", _long, "images of the backbone's ID training in this sweep; null for downloaded weights"
+        ),
+    ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from sweep.base.store import Store
 from sweep.table.fragments import FRAGMENTS, parse_parquet
-from sweep.table.schema import SCHEMA, is_statistic
+from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, is_statistic
 
 QUARANTINE = "quarantine/"
-_NEEDED = ("curve_key", "layer", "dataset", "is_penultimate")  # no row is a probe without them
+_NEEDED = ("curve_key", "layer", "is_penultimate")  # no row is a probe without them
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
-    unknown = [f.name for f in table.schema if f.name not in SCHEMA.names and not is_statistic(f)]
+    known = {field.name: field.type for field in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
+    unknown = [f.name for f in table.schema if f.name not in known and not is_statistic(f)]
     if unknown:
         return f"columns that the schema does not know: {', '.join(unknown)}"
-    wrong = [f.name for f in table.schema if f.name in SCHEMA.names and f.type != SCHEMA.field(f.name).type]
+    wrong = [f.name for f in table.schema if f.type != known.get(f.name, f.type)]
     if wrong:
         return f"columns of another type: {', '.join(wrong)}"
     if lacking := [name for name in _NEEDED if name not in table.schema.names]:

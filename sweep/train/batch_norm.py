@@ -1,7 +1,8 @@
 """Batch norm over the parts of a batch that several processes hold, on any device.
 
-torch's SyncBatchNorm needs CUDA. Here one exchange of counts, means and sums of squares in the forward pass and one
-of two sums in the backward pass do the same with any backend of torch.distributed. Parts may differ in size.
+On CUDA it is torch's SyncBatchNorm, which knows no other device. Elsewhere one exchange of counts, means and sums of
+squares in the forward pass and one of two sums in the backward pass do the same with any backend of torch.distributed.
+Parts may differ in size.
 
 Shapes: B this process's images, C channels.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -94,17 +95,26 @@ _KNOWN: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def synchronise(model: nn.Module) -> None:
-    """Let every batch norm of a model see the whole batch; parameters, buffers and their names stay as they are.
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model with batch norms that see the whole batch; parameters, buffers and their names stay as they are.
 
     Raises
     ------
     TypeError
         If the model has a batch norm of a kind that is not known here.
     """
-    for name, module in model.named_modules():
+    _refuse_unknown(model)
+    if next(model.parameters()).is_cuda:
+        return convert_sync_batchnorm(model)
+    for module in model.modules():
         if type(module) in _KNOWN:
             module.__class__ = _KNOWN[type(module)]
-        elif isinstance(module, _BatchNorm) and not isinstance(module, _Synchronised):
+    return model
+
+
+def _refuse_unknown(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        known = type(module) in _KNOWN or isinstance(module, _Synchronised | nn.SyncBatchNorm)
+        if isinstance(module, _BatchNorm) and not known:
             kind = type(module).__name__
             raise TypeError(f"{name} is a {kind}, which cannot be computed over several processes: data_parallel: 1")

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
-from sweep.models import normalize
+from sweep.models import Feeder
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.ranks import ALONE, Ranks
 
@@ -178,18 +178,18 @@ class _Run:
         ranks: Ranks,
         layout: torch.memory_format,
     ):
-        self.ranks, self.shared, self.layout = ranks, ranks.share(model), layout
+        self.ranks, self.shared = ranks, ranks.share(model)
         self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
-        self.mean, self.std, self.device, self.images = mean, std, device, images
+        self.feeder = Feeder(mean, std, device=device, layout=layout)
+        self.device, self.images = device, images
         self.epoch = 0
         self.seconds = 0.0
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
 
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
-        """Logits, in bfloat16 where the device is a GPU."""
-        images = normalize(images_BHWC.to(self.device, non_blocking=True), self.mean, self.std)
-        images = images.contiguous(memory_format=self.layout)
+        """Logits of uint8 images on the device, in bfloat16 where that is a GPU."""
+        images = self.feeder.normalized(images_BHWC)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return (model or self.model)(images)
 
@@ -201,18 +201,18 @@ class _Run:
         batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
         parts = [self.ranks.part(batch) for batch in batches]
         images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
+        targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        for number, (indices_B, images) in enumerate(zip(parts, images_of, strict=True)):
+        for number, (target_B, images) in enumerate(zip(targets, self.feeder.on_device(images_of), strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            target_B = torch.from_numpy(train.labels_N[indices_B]).to(self.device)
             logits_BC = self.forward(images, model=self.shared)
             loss = F.cross_entropy(logits_BC.float(), target_B, label_smoothing=self.recipe.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
-            (loss * self.ranks.weight(len(indices_B), len(batches[number]))).backward()
+            (loss * self.ranks.weight(len(target_B), len(batches[number]))).backward()
             self.optimizer.step()
-            total += loss.detach() * len(indices_B)
+            total += loss.detach() * len(target_B)
         mean_loss = float(self.ranks.total(total)) / n
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(
@@ -220,6 +220,11 @@ class _Run:
             )
         self.history.append({"epoch": epoch + 1, "train_loss": mean_loss})
         self.epoch = epoch + 1
+
+    def _targets(self, labels_N: np.ndarray, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
+        """Labels of each batch's part, on the device."""
+        labels = torch.from_numpy(np.concatenate([labels_N[indices_B] for indices_B in parts])).to(self.device)
+        return labels.split([len(indices_B) for indices_B in parts])
 
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
         """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
@@ -292,11 +297,12 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
 def top1(run: _Run, data: Labelled) -> float:
     """Share of images that the backbone's own classifier gets right; NaN for no images."""
     run.model.eval()
-    ranks, right = run.ranks, 0
-    for start in range(ranks.rank * _EVALUATION_BATCH, len(data.labels_N), ranks.size * _EVALUATION_BATCH):
-        part = slice(start, start + _EVALUATION_BATCH)
-        images = torch.from_numpy(np.array(data.images_NHWC[part]))
-        guess_B = run.forward(images).argmax(1).cpu().numpy()
-        right += int((guess_B == data.labels_N[part]).sum())
-    everywhere = int(ranks.total(torch.tensor(right, device=run.device)))
-    return everywhere / len(data.labels_N) if len(data.labels_N) else float("nan")
+    n, ranks = len(data.labels_N), run.ranks
+    starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
+    parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
+    images_of = (torch.from_numpy(np.array(data.images_NHWC[part])) for part in parts)
+    labels_N = torch.from_numpy(data.labels_N).to(run.device)
+    right = torch.zeros((), dtype=torch.int64, device=run.device)
+    for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):
+        right += (run.forward(images).argmax(1) == labels_N[part]).sum()
+    return int(ranks.total(right)) / n if n else float("nan")

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sweep.train.batch_norm import synchronise
+from sweep.train.batch_norm import synchronised
 
 T = TypeVar("T")
 
@@ -62,10 +62,9 @@ class Ranks:
         """The model as training calls it: gradients averaged over processes, batch norm over the whole batch."""
         if self.size == 1:
             return model
-        synchronise(model)
         with self.watched():
             # static: a model may have parameters that it never uses
-            return nn.parallel.DistributedDataParallel(model, static_graph=True)
+            return nn.parallel.DistributedDataParallel(synchronised(model), static_graph=True)
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over processes."""

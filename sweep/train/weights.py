@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -17,10 +18,9 @@ from sweep.base.errors import StorageError, UserError
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.config import WeightsEntry
-from sweep.data import DATASETS, Library
-from sweep.models import build_backbone, memory_layout, normalization, probed_layers
-from sweep.study import Backbone, Keyring, variables
+from sweep.data import Library
+from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
+from sweep.study import Backbone, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, PlainImages
 from sweep.train.checkpoint import Checkpoints, checkpoint_name
@@ -43,7 +43,7 @@ class Facts:
 
     Attributes
     ----------
-    trained_on : images.
+    trained_on : images, of ID training here.
     epoch : whose weights these are, 1 is the first, 0 before it.
     heldout_top1, test_top1 : of the backbone's own classifier, in [0, 1].
     seconds, peak_bytes : of ID training up to that epoch; the peak is not known before its end.
@@ -69,16 +69,24 @@ class Weights:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What obtaining weights needs besides the backbone itself."""
+    """What obtaining weights needs besides the backbone itself.
+
+    Attributes
+    ----------
+    run : key of the backbone's kept weights.
+    stages : keys of its weights after epochs of ID training.
+    images : what identifies its ID images, for people.
+    """
 
     store: Store
     library: Library
-    keys: Keyring
-    named: Mapping[str, WeightsEntry]  # the config's own weights
+    run: str
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
     ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
+    stages: Mapping[int, str] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -117,7 +125,7 @@ def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
     state, facts = _read_published(_stem(backbone, shop), shop.store)
     model = _build(backbone, shop)
     model.load_state_dict(state)
-    return _ready(backbone, shop, model, facts)
+    return Weights(model, facts, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], Facts]:
@@ -134,19 +142,12 @@ def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], F
 
 
 def _stem(backbone: Backbone, shop: Workshop) -> str:
-    return f"weights/{shop.keys.weights(backbone)}"
+    return f"weights/{shop.run if backbone.epoch is None else shop.stages[backbone.epoch]}"
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
-    entry = shop.named.get(backbone.pretraining)
-    known = DATASETS[backbone.id_dataset].pretraining_images if backbone.id_dataset in DATASETS else None
-    facts = Facts(trained_on=(entry and entry.trained_on) or known)
-    return _ready(backbone, shop, _build(backbone, shop), facts)
-
-
-def _ready(backbone: Backbone, shop: Workshop, model: nn.Module, facts: Facts) -> Weights:
-    entry = shop.named.get(backbone.pretraining)
-    return Weights(model, facts, *normalization(backbone.architecture, backbone.pretraining, entry))
+    assert backbone.weights is not None
+    return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
@@ -155,9 +156,8 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         classes=backbone.id_classes,
         resolution=backbone.resolution,
         width=backbone.width,
-        pretraining=backbone.pretraining,
-        weights=shop.named.get(backbone.pretraining),
-        seed=derive_seed("init", shop.keys.run(backbone)),
+        weights=backbone.weights,
+        seed=derive_seed("init", shop.run),
     )
 
 
@@ -165,7 +165,7 @@ def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | Non
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
-    checkpoint = checkpoint_name(shop.keys.weights(backbone))
+    checkpoint = checkpoint_name(shop.run)
     try:
         trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
     except TrainingDivergedError:
@@ -184,15 +184,13 @@ def train_backbone(
     The caller publishes what it needs of the result, and deletes the checkpoint after that.
     """
     assert backbone.recipe is not None
-    key = shop.keys.weights(backbone)
     with shop.ranks.all_or_none(shop.device):
         source, heldout, test = _training_data(backbone, shop)
         if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
-        layout = _layout(model, backbone, shop.device)
-    mean, std = normalization(backbone.architecture, backbone.pretraining)
+        layout = _layout(backbone, shop.device)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
             model,
@@ -200,11 +198,11 @@ def train_backbone(
             heldout=heldout,
             test=test,
             recipe=backbone.recipe,
-            key=key,
-            mean=mean,
-            std=std,
+            key=shop.run,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             device=shop.device,
-            checkpoints=_checkpoints(checkpoint_name(key), shop),
+            checkpoints=_checkpoints(checkpoint_name(shop.run), shop),
             on_epoch=shop.on_epoch,
             along=along,
             last_epoch=last_epoch,
@@ -214,10 +212,11 @@ def train_backbone(
     return trained, cost
 
 
-def _layout(model: nn.Module, backbone: Backbone, device: torch.device) -> torch.memory_format:
+def _layout(backbone: Backbone, device: torch.device) -> torch.memory_format:
     """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
     try:
-        return memory_layout(probed_layers(model, resolution=backbone.resolution), device)
+        layers = layers_of(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+        return memory_layout(layers, device)
     except UserError:  # a network for which layers must be named
         return torch.channels_last
 
@@ -255,7 +254,7 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
     about = {
         "backbone": variables(backbone),
-        "images": shop.keys.selection(backbone),
+        "images": shop.images,
         "facts": asdict(facts),
         "sha256": hashlib.sha256(data).hexdigest(),
         "history": trained.history,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sweep.embed.extract import batch_size, embed
+from sweep.models import Feeder
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
-from sweep.models.pixels import normalize
 
 from . import machine
 from .report import table
@@ -82,7 +82,8 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     layers = probed_layers(model, resolution=case.resolution)
     shape = (case.images, case.resolution, case.resolution, 3)
     images_NHWC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    ready_NCHW = normalize(torch.from_numpy(images_NHWC).to(device), MEAN, STD)
+    feeder = Feeder(MEAN, STD, device=device, layout=torch.channels_last)
+    ready_NCHW = feeder.normalized(torch.from_numpy(images_NHWC).to(device))
     own = batch_size(layers, case.resolution, device)
     sizes = sorted({min(size, case.images) for size in (*case.batches, own)})
     runs: dict[str, Callable[[], object]] = {}

@@ -14,6 +14,7 @@ What is measured, and how, stands in [README.md](README.md).
 """
 TITLES = {
     "probes": "Fitting probes",
+    "solvers": "Does the probe make the tunnel?",
     "embed": "Extraction",
     "gpu": "A paper backbone on a GPU",
     "growth": "How time and memory grow",
@@ -21,6 +22,7 @@ TITLES = {
     "coverage": "How often intervals hold the truth",
     "storage": "Store, scheduling, workers",
     "jobs": "The main job, before and now",
+    "browse": "The page to browse",
 }
 
 

@@ -24,7 +24,7 @@ from sweep.driver import sweep as driver
 from sweep.embed.plugin_statistics import registered_statistics
 from sweep.models import facts
 from sweep.models.build import layers_of
-from sweep.models.layers import pool, probed_layers
+from sweep.models.layers import probed_layers
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from sweep.study.check import read_config
@@ -32,7 +32,7 @@ from sweep.study.plan import layer_widths
 from sweep.study.resolve import plugin_code
 from sweep.train.augment import policy
 from tests.sweep.driver.test_end_to_end import run as run_sweep
-from tests.sweep.table.test_fragments import SCHEMA, row
+from tests.sweep.table.test_fragments import FRAGMENT_SCHEMA, row
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]
@@ -239,7 +239,7 @@ def test_names_that_only_upper_rooms_know_are_taken_too(tmp_path, code, expected
 
 def keys_of(config):
     sweep = driver.prepare(config, "unused")
-    return {curve: (sweep.keys.weights(curve.backbone), sweep.keys.curve(curve)) for curve in sweep.grid.curves}
+    return {planned.curve: (planned.weights, planned.key) for planned in sweep.planned}
 
 
 def test_code_enters_the_keys_of_what_uses_it_and_no_others(tmp_path, monkeypatch):
@@ -287,15 +287,15 @@ def test_code_without_a_file_needs_a_version():
 
 def task_of(config, out):
     sweep = driver.prepare(config, str(out))
-    return driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    return driver.task_of(sweep, sweep.cells[0], gpu=False)
 
 
 def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path, monkeypatch):
     task = task_of(read_config(copy, overrides(tmp_path)), tmp_path / "out")
-    other_code = replace(task.keys, code=dict(task.keys.code) | {"model tiny_mlp": "source 0"})
+    other_code = replace(task.settings, code=dict(task.settings.code) | {"model tiny_mlp": "source 0"})
     for change, message in [
         ({"imports": ("not_here_plugin",)}, "no module 'not_here_plugin'"),
-        ({"keys": other_code}, "model tiny_mlp: example_plugin is another version here"),
+        ({"settings": other_code}, "model tiny_mlp: example_plugin is another version here"),
     ]:
         result = run_cell(replace(task, **change))
         assert result.done == ()
@@ -305,7 +305,7 @@ def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path
         assert all(message in record["message"] for record in records)
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     with pytest.raises(UserError, match="is registered by no module of imports"):
-        plugins.check_code(task.keys.code)
+        plugins.check_code(task.settings.code)
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -329,7 +329,7 @@ def test_facts_come_from_the_network_where_the_plugin_is_silent():
     plugins.register_model("small", scalable=True)(small)
     plugins.register_model("tall", depth=99)(small)
     about = facts.architecture("small")
-    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 12 / 32)
+    assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 30 / 64)
     assert facts.architecture("tall").depth == 99
     assert [(x.name, x.width) for x in facts.layers("small", width=2, resolution=16)] == [("0", 64), ("1", 24)]
     assert facts.parameters("small", classes=10) == sum(
@@ -345,7 +345,7 @@ def test_dense_layers_are_vectors():
     model = Dense(16, 3, 7)
     (layer,) = probed_layers(model, resolution=4, pattern="hidden")
     assert (layer.kind, layer.width, layer.side) == ("vector", 7, 0)
-    assert torch.equal(pool(torch.ones(2, 7), "vector"), torch.ones(2, 7))
+    assert torch.equal(layer.embed(torch.ones(2, 7), {}), torch.ones(2, 7))
     with pytest.raises(UserError, match="no layer to probe"):
         probed_layers(model, resolution=4)
 
@@ -500,7 +500,7 @@ def test_scores_that_are_not_finite_are_a_problem_of_their_layer():
     assert (
         "inf gives scores that are not finite on a" in fit_probes(probe_data(), Probe(solver="inf"), seed=0)[0].problem
     )
-    with pytest.raises(UserError, match=r"not registered here .there is adamw"):
+    with pytest.raises(UserError, match=r"not registered here .there is converged"):
         fit_probes(probe_data(), Probe(solver="unknown"), seed=0)
 
 
@@ -521,7 +521,7 @@ def test_statistics_are_per_layer_seeded_and_their_errors_named():
     ]
     assert of() == [{}, {}, {}]
     assert of("drawn") == of("drawn")
-    with pytest.raises(UserError, match="statistic wrong of test_plugins, probed layer 1: ValueError"):
+    with pytest.raises(UserError, match=r"statistic wrong of .*test_plugins, probed layer 1: ValueError"):
         of("wrong")
 
 
@@ -532,10 +532,10 @@ def test_a_statistics_column_travels_with_its_fragment(tmp_path):
     with pytest.raises(ValueError, match="columns that the schema lacks"):
         table.write_fragment(store, "k3", [row("k3", mine=2.5)])
     read = table.read_fragments(store, ["k2", "k1"])
-    assert read.schema.names == [*SCHEMA.names, "mine"]
+    assert read.schema.names == [*FRAGMENT_SCHEMA.names, "mine"]
     assert read.schema.field("mine").metadata[b"description"] == b"a number"
     assert set(read["mine"].to_pylist()) == {None, 2.5}
-    assert table.read_fragments(store, ["k2"]).schema.names == SCHEMA.names
+    assert table.read_fragments(store, ["k2"]).schema.names == FRAGMENT_SCHEMA.names
 
 
 def test_the_command_line_names_what_is_wrong(copy, tmp_path):

@@ -13,7 +13,7 @@ import urllib.error
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,11 +23,9 @@ from sweep.data.dataset import Dataset, Split
 from sweep.data.decode import decode_image
 from sweep.data.files import aside, locked
 from sweep.data.listing import ImageFile, list_tree
-from sweep.data.options import TORCHVISION, Background, DatasetOptions
+from sweep.data.options import TORCHVISION, Background, DatasetOptions, Part
 from sweep.data.pixels import pixels_identity
 from sweep.data.splits import capped
-
-Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def test_put_get_names_delete(served):
 def test_a_sweep_is_kept_and_asked_through_faults(served):
     server, uri = served
     found = Store(uri)
-    curves = {key: table.PlannedCurve("b", "d", "r") for key in ("k1", "k2", "k3")}
-    table.publish_plan(found, "mine", {0: list(curves)}, curves)
+    curves = tuple(table.PlannedCurve(key, "r", "b", "d") for key in ("k1", "k2", "k3"))
+    table.publish_plan(found, table.Plan("mine", {0: [curve.key for curve in curves]}, curves))
     table.write_failure(found, failure("k1"))
     table.write_failure(found, failure("k2"))
     table.write_fragment(found, "k1", [row("k1")])

@@ -5,16 +5,16 @@ import sys
 from dataclasses import replace
 
 import pytest
-import sweep.backbone
-import sweep.schema
 import torch
 
-import sweep.cell
+import sweep.cell.cell
+import sweep.train.weights
 from sweep import driver, table
 from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.cell.cell import run_cell
-from sweep.study.check import read_config
+from sweep.study import Curve, Planned, read_config
+from sweep.table.schema import RUN_COLUMNS
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import TrainingDivergedError
 from tests.sweep.driver.test_end_to_end import ROOT, TWO_CURVES
@@ -30,7 +30,7 @@ def file(tmp_path_factory):
 @pytest.fixture
 def task(file, tmp_path):
     sweep = driver.prepare(read_config(file), str(tmp_path / "out"))
-    return driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    return driver.task_of(sweep, sweep.cells[0], gpu=False)
 
 
 def failing(monkeypatch, place, name, error):
@@ -50,7 +50,7 @@ def records(task):
 
 
 def test_out_of_memory_in_training_is_a_failure_and_no_smaller_batch(task, monkeypatch):
-    calls = failing(monkeypatch, sweep.backbone, "pretrain", torch.OutOfMemoryError("CUDA out of memory"))
+    calls = failing(monkeypatch, sweep.train.weights, "pretrain", torch.OutOfMemoryError("CUDA out of memory"))
     result = run_cell(task)
     assert len(calls) == 1
     assert calls[0][1]["recipe"].batch_size == 16
@@ -62,7 +62,7 @@ def test_out_of_memory_in_training_is_a_failure_and_no_smaller_batch(task, monke
 
 @pytest.mark.parametrize("error", [StorageError(28, "disk full"), ConnectionResetError("gone"), PermissionError("no")])
 def test_io_errors_leave_the_cell_and_are_no_record_of_its_own(task, monkeypatch, error):
-    failing(monkeypatch, sweep.backbone, "pretrain", error)
+    failing(monkeypatch, sweep.train.weights, "pretrain", error)
     with pytest.raises(type(error)):
         run_cell(task)
     assert not records(task)
@@ -72,15 +72,15 @@ def test_io_errors_leave_the_cell_and_are_no_record_of_its_own(task, monkeypatch
     ("name", "stage"), [("embed_curve", "embed"), ("probe_curve", "probe"), ("make_rows", "write")]
 )
 def test_a_failing_curve_says_its_stage_and_the_others_go_on(task, monkeypatch, name, stage):
-    whole = getattr(sweep.cell, name)
+    whole = getattr(sweep.cell.cell, name)
 
     def fails_once(*arguments, **options):
-        curve = next(a for a in arguments if isinstance(a, sweep.cell.Curve))
-        if curve.dataset == "glyphs":
+        asked = next(a for a in arguments if isinstance(a, Curve | Planned))
+        if (asked.curve if isinstance(asked, Planned) else asked).dataset == "glyphs":
             raise ValueError("no such thing")
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(sweep.cell, name, fails_once)
+    monkeypatch.setattr(sweep.cell.cell, name, fails_once)
     result = run_cell(task)
     assert (len(result.done), len(result.failed)) == (1, 1)
     (record,) = records(task)
@@ -96,7 +96,7 @@ def test_a_diverged_training_leaves_no_checkpoint(task, monkeypatch):
         checkpoints.save(b"so far")
         raise TrainingDivergedError("training loss is nan")
 
-    monkeypatch.setattr(sweep.backbone, "pretrain", diverges)
+    monkeypatch.setattr(sweep.train.weights, "pretrain", diverges)
     assert len(run_cell(task).failed) == 2
     assert not Store(task.store_uri).names("checkpoints/")
     assert {r["transient"] for r in records(task)} == {False}
@@ -107,12 +107,12 @@ def test_a_zombie_and_its_successor_write_the_same(task):
     first = run_cell(task)
     store = Store(task.store_uri)
     names = store.names("fragments/")
-    before = [table.parse_parquet(store.get(name)).drop_columns(list(sweep.schema.RUN_COLUMNS)) for name in names]
+    before = [table.parse_parquet(store.get(name)).drop_columns(list(RUN_COLUMNS)) for name in names]
     elsewhere = replace(task, store_uri=f"{task.store_uri}-zombie")
     assert run_cell(elsewhere).done == first.done
     for name, rows in zip(names, before, strict=True):
         zombie = Store(elsewhere.store_uri).get(name)
-        assert table.parse_parquet(zombie).drop_columns(list(sweep.schema.RUN_COLUMNS)).equals(rows)
+        assert table.parse_parquet(zombie).drop_columns(list(RUN_COLUMNS)).equals(rows)
         store.put(name, zombie)  # it publishes last
     assert store.names("fragments/") == names
 

@@ -1,5 +1,7 @@
 """Several processes train one backbone through Ray Train: their places in the cluster, and what befalls them."""
 
+from dataclasses import replace
+
 import pytest
 import ray
 import torch
@@ -25,7 +27,7 @@ from tests.sweep.driver.test_tasks import cell
 def wide(name, processes):
     found = cell(name)
     backbone = found.backbone.__class__(**vars(found.backbone) | {"recipe": Recipe(data_parallel=processes)})
-    return found.__class__(backbone, found.curves, found.blocks)
+    return replace(found, backbone=backbone)
 
 
 def test_more_processes_than_places_are_refused_unless_nodes_are_still_to_come():
@@ -67,7 +69,7 @@ def test_curves_that_are_lost_have_their_weights_looked_at_first():
 def test_too_few_images_for_so_many_processes_are_said(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TWO_CURVES + f"cache_dir: {tmp_path / 'cache'}\n")
     sweep = driver.prepare(read_config(tmp_path / "tiny.yaml"), str(tmp_path / "out"))
-    task = driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    task = driver.task_of(sweep, sweep.cells[0], gpu=False)
     ranks = Ranks(0, 99)
     ranks.total = lambda value: value  # nobody else is there
     with pytest.raises(UserError, match=r"33 training images .* too few for recipe.data_parallel = 99"):

@@ -25,7 +25,7 @@ name: tiny
 grid: [{architecture: vggm11, id_dataset: fractals, resolution: 32, width: 0.0625}]
 datasets: {fractals: {classes: 3, train_per_class: 12, test_per_class: 6}}
 recipe: {epochs: 2, warmup_epochs: 1, batch_size: 16}
-probe: {epochs: 3, batch_size: 32}
+probe: {solver: adamw, epochs: 3, batch_size: 32}
 """
 EVERYWHERE = {"0.0.0.0", "::"}
 

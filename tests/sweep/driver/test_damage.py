@@ -110,7 +110,7 @@ def finished(tmp_path_factory):
     home = tmp_path_factory.mktemp("sweep")
     (home / "tiny.yaml").write_text(TWO_CURVES + f"cache_dir: {home / 'cache'}\n")
     sweep = driver.prepare(read_config(home / "tiny.yaml"), str(home / "out"))
-    run_cell(driver.task_of(sweep, sweep.grid.cells[0], gpu=False))
+    run_cell(driver.task_of(sweep, sweep.cells[0], gpu=False))
     return sweep, table.read_fragments(sweep.store, sweep.curves).drop_columns(["finished_at"])
 
 
@@ -134,7 +134,7 @@ def test_damaged_weights_are_trained_again(finished, damage):
         sweep.store.put(f"{stem}.json", broken)
     for key in sweep.curves:
         sweep.store.delete(f"fragments/{key}.parquet")
-    task = driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    task = driver.task_of(sweep, sweep.cells[0], gpu=False)
     with pytest.raises(StorageError, match=r"is damaged .* it is trained again"):
         run_cell(task)
     torch.manual_seed(1)

@@ -37,7 +37,7 @@ datasets:
   fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
   glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
 recipe: {epochs: 2, warmup_epochs: 1, batch_size: 16}
-probe: {epochs: 3, batch_size: 32}
+probe: {solver: adamw, epochs: 3, batch_size: 32}
 """
 FOUR_BACKBONES = TWO_CURVES.replace("augmentation: on", "augmentation: [off, on]\n    seed: [0, 1]")
 

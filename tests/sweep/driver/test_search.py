@@ -21,7 +21,7 @@ from sweep.config.problem import ConfigError
 from sweep.driver import search_report
 from sweep.driver.search import AshaPerGroup
 from sweep.study.check import read_config
-from sweep.study.grid import Cell, block_values, recipe_of
+from sweep.study.grid import block_values, recipe_of
 from sweep.study.recipes import Record, outcomes, propose, trial_key
 from sweep.table.trials import read_records, write_record
 
@@ -244,7 +244,7 @@ def test_a_search_that_goes_on_remembers_earlier_trials(tmp_path):
 
 
 def task(sweep, outcome):
-    return driver.task_of(sweep, Cell(outcome.trial.backbone, (), ()), False)
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), False)
 
 
 def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path
 
     sweep.store.delete(f"trials/{outcome.key}.json")
     monkeypatch.setattr("sweep.train.checkpoint._CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("sweep.backbone.Checkpoints", lambda load, save: _checkpoints(load, save))
+    monkeypatch.setattr("sweep.train.weights.Checkpoints", lambda load, save: _checkpoints(load, save))
 
     def killed(record):
         if len(record.heldout_top1_epochs) == 3:

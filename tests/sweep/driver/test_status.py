@@ -16,15 +16,18 @@ from sweep.table.notes import STALE_SECONDS, Progress
 from tests.sweep.table.test_fragments import failure, row
 
 ROOT = Path(__file__).resolve().parents[3]
-CURVES = {f"k{number}": table.PlannedCurve(f"vggm11 seed {number}", "glyphs", f"run{number}") for number in range(6)}
+CURVES = tuple(
+    table.PlannedCurve(f"k{number}", f"run{number}", f"vggm11 seed {number}", "glyphs") for number in range(6)
+)
 BLOCKS = {0: ["k0", "k1", "k2", "k3"], 1: ["k3", "k4", "k5"]}
+PLAN = table.Plan("mine", BLOCKS, CURVES)
 
 
 @pytest.fixture
 def store(tmp_path):
     """Of six curves two are done, one is running, one failed for good, one in passing, one is missing."""
     found = Store(str(tmp_path / "out"))
-    table.publish_plan(found, "mine", BLOCKS, CURVES)
+    table.publish_plan(found, PLAN)
     for key in ("k0", "k3", "of another plan"):
         table.write_fragment(found, key, [row(key)])
     table.write_failure(found, failure("k1", "no image of class cat"))
@@ -46,7 +49,7 @@ def test_each_curve_has_one_state(store):
 
 
 def test_the_text_counts_blocks_and_gives_reasons(store):
-    text = status.describe(look(store))
+    text = status.table_of(look(store))
     assert [line.split() for line in text.splitlines()[1:5]] == [
         ["done", "running", "failed", "missing", "planned"],
         ["block", "0", "2", "1", "1", "0", "4"],
@@ -71,11 +74,11 @@ def test_a_clock_ahead_is_still_running(store):
     note = json.loads(store.get("running/run2.json"))
     store.put("running/run2.json", json.dumps(note | {"time": time.time() + 3600}).encode())
     assert look(store).states["k2"] == "running"
-    assert "0 s ago" in status.describe(look(store))
+    assert "0 s ago" in status.table_of(look(store))
 
 
 def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
-    table.publish_plan(store, "other", {0: ["k5"]}, {"k5": CURVES["k5"]})
+    table.publish_plan(store, table.Plan("other", {0: ["k5"]}, CURVES[5:]))
     assert [plan.name for plan in table.read_plans(store)] == ["mine", "other"]
     assert [plan.name for plan in table.read_plans(store, "other")] == ["other"]
     store.put("plans/other.json", b'{"blocks": [')
@@ -94,12 +97,12 @@ def test_from_the_command_line_without_config_data_or_ray(store, tmp_path):
     assert done.stdout.startswith("mine\n")
     nothing = run("--out", tmp_path / "nothing", "--status")
     assert (nothing.returncode, "is --out right?" in nothing.stderr) == (2, True)
-    code = "import sys, sweep.status; print({'ray', 'torch'} & set(sys.modules))"
+    code = "import sys, sweep.driver.status; print({'ray', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_watch_ends_when_all_is_done(store, tmp_path, capsys):
-    for key in CURVES:
+    for key in PLAN.keys:
         table.write_fragment(store, key, [row(key)])
     status.watch(store.uri, None)
     assert "total     6        0       0        0        6" in capsys.readouterr().out
@@ -107,7 +110,7 @@ def test_watch_ends_when_all_is_done(store, tmp_path, capsys):
 
 def test_watch_refreshes_until_then(store, capsys, monkeypatch):
     def meanwhile(_seconds):
-        for key in CURVES:
+        for key in PLAN.keys:
             table.write_fragment(store, key, [row(key)])
 
     monkeypatch.setattr(status.time, "sleep", meanwhile)

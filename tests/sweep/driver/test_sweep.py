@@ -26,8 +26,8 @@ def sweep(tmp_path):
 
 def test_failures_of_done_and_of_unplanned_curves_go(sweep):
     (mine,), store = sweep.curves, sweep.store
-    driver.publish_plan(sweep)
-    table.publish_plan(store, "other", {0: ["theirs"]}, {"theirs": table.PlannedCurve("b", "d", "r")})
+    table.publish_plan(store, driver.plan_of(sweep))
+    table.publish_plan(store, table.Plan("other", {0: ["theirs"]}, (table.PlannedCurve("theirs", "r", "b", "d"),)))
     table.write_fragment(store, "done", [row("done")])
     for key in (mine, "theirs", "done", "of an older plan"):
         table.write_failure(store, failure(key))

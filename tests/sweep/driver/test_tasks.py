@@ -8,7 +8,8 @@ from sweep.config.schema import Probe, Recipe, Resources
 from sweep.driver import tasks
 from sweep.driver.cluster import connect
 from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
-from sweep.study.grid import Backbone, Cell, Curve
+from sweep.study.grid import Backbone, Curve
+from sweep.study.keys import Planned, PlannedCell
 
 
 def cell(name, curves=3, recipe=True):
@@ -25,11 +26,15 @@ def cell(name, curves=3, recipe=True):
         recipe=Recipe() if recipe else None,
         layers_pattern=None,
     )
-    return Cell(backbone, tuple(Curve(backbone, f"d{number}", Probe()) for number in range(curves)), (0,))
+    planned = (
+        Planned(Curve(backbone, f"d{number}", (Probe(),)), f"d{number}", "embedding", "weights", "run")
+        for number in range(curves)
+    )
+    return PlannedCell(backbone, "run", {}, tuple(planned), (0,))
 
 
 def stages(jobs):
-    return [(job.stage, [curve.dataset for curve in job.cell.curves]) for job in jobs]
+    return [(job.stage, [planned.key for planned in job.cell.curves]) for job in jobs]
 
 
 def test_pauses_grow_and_are_bounded():
@@ -74,8 +79,11 @@ def run(cells, resources, body, monkeypatch):
     run_cells(
         cells,
         resources,
-        task_of=lambda cell, train_only: (cell.backbone.architecture, train_only, [c.dataset for c in cell.curves]),
-        key_of=lambda curve: curve.dataset,
+        task_of=lambda cell, train_only: (
+            cell.backbone.architecture,
+            train_only,
+            [planned.key for planned in cell.curves],
+        ),
         lost=lost.append,
         show=lambda running: None,
     )

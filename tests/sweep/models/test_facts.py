@@ -13,9 +13,10 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config.schema import WeightsEntry
 from sweep.models import facts
-from sweep.models.build import build_backbone, layers_of, normalization
+from sweep.models.build import build_backbone, layers_of
 from sweep.models.catalogue_build import FILE, build, text
-from sweep.models.layers import pool, probed_layers
+from sweep.models.layers import probed_layers
+from sweep.study.sources import source_of
 
 # protocol §3, at 100 classes
 PARAMETERS = {
@@ -136,32 +137,6 @@ def test_convolutions_are_probed_before_batch_norm():
     assert all(isinstance(modules[layer.name], nn.Conv2d) for layer in probed_layers(model, resolution=32))
 
 
-def test_pattern_overrides_the_rule():
-    model = build_backbone("vggm11", classes=3, resolution=32, width=0.0625)
-    names = [layer.name for layer in probed_layers(model, resolution=32, pattern=r"features\.(0|3)")]
-    assert names == ["features.0", "features.3"]
-    with pytest.raises(UserError, match=r"matches no module.*features\.0"):
-        probed_layers(model, resolution=32, pattern="nothing")
-
-
-def test_pooling_by_hand():
-    map_BCHW = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert pool(map_BCHW, "conv").tolist() == [[2.5, 4.5, 10.5, 12.5]]
-    assert pool(map_BCHW[:, :, :2, :1], "conv").tolist() == [[0.0, 4.0]]
-    tokens_BTC = torch.tensor([[[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]])
-    assert pool(tokens_BTC, "tokens", prefix_tokens=1).tolist() == [[2.0, 3.0]]
-    assert pool(tokens_BTC.reshape(1, 1, 3, 2), "tokens")[0].tolist() == pytest.approx([13 / 3, 5.0])
-
-
-@pytest.mark.parametrize("sides", [(4, 4), (7, 7), (3, 8), (1, 5), (55, 55)])
-def test_both_layouts_of_a_map_are_pooled_like_torch_pools_it(sides):
-    map_BCHW = torch.randn(3, 5, *sides, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.nn.functional.adaptive_avg_pool2d(map_BCHW, 2).flatten(1)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        pooled = pool(map_BCHW.float().contiguous(memory_format=layout), "conv")
-        torch.testing.assert_close(pooled.double(), expected, rtol=1e-5, atol=1e-6)
-
-
 def test_seed_decides_the_weights_and_nothing_else_is_touched():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -194,9 +169,8 @@ def test_local_checkpoint_of_a_timm_model(tmp_path, ending):
         torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, file)
     else:
         safetensors.torch.save_file(source.state_dict(), file)
-    model = build_backbone(
-        "resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file))
-    ).eval()
+    saved = source_of(WeightsEntry(path=str(file)), "resnet18")
+    model = build_backbone("resnet18", classes=10, resolution=64, weights=saved).eval()
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model.forward_features(images), source.forward_features(images))
     assert model.fc.out_features == 10
@@ -205,11 +179,12 @@ def test_local_checkpoint_of_a_timm_model(tmp_path, ending):
 def test_wrong_and_damaged_checkpoints_are_named(tmp_path):
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"conv1.weight": torch.zeros(1, 1)}, file)
+    source = source_of(WeightsEntry(path=str(file)), "resnet18")
     with pytest.raises(UserError, match=r"conv1\.weight: \(1, 1\) in the file"):
-        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+        build_backbone("resnet18", classes=10, resolution=64, weights=source)
     file.write_bytes(b"garbage")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+        build_backbone("resnet18", classes=10, resolution=64, weights=source)
 
 
 def test_pretrained_weights_through_timms_own_loader(tmp_path, monkeypatch):
@@ -220,12 +195,15 @@ def test_pretrained_weights_through_timms_own_loader(tmp_path, monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda name, **more: create(name, pretrained_cfg_overlay={"file": str(file)}, **more)
     )
-    model = build_backbone("resnet18", classes=5, resolution=64, pretraining="a1_in1k")
+    weights = source_of(WeightsEntry(timm="a1_in1k"), "resnet18")
+    model = build_backbone("resnet18", classes=5, resolution=64, weights=weights)
     torch.testing.assert_close(model.conv1.weight, source.conv1.weight)
 
 
 def test_normalization_is_that_of_the_weights():
-    assert normalization("vggm11", "scratch")[0] == pytest.approx((0.485, 0.456, 0.406))
-    assert normalization("vit_base_patch16_224", "augreg_in1k")[0] == pytest.approx((0.5, 0.5, 0.5))
-    assert normalization("vit_base_patch16_224", "dino")[0] == pytest.approx((0.485, 0.456, 0.406))
-    assert normalization("resnet50", "swav")[0] == pytest.approx((0.485, 0.456, 0.406))
+    def mean(architecture, **entry):
+        return source_of(WeightsEntry(**entry), architecture).mean
+
+    assert mean("vit_base_patch16_224", timm="augreg_in1k") == (0.5, 0.5, 0.5)
+    assert mean("vit_base_patch16_224", timm="dino") == (0.485, 0.456, 0.406)
+    assert mean("resnet50", path="swav.pt") == (0.485, 0.456, 0.406)

@@ -66,6 +66,8 @@ def test_yaml_1_2_words_and_numbers(tmp_path):
         (("name: t", "name: t\nrules: [{when: {seed: 0}, recipe: {ler: 1}}]"), ["rules[0].recipe.ler", "valid: lr,"]),
         (("name: t", "name: t\nrules: [{when: {seed: 0}, probe: {lr: no}}]"), ["rules[0].probe.lr = no"]),
         (("name: t", "name: t\nprobe: {solver: lbfgs, lr: [0.1, 1.0]}"), ["probe.lr", "list weight_decay"]),
+        (("name: t", "name: t\nprobe: {epochs: 15}"), ["probe.epochs = 15", "no such key", "solver: adamw"]),
+        (("name: t", "name: t\nrules: [{when: {seed: 0}, probe: {lr: 0.1}}]"), ["rules[0].probe.lr = 0.1", "adamw"]),
         (("name: t", "name: t\nprobe: {solver: ridge, seeds: 2}"), ["probe.seeds = 2", "nothing at random"]),
         (("name: t", "name: t\nprobe: {weight_decay: [0, -1]}"), ["probe.weight_decay[1] = -1"]),
         (("name: t", "name: t\ndatasets: {mine: {}}"), ["datasets.mine", "needs a path"]),

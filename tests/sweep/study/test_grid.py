@@ -12,7 +12,7 @@ from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring, content_key
-from sweep.study.plan import correlations, cost, render, varied_roles
+from sweep.study.plan import correlations, cost, render_plan, varied_roles
 from sweep.study.resolve import sizes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +37,6 @@ def keys(**changes):
         "split_seed": 0,
         "holdout": 0.1,
         "rank_threshold": 1e-3,
-        "weights_files": {},
     }
     return Keyring(**(base | changes))
 
@@ -59,7 +58,11 @@ def test_rules_and_grid_values_override_the_recipe():
     config = make(
         grid=[{"architecture": ["vggm11", "vggm17"], "id_dataset": "fractals", "lr": [1e-4, 1e-5]}],
         rules=[
-            {"when": {"architecture": "vggm17"}, "recipe": {"epochs": 30, "lr": 1.0}, "probe": {"lr": 0.5}},
+            {
+                "when": {"architecture": "vggm17"},
+                "recipe": {"epochs": 30, "lr": 1.0},
+                "probe": {"solver": "adamw", "lr": 0.5},
+            },
             {"when": {"architecture": "vggm17", "seed": 3}, "recipe": {"epochs": 40}},
         ],
     )
@@ -75,7 +78,7 @@ def test_keys_are_chained_and_hold_what_matters_and_nothing_else():
     cell, ring = grid_of(config).cells[0], keys()
     id_curve, ood_curve = cell.curves
     weights = ring.weights(cell.backbone)
-    other_probe = grid_of(make(probe={"lr": 0.5})).cells[0]
+    other_probe = grid_of(make(probe={"solver": "adamw", "lr": 0.5})).cells[0]
     assert ring.weights(other_probe.backbone) == weights
     assert ring.embedding(other_probe.curves[1]) == ring.embedding(ood_curve)
     assert ring.curve(other_probe.curves[1]) != ring.curve(ood_curve)
@@ -171,7 +174,7 @@ def test_plan_warns_of_confounded_variables():
     found = {(a, b): rho for a, b, rho in correlations(config, grid)}
     assert found["id_classes", "resolution"] == pytest.approx(1)
     assert found["id_classes", "augmentation"] == pytest.approx(0)
-    text = render(config, grid, done=None, why_unknown="no data", out="x")
+    text = render_plan(config, grid, done=None, why_unknown="no data", out="x")
     assert "warning: this grid confounds these pairs" in text
     assert "id_classes ~ resolution 1.00" in text
     assert "not known (no data)" in text
@@ -183,8 +186,10 @@ def test_roles():
 
 
 def test_lists_of_the_probe_section_are_crossed_inside_a_curve():
-    alone = grid_of(make()).cells[0].curves[0]
-    curve = grid_of(make(probe={"lr": [1e-3, 1e-2], "weight_decay": [0, 0.1], "seeds": 3})).cells[0].curves[0]
+    adamw = {"solver": "adamw"}
+    alone = grid_of(make(probe=adamw)).cells[0].curves[0]
+    lists = {"lr": [1e-3, 1e-2], "weight_decay": [0, 0.1], "seeds": 3}
+    curve = grid_of(make(probe=adamw | lists)).cells[0].curves[0]
     assert [(probe.lr, probe.weight_decay) for probe in curve.probes] == [
         (a, b) for a in (1e-3, 1e-2) for b in (0, 0.1)
     ]
@@ -193,21 +198,35 @@ def test_lists_of_the_probe_section_are_crossed_inside_a_curve():
     ring = keys()
     assert ring.curve(curve) != ring.curve(alone)
     assert ring.embedding(curve) == ring.embedding(alone)
-    assert ring.curve(grid_of(make(probe={"lr": [1e-3]})).cells[0].curves[0]) == ring.curve(alone)
+    assert ring.curve(grid_of(make(probe=adamw | {"lr": [1e-3]})).cells[0].curves[0]) == ring.curve(alone)
 
 
 def test_autocast_is_part_of_the_embedding_and_its_absence_of_no_key():
-    curve = grid_of(make()).cells[0].curves[0]
+    curve = grid_of(make(probe={"solver": "adamw"})).cells[0].curves[0]
     assert keys(autocast="bfloat16").embedding(curve) != keys().embedding(curve)
     assert keys(autocast="bfloat16").weights(curve.backbone) == keys().weights(curve.backbone)
     assert keys().embedding(curve) == "02a614cd7d109e8a60e4"
     assert keys().curve(curve) == "e684fc42a333821fd649"  # as in version 0.1.0
 
 
+def test_the_converged_solver_is_the_default_one_probe_that_chooses_and_keys_of_others_stay():
+    curve = grid_of(make()).cells[0].curves[0]
+    (probe,) = curve.probes
+    assert (probe.solver, probe.penalties) == ("converged", PENALTIES["converged"])
+    assert (probe.standardize, probe.label_smoothing) == ("feature", 0)
+    ring = keys()
+    key = ring.curve(curve)
+    assert key == ring.curve(grid_of(make(probe={"weight_decay": [*reversed(probe.penalties)]})).cells[0].curves[0])
+    for other in ({"weight_decay": 1e-3}, {"standardize": "none"}, {"label_smoothing": 0.1}, {"solver": "lbfgs"}):
+        assert ring.curve(grid_of(make(probe=other)).cells[0].curves[0]) != key
+    lbfgs = grid_of(make(probe={"solver": "lbfgs", "weight_decay": 1e-3})).cells[0].curves[0]
+    assert ring.curve(lbfgs) == "da53efaf4f51ce163d46"
+
+
 def test_solvers_without_a_rate_have_penalties_of_their_own():
-    for solver, penalties in PENALTIES.items():
+    for solver in ("lbfgs", "ridge"):
         curve = grid_of(make(probe={"solver": solver})).cells[0].curves[0]
-        assert tuple(probe.weight_decay for probe in curve.probes) == penalties
+        assert tuple(probe.weight_decay for probe in curve.probes) == PENALTIES[solver]
     assert [
         p.weight_decay for p in grid_of(make(probe={"solver": "ridge", "weight_decay": 2})).cells[0].curves[0].probes
     ] == [2]

@@ -12,21 +12,27 @@ import pytest
 from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.table.schema import LABELS
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def row(key, layer, architecture):
-    shared = {"curve_key": key, "dataset": "d", "id_dataset": "i", "weights_key": key, "top1": 0.5}
-    return shared | {"layer": layer, "architecture": architecture, "is_penultimate": layer == 3}
+def row(key, layer):
+    return {"curve_key": key, "weights_key": key, "top1": 0.5, "layer": layer, "is_penultimate": layer == 3}
 
 
 @pytest.fixture
 def store(tmp_path):
     found = Store(str(tmp_path / "out"))
-    for number, architecture in enumerate("cab"):
-        key = f"k{number}"
-        table.write_fragment(found, key, [row(key, layer, architecture) for layer in (1, 2, 3)])
+    architectures = {f"k{number}": architecture for number, architecture in enumerate("cab")}
+    for key in architectures:
+        table.write_fragment(found, key, [row(key, layer) for layer in (1, 2, 3)])
+    labels = dict.fromkeys(LABELS) | {"dataset": "d", "id_dataset": "i", "is_id": False}
+    curves = [
+        table.PlannedCurve(key, "r", "b", "d", labels | {"architecture": architecture})
+        for key, architecture in architectures.items()
+    ]
+    table.publish_plan(found, table.Plan("mine", {0: list(architectures)}, tuple(curves)))
     return found
 
 
@@ -47,7 +53,7 @@ def test_an_export_replaces_the_older_one_and_nothing_else(store, tmp_path):
     first = table.copy_sorted(store, target)
     assert table.copy_sorted(store, target) == first
     target.put("notes.txt", b"mine")
-    table.write_fragment(store, "k9", [row("k9", layer, "z") for layer in (1, 2, 3)])
+    table.write_fragment(store, "k9", [row("k9", layer) for layer in (1, 2, 3)])
     second = table.copy_sorted(store, target)
     assert target.names() == sorted(["export.json", "notes.txt", *second])
     assert first != second

@@ -16,10 +16,7 @@ from sweep.table.schema import SCHEMA
 
 
 def rows(key="k1", layers=3):
-    return [
-        {"curve_key": key, "layer": n, "dataset": "d", "is_penultimate": n == layers, "top1": 0.5}
-        for n in range(1, layers + 1)
-    ]
+    return [{"curve_key": key, "layer": n, "is_penultimate": n == layers, "top1": 0.5} for n in range(1, layers + 1)]
 
 
 def fragment(given_rows, schema=SCHEMA):
@@ -52,7 +49,7 @@ def test_whole_fragments_stay(tmp_path):
             fragment(rows(), SCHEMA.set(SCHEMA.get_field_index("top1"), pa.field("top1", pa.float32()))),
             "another type: top1",
         ),
-        (fragment(rows(), SCHEMA.remove(SCHEMA.get_field_index("dataset"))), "no column dataset"),
+        (fragment(rows(), SCHEMA.remove(SCHEMA.get_field_index("layer"))), "no column layer"),
     ],
 )
 def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason):
@@ -71,8 +68,9 @@ def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason)
 def test_an_export_names_the_damaged_fragment(tmp_path):
     store = Store(str(tmp_path))
     store.put("fragments/k1.parquet", WHOLE[:-20])
+    plan = table.Plan("t", {0: ["k1"]}, (table.PlannedCurve("k1", "r", "b", "d"),))
     with pytest.raises(UserError, match=r"fragments/k1\.parquet is damaged.*--verify"):
-        table.export_probes(store, ["k1"], name="t", roles={})
+        table.export_probes(store, plan, done={"k1"})
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

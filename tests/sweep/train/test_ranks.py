@@ -26,11 +26,12 @@ from sweep.cell.together import RecordedError, train_together
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Recipe
 from sweep.study.check import read_config
-from sweep.train.batch_norm import synchronise
+from sweep.train.batch_norm import synchronised
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import NOTHING_ALONG, Along, Labelled, pretrain
 from sweep.train.ranks import ALONE, RankLostError, connected
+from tests.labelled import labelled
 from tests.sweep.study.test_grid import grid_of, keys, make
 from tests.sweep.train.test_pretrain import data
 
@@ -44,7 +45,7 @@ datasets:
   fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
   glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
 recipe: {epochs: 3, warmup_epochs: 1, batch_size: 16, data_parallel: 2}
-probe: {epochs: 3, batch_size: 32, at_epochs: [1]}
+probe: {solver: adamw, epochs: 3, batch_size: 32, at_epochs: [1]}
 """
 
 
@@ -91,14 +92,14 @@ def train(ranks, checkpoints=None, source=PlainImages, along=NOTHING_ALONG):
     )
 
 
-def normalised(kind, x_BCHW, gradient_BCHW, synchronised):
+def normalised(kind, x_BCHW, gradient_BCHW, together):
     """Output, gradients and buffers of a batch norm with other than its initial numbers."""
     module = kind(3)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         module.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
-    if synchronised:
-        synchronise(module)
+    if together:
+        synchronised(module)
     x_BCHW = x_BCHW.clone().requires_grad_()
     out_BCHW = module(x_BCHW)
     out_BCHW.backward(gradient_BCHW)
@@ -135,7 +136,7 @@ def together(home, ranks):
     """Train the tiny config's backbone; the error that a process ends with."""
     sweep = sweep_of(home)
     try:
-        train_together(driver.task_of(sweep, sweep.grid.cells[0], gpu=False), ranks)
+        train_together(driver.task_of(sweep, sweep.cells[0], gpu=False), ranks)
     except Exception as error:
         return error
 
@@ -149,7 +150,7 @@ def child(rank, home, home_diverging):
     ranks, found = connected(), {}
     for kind in (nn.BatchNorm2d, BatchNormAct2d):
         parts = [torch.from_numpy(np.array_split(whole, 2)[rank]) for whole in map(torch.Tensor.numpy, batch())]
-        found[kind.__name__] = normalised(kind, *parts, synchronised=True)
+        found[kind.__name__] = normalised(kind, *parts, together=True)
     kept, passed = [], []
     trained = train(
         ranks, Checkpoints(lambda: None, kept.append, every_seconds=0), along=Along(frozenset({2}), passed.append)
@@ -192,7 +193,7 @@ def close(one, other, tolerance=1e-5):
 def test_batch_norm_over_parts_is_that_of_the_whole(found, kind):
     parts = [each[kind.__name__] for each in found[2]]
     assert [len(part["out"]) for part in parts] == [4, 3]
-    whole = normalised(kind, *batch(), synchronised=False)
+    whole = normalised(kind, *batch(), together=False)
     for name in ("out", "x"):
         assert close(torch.cat([part[name] for part in parts]), whole[name]), name
     for name in ("weight", "bias"):
@@ -207,7 +208,7 @@ def test_an_unknown_batch_norm_is_refused():
         pass
 
     with pytest.raises(TypeError, match=r"0 is a Mine.*data_parallel: 1"):
-        synchronise(nn.Sequential(Mine(3)))
+        synchronised(nn.Sequential(Mine(3)))
 
 
 def test_two_processes_train_as_one(found):
@@ -244,12 +245,12 @@ def test_the_first_process_publishes_and_the_curves_need_no_other(found):
     home, _, both = found
     assert [each["together"] for each in both] == [each["again"] for each in both] == ["None", "None"]
     sweep = sweep_of(home)
-    weights = {sweep.keys.weights(curve.backbone) for curve in sweep.curves.values()}
+    weights = {planned.weights for planned in sweep.curves.values()}
     assert {Path(name).stem for name in sweep.store.names("weights/")} == weights
     assert not sweep.store.names("checkpoints/") + sweep.store.names("running/")
-    task = driver.task_of(sweep, sweep.grid.cells[0], gpu=False)
+    task = driver.task_of(sweep, sweep.cells[0], gpu=False)
     assert len(run_cell(task).done) == 4
-    rows = table.read_fragments(sweep.store, sweep.curves)
+    rows = labelled(sweep)
     assert set(rows["data_parallel"].to_pylist()) == {2}
     other = Store(str(home / "other"))
     with pytest.raises(StorageError, match="2 processes train together"):  # alone it would be another result

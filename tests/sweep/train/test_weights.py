@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import sweep.backbone
 import torch
 from torch import nn
 
+import sweep.train.weights
 from analysis import shap_report
 from sweep import driver, table
 from sweep.base.store import Store
@@ -19,11 +19,12 @@ from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.study.check import read_config
 from sweep.study.grid import asked_epochs, block_values
-from sweep.study.plan import cost, render, varied_roles
+from sweep.study.plan import cost, render_plan, varied_roles
 from sweep.table.schema import RUN_COLUMNS
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Along, Labelled, pretrain
+from tests.labelled import labelled
 from tests.sweep.driver.test_end_to_end import rows as rows_of
 from tests.sweep.driver.test_end_to_end import run as run_sweep
 from tests.sweep.study.test_grid import grid_of, keys, make
@@ -38,7 +39,7 @@ datasets:
   fractals: {classes: 4, train_per_class: 12, test_per_class: 6}
   glyphs: {classes: 5, train_per_class: 6, test_per_class: 4}
 recipe: {epochs: 4, warmup_epochs: 1, batch_size: 16}
-probe: {epochs: 3, batch_size: 32, at_epochs: [0, 1, 4]}
+probe: {solver: adamw, epochs: 3, batch_size: 32, at_epochs: [0, 1, 4]}
 """
 
 
@@ -68,10 +69,11 @@ def test_rules_say_when_to_probe():
 
 
 def test_keys_without_epochs_are_those_of_ever_and_each_epoch_has_its_own():
-    cell, ring = grid_of(make(probe={"at_epochs": [0, 1]})).cells[0], keys()
+    cell, ring = grid_of(make(probe={"solver": "adamw", "at_epochs": [0, 1]})).cells[0], keys()
     assert ring.weights(cell.backbone) == "82106e9d2ebca1fae183"
     assert [ring.curve(curve) for curve in cell.curves[:2]] == ["e684fc42a333821fd649", "6dcbf1400d3901233ce0"]
-    assert [ring.curve(c) for c in cell.curves[:2]] == [ring.curve(c) for c in grid_of(make()).cells[0].curves]
+    alone = grid_of(make(probe={"solver": "adamw"})).cells[0].curves
+    assert [ring.curve(c) for c in cell.curves[:2]] == [ring.curve(c) for c in alone]
     assert len({ring.curve(curve) for curve in cell.curves}) == 6
     assert len({ring.embedding(curve) for curve in cell.curves}) == 6
     assert len({ring.weights(curve.backbone) for curve in cell.curves}) == 3
@@ -87,9 +89,9 @@ def test_plan_counts_them_but_trains_once():
     assert after.images == before.images
     assert before.flops < after.flops < 2 * before.flops
     assert 2.9 < after.storage / before.storage <= 3
-    text = render(config, grid_of(config), done=None, why_unknown="no data", out="x")
+    text = render_plan(config, grid_of(config), done=None, why_unknown="no data", out="x")
     assert "of these along ID training (probe.at_epochs): 8 epochs of 4 backbones, 16 curves, 208 probes" in text
-    assert "at_epochs" not in render(plain, grid_of(plain), done=None, why_unknown="no data", out="x")
+    assert "at_epochs" not in render_plan(plain, grid_of(plain), done=None, why_unknown="no data", out="x")
     assert varied_roles(config, grid_of(config))["epoch"] == "treatment"
     assert "epoch" not in varied_roles(plain, grid_of(plain))
 
@@ -233,8 +235,7 @@ def cell(tmp_path):
         sweep_ = driver.prepare(config, str(tmp_path / "out"))
         missing = driver.missing_cells(sweep_, table.listing(sweep_.store).done)
         results = [run_cell(driver.task_of(sweep_, cell, gpu=False)) for cell in missing]
-        rows = table.read_fragments(sweep_.store, [k for k in sweep_.curves if k in table.listing(sweep_.store).done])
-        return results, rows.drop_columns(list(RUN_COLUMNS)).to_pylist()
+        return results, labelled(sweep_).drop_columns(list(RUN_COLUMNS)).to_pylist()
 
     return run
 
@@ -248,7 +249,7 @@ def trainings(monkeypatch):
         runs.append([])
         return pretrain(model, source, on_epoch=lambda h, t: (runs[-1].append(len(h)), on_epoch(h, t)), **rest)
 
-    monkeypatch.setattr(sweep.backbone, "pretrain", counted)
+    monkeypatch.setattr(sweep.train.weights, "pretrain", counted)
     return runs
 
 
@@ -305,7 +306,7 @@ def test_killed_training_resumes_with_what_it_kept(cell, monkeypatch, tmp_path):
         return pretrain(model, source, checkpoints=replace(checkpoints, every_seconds=0), on_epoch=kill, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep.backbone, "pretrain", dying)
+        patch.setattr(sweep.train.weights, "pretrain", dying)
         with pytest.raises(KilledError):
             cell()
     kept = {f: f.stat().st_mtime_ns for f in weights(tmp_path).values()}

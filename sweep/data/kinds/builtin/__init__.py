@@ -15,8 +15,8 @@ from PIL import Image
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
-from sweep.data.kinds.builtin.generator import Generator, Part
-from sweep.data.options import DatasetOptions
+from sweep.data.kinds.builtin.generator import Generator
+from sweep.data.options import DatasetOptions, Part
 
 _BATCH = 256  # images rendered at once: enough to amortise numpy's overhead, little memory
 

@@ -7,7 +7,8 @@ import functools
 
 import numpy as np
 
-from sweep.data.kinds.builtin.generator import Generator, Part, stream
+from sweep.data.kinds.builtin.generator import Generator, stream
+from sweep.data.options import Part
 
 _SMALLEST_CLASS = 174  # images of the digit 8, the rarest
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.data.kinds.builtin import canvas
-from sweep.data.kinds.builtin.generator import Generator, Part, image_streams, stream
+from sweep.data.kinds.builtin.generator import Generator, image_streams, stream
+from sweep.data.options import Part
 
 _MAX_MAPS = 6
 _BURN_IN, _KEPT_STEPS = 14, 24

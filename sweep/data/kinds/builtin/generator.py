@@ -6,11 +6,11 @@ Legend: N images, S side in pixels, U draws of an image.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
-Part = Literal["train", "test"]
+from sweep.data.options import Part
 
 
 class Render(Protocol):

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sweep.data.kinds.builtin import canvas
-from sweep.data.kinds.builtin.generator import Generator, Part, image_streams
+from sweep.data.kinds.builtin.generator import Generator, image_streams
+from sweep.data.options import Part
 
 CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 _FONTS = (  # those of matplotlib's that hold every character above

@@ -8,7 +8,8 @@ Legend: N images, S side in pixels, U draws of an image.
 import numpy as np
 
 from sweep.data.kinds.builtin import canvas
-from sweep.data.kinds.builtin.generator import Generator, Part, image_streams
+from sweep.data.kinds.builtin.generator import Generator, image_streams
+from sweep.data.options import Part
 
 _ORIENTATIONS = 8
 _CYCLES = (3.0, 4.5, 6.75)  # per image side

@@ -1,0 +1,341 @@
+"""The numbers of the browsing page, packed: a JSON header, then columns of float64, compressed.
+
+Every number is the table's own, with all its digits. The page's script unpacks it (``templates/browse_core.js``).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimates.backbones import summary
+from analysis.tables import epochs, names
+from analysis.tables.experiments import GRID, Experiments, determined
+from analysis.tables.metrics import ACCURACY_TEXT
+from analysis.tables.stored import Stored
+from analysis.tables.sweep import with_backbone
+from analysis.tables.variables import Kind, describe, level_text
+
+MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
+GIVEN = "given"  # the one rule of a table that someone else made
+METRICS: Mapping[str, tuple[str, str]] = {
+    "retained": ("% of OOD accuracy retained", "%"),
+    "retained_paper": ("% retained, the paper's way", "%"),
+    "pearson": ("ID–OOD Pearson correlation", ""),
+    "alignment": ("ID/OOD alignment", ""),
+    "peak_accuracy": ("accuracy at the peak layer", ""),
+    "final_accuracy": ("accuracy at the last layer", ""),
+    "id_final_accuracy": ("ID accuracy of the last layer", ""),
+    "peak_layer": ("peak layer", ""),
+    "tunnel_start": ("tunnel starts after layer", ""),
+    "tunnel_length": ("layers in the tunnel", ""),
+    "id_start_95": ("first layer with 95 % of the ID accuracy", ""),
+    "id_start_98": ("first layer with 98 % of the ID accuracy", ""),
+}
+EXTRA = ("parameters", "id_images", "backbone_test_top1")
+LABELS = {
+    "parameters": "parameters",
+    "backbone_test_top1": "ID accuracy of its own classifier",
+    "sweep": "sweep",
+}
+IF_NULL = {"images_per_class": "all", "augmentation": "downloaded"}  # what tables/sweep says for a null
+ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
+MEASURES: Mapping[str, str] = {
+    "rank": "numerical rank",
+    "cka_first": "CKA with the first layer",
+    "cka_last": "CKA with the last layer",
+    "cka_first_debiased": "CKA with the first layer, debiased",
+    "cka_last_debiased": "CKA with the last layer, debiased",
+    "nc1": "neural collapse NC1",
+}
+OF_CURVE = ("curve_key", "backbone", "dataset", "is_id", "n_test", "chance", epochs.EPOCH)
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep, or one table of experiments, to browse.
+
+    Attributes
+    ----------
+    name : what tells it from the other one.
+    place : what ``python -m analysis.sql`` is called with; empty for a table that someone else made.
+    by_rule : the same experiments by each accuracy rule.
+    stored : its probes; None for a table that someone else made.
+    """
+
+    name: str
+    place: str
+    by_rule: Mapping[str, Experiments]
+    stored: Stored | None = None
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Experiments:
+        """The experiments by the default rule."""
+        return next(iter(self.by_rule.values()))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A header for JSON, and the columns that follow it."""
+
+    header: dict[str, Any]
+    columns: Mapping[str, np.ndarray]
+
+    def text(self) -> str:
+        """One word of base64 in which no markup can stand."""
+        places, blobs, at = {}, [], 0
+        for name, values in self.columns.items():
+            blobs.append(np.ascontiguousarray(values, dtype="<f8").tobytes())
+            places[name] = [at, len(values)]
+            at += len(values)
+        head = json.dumps({**self.header, "at": places}, ensure_ascii=False, allow_nan=False).encode()
+        head += b" " * (-(len(head) + 8) % 8)  # the columns start at a multiple of 8
+        raw = len(head).to_bytes(8, "little") + head + b"".join(blobs)
+        return base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
+
+
+def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
+    """Everything the page shows, of one sweep or two.
+
+    Parameters
+    ----------
+    extra : further entries of the header, such as the charts and what the report says.
+    """
+    named = [_named(part, several=len(parts) > 1) for part in parts]
+    frame = pd.concat([part.first.frame for part in named], ignore_index=True)
+    backbones = frame.drop_duplicates("backbone").reset_index(drop=True)
+    number = {name: i for i, name in enumerate(backbones["backbone"])}
+    kinds = {name: kind for part in named for name, kind in part.kinds.items()}
+    shown, constant = _variables(frame, named)
+    described = {variable.name: variable for variable in describe(backbones, shown, kinds)}
+    probes = [_probes(part) for part in named if part.stored is not None]
+    total = sum(len(each) for each in probes)
+    curves, columns = _curves(pd.concat(probes, ignore_index=True), number) if 0 < total <= MOST_PROBES else ({}, {})
+    experiments = frame[["backbone", "dataset"]].drop_duplicates(ignore_index=True)
+    header = {
+        "title": " against ".join(part.name for part in parts),
+        "sources": [{"name": p.name, "source": p.first.source, "place": p.place} for p in parts],
+        "notes": list(dict.fromkeys(note for part in parts for note in part.first.notes)),
+        "rules": _rules(named),
+        "metrics": _metrics(frame),
+        "variables": [_variable(described[name], backbones[name]) for name in shown],
+        "constant": {names.label(name): level_text(value) for name, value in constant.items()},
+        "backbones": {
+            **_plain(backbones[["backbone", "label", *shown]]),
+            **_architecture(backbones, named),
+        },
+        "summaries": {rule: _summaries(named, rule, number) for rule in named[0].by_rule},
+        "experiments": {
+            "backbone": [number[name] for name in experiments["backbone"]],
+            "dataset": experiments["dataset"].tolist(),
+        },
+        "values": {rule: _values(named, rule, experiments) for rule in named[0].by_rule},
+        "kept": {name: _kept(backbones, name, shown) for name in shown},
+        "curves": curves,
+        "n_probes": total,
+        "measures": {name: text for name, text in MEASURES.items() if name in columns},
+        "failures": [row for part in named for row in _failures(part)],
+        "planned": sum(part.first.planned or 0 for part in parts),
+        "constants": {"most_probes": MOST_PROBES},
+        **extra,
+    }
+    return Packed(header, columns)
+
+
+def _named(part: Part, *, several: bool) -> Part:
+    """Of two sweeps each has a column that says which it is, and its own names of backbones."""
+    if not several:
+        return part
+    rules = {}
+    for rule, found in part.by_rule.items():
+        frame = found.frame.assign(
+            sweep=part.name,
+            backbone=part.name + "/" + found.frame["backbone"].astype(str),
+            label=part.name + ": " + found.frame["label"].astype(str),
+        )
+        rules[rule] = replace(found, frame=frame)
+    return replace(part, by_rule=rules)
+
+
+def _variables(frame: pd.DataFrame, parts: Sequence[Part]) -> tuple[list[str], dict[str, object]]:
+    """Columns of a backbone that differ between backbones, and those that do not."""
+    own = [name for part in parts for name in (*part.first.variables, *part.first.context, *part.first.replicates)]
+    candidates = ["sweep", *GRID, *own, *names.DERIVED, *EXTRA]
+    present = [c for c in dict.fromkeys(candidates) if c in frame and determined(frame, c, ["backbone"])]
+    varied = [c for c in present if frame[c].nunique(dropna=False) > 1]
+    constant = {c: frame[c].iloc[0] for c in present if c not in varied and frame[c].notna().any()}
+    return varied, constant
+
+
+def _variable(variable: Any, column: pd.Series) -> dict[str, Any]:
+    """A column as the page filters it: numbers by range, words by choice."""
+    infinite = pd.api.types.is_numeric_dtype(column) and bool(np.isinf(column.astype(float)).any())
+    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return {
+        "name": variable.name,
+        "label": LABELS.get(variable.name, variable.label),
+        "kind": "number" if numeric and not infinite else "word",
+        "levels": [level_text(level) for level in variable.levels],
+        "ordered": variable.kind != "categorical",
+        "if_null": IF_NULL.get(variable.name),
+        "quoted": not numeric,
+    }
+
+
+def _architecture(backbones: pd.DataFrame, parts: Sequence[Part]) -> Columns:
+    """How many curves of each backbone there are, and how many are not."""
+    lost = [str(row["backbone"]) for part in parts for row in _failures(part) if row["backbone"]]
+    counts = pd.concat([part.first.frame for part in parts]).groupby("backbone", sort=False)["dataset"].nunique()
+    missing = pd.Series(lost, dtype=str).value_counts()
+    return {
+        "n_datasets": [int(counts[name]) for name in backbones["backbone"]],
+        "n_lost": [int(missing.get(name, 0)) for name in backbones["backbone"]],
+    }
+
+
+def _rules(parts: Sequence[Part]) -> dict[str, str]:
+    if GIVEN in parts[0].by_rule:
+        return {GIVEN: parts[0].first.accuracy}
+    return {rule: ACCURACY_TEXT[rule] for rule in parts[0].by_rule}
+
+
+def _metrics(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    return {
+        name: {"label": text, "unit": unit}
+        for name, (text, unit) in METRICS.items()
+        if name in frame and frame[name].notna().any()
+    }
+
+
+def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> Columns:
+    """Means of each backbone by a rule, in the order of the backbones; null where there is none."""
+    tables = [summary(part.by_rule[rule]) for part in parts]
+    table = pd.concat([each for each in tables if len(each)], ignore_index=True) if any(map(len, tables)) else None
+    if table is None:
+        return {}
+    frame = pd.concat([part.by_rule[rule].frame for part in parts], ignore_index=True)
+    keep = [c for c in ("retained", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers") if c in table]
+    table = table.set_index("backbone")[keep]
+    groups = frame.groupby("backbone", sort=False)
+    for name in ("pearson", "alignment", "id_final_accuracy"):
+        if name in frame:
+            table[name] = groups[name].mean()
+    if "peak_layer" in frame:
+        table["best_layer"] = groups["peak_layer"].median()
+    return _plain(table.reindex(list(number)))
+
+
+def _values(parts: Sequence[Part], rule: str, rows: pd.DataFrame) -> Columns:
+    """Metrics of each experiment by a rule, in the order of the rows; repeats of a table are averaged."""
+    frame = pd.concat([part.by_rule[rule].frame for part in parts], ignore_index=True)
+    wanted = [name for name in METRICS if name in frame]
+    values = frame[["backbone", "dataset", *wanted]].astype(dict.fromkeys(wanted, float))
+    if values.duplicated(["backbone", "dataset"]).any():
+        values = values.groupby(["backbone", "dataset"], sort=False)[wanted].mean().reset_index()
+    return _plain(rows.merge(values, on=["backbone", "dataset"], how="left")[wanted])
+
+
+def _kept(backbones: pd.DataFrame, name: str, shown: Sequence[str]) -> list[str]:
+    """Columns that are equal in a matched pair of a variable: all but those that alone tell its value."""
+    others = [c for c in shown if c != name and c not in EXTRA]
+    return [c for c in others if not determined(backbones, name, [c])]
+
+
+def _probes(part: Part) -> pd.DataFrame:
+    """The chosen probes of a sweep, sorted by curve and layer, with the names of its backbones."""
+    assert part.stored is not None
+    present = part.stored.probes.schema.names
+    wanted = ["weights_key", "resolution", "curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
+    wanted += ["layer", "layer_name", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
+    if "chosen" in frame:
+        frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
+    if "sweep" in part.first.frame:
+        frame = frame.assign(
+            backbone=part.name + "/" + frame["backbone"], curve_key=part.name + "/" + frame["curve_key"]
+        )
+    return frame.sort_values(["curve_key", "layer"], kind="stable")
+
+
+def _curves(probes: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, dict[str, np.ndarray]]:
+    """Curves of the backbones that have experiments: a row for each, and their probes as columns."""
+    probes = probes[probes["backbone"].isin(list(number))].reset_index(drop=True)
+    code_N = pd.factorize(probes["curve_key"])[0]
+    start_C = np.flatnonzero(np.diff(code_N, prepend=-1))
+    n_C = np.diff(np.append(start_C, len(code_N)))
+    table = probes.iloc[start_C]
+    text = probes["layer_name"].astype(str) if "layer_name" in probes else probes["layer"].astype(str)
+    stacks: dict[tuple[str, ...], int] = {}
+    stack_C = [stacks.setdefault(tuple(text.iloc[a : a + n]), len(stacks)) for a, n in zip(start_C, n_C, strict=True)]
+    kept = [c for c in OF_CURVE if c in table and c != "backbone"]
+    curves = {
+        **_plain(table[kept]),
+        "backbone": [number[name] for name in table["backbone"]],
+        "start": start_C.tolist(),
+        "n": n_C.tolist(),
+        "stack": stack_C,
+    }
+    numbers = ["layer", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    columns = {
+        name: probes[name].to_numpy(float, na_value=np.nan)
+        for name in numbers
+        if name in probes and probes[name].notna().any()
+    }
+    return {**curves, "stacks": [list(stack) for stack in stacks]}, columns
+
+
+def _failures(part: Part) -> list[dict[str, Any]]:
+    """Curves that were asked for and are not there whole, with the reason and, where it is known, the backbone."""
+    incomplete = part.first.incomplete
+    if not len(incomplete):
+        return []
+    records = part.stored.failures.to_pandas().sort_values("failed_at") if part.stored is not None else pd.DataFrame()
+    latest = {str(row["curve_key"]): row for row in records.to_dict("records")}  # the last one stays
+    words, own = _planned(part)
+    rows = []
+    for row in incomplete.to_dict("records"):
+        key = str(row["curve_key"])
+        label, dataset = words.get(key, (None, row.get("dataset")))
+        record = latest.get(key)
+        reason = f"{record['exception']}: {record['message']}" if record else str(row["reason"])
+        backbone = row["backbone"] if isinstance(row.get("backbone"), str) else own.get(label)
+        if backbone and "sweep" in part.first.frame:
+            backbone = f"{part.name}/{backbone}"
+        state = "failed" if record else "incomplete" if isinstance(row.get("backbone"), str) else "not in the table"
+        rows.append({"curve": key, "backbone": backbone, "label": label, "dataset": dataset, "state": state})
+        rows[-1] |= {"stage": _value(record["stage"]) if record else None, "reason": reason}
+    return rows
+
+
+def _planned(part: Part) -> tuple[dict[str, tuple[str | None, str | None]], dict[str | None, str]]:
+    """What the plan calls each curve, and which backbone of the table has the plan's label."""
+    if part.stored is None:
+        return {}, {}
+    rows = part.stored.planned.to_pylist()
+    words = {row["curve_key"]: (row["backbone"], row["dataset"]) for row in rows}
+    curves = part.first.curves
+    present = {} if curves is None else dict(zip(curves.table["curve_key"], curves.table["backbone"], strict=True))
+    return words, {words[key][0]: str(name) for key, name in present.items() if key in words and words[key][0]}
+
+
+def _plain(frame: pd.DataFrame) -> Columns:
+    """Columns as lists for JSON: None for what is missing, words where a number would be infinite."""
+    return {str(name): [_value(value) for value in frame[name].tolist()] for name in frame}
+
+
+def _value(value: Any) -> Any:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else level_text(value)
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,167 @@
+"""What a report says, as the browsing page shows it: the one place that reads report.json and its SHAP values.
+
+Only what is there is shown: a key that a report lacks leaves its part of the page empty. Effects come in the unit that
+is printed (% retained: points).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.tables import storage
+from analysis.tables.names import TARGETS, label
+from analysis.tables.variables import level_text
+
+SLOPE, ADJUSTED, MATCHED, TREES = "SHAP slope", "adjusted effect", "matched pairs", "change by the trees"
+KINDS = (MATCHED, ADJUSTED, TREES, SLOPE)
+OF_EFFECT = {"pairs": MATCHED, "adjusted": ADJUSTED, "trees": TREES}  # in the outcome's own unit
+ASSERTED = ("clear", "likely", "interval excludes zero")
+NAME, VALUES = "report.json", "shap_values.parquet"
+Report = Mapping[str, Any]
+
+
+def read(place: str) -> dict[str, Any] | None:
+    """The report in a folder, for the page; None if there is none."""
+    if not storage.exists(storage.join(place, NAME)):
+        return None
+    report = json.loads(storage.read(storage.join(place, NAME)))
+    values = storage.join(place, VALUES)
+    shap = storage.read_parquet(values).to_pandas() if storage.exists(values) else None
+    return adapt(report, shap)
+
+
+def adapt(report: Report, shap: pd.DataFrame | None) -> dict[str, Any]:
+    """The parts of a report that the page shows."""
+    targets = report.get("targets") or {}
+    contrasts = [_contrast(row) for row in report.get("contrasts") or [] if row.get("level", "backbone") == "backbone"]
+    return {
+        "accuracy": report.get("accuracy", ""),
+        "findings": [_finding(found) for found in report.get("findings") or []],
+        "targets": {name: _target(name, entry) for name, entry in targets.items()},
+        "contrasts": contrasts,
+        "shap": {} if shap is None else {name: _shap(shap, name) for name in targets},
+        "kinds": list(KINDS),
+    }
+
+
+def _finding(found: Mapping[str, Any] | str) -> dict[str, str]:
+    if isinstance(found, str):
+        return {"text": found}
+    return {key: str(found.get(key) or "") for key in ("text", "number", "interval", "sure", "basis")}
+
+
+def _target(name: str, entry: Report) -> dict[str, Any]:
+    interactions = entry.get("interactions") or {}
+    return {
+        "label": entry.get("label", name),
+        "unit": entry.get("unit", ""),
+        "problem": entry.get("problem"),
+        "estimates": [*_effects(entry.get("effects") or []), *_slopes(name, entry.get("slopes") or {})],
+        "interactions": {
+            "variables": interactions.get("variables") or [],
+            "labels": [label(variable) for variable in interactions.get("variables") or []],
+            "matrix": interactions.get("matrix") or [],
+        },
+    }
+
+
+def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
+    """The estimates of every effect side by side, in the printed unit."""
+    rows = []
+    for effect in effects:
+        variables = [str(name) for name in effect["variables"]]
+        about: dict[str, Any] = {
+            "variable": variables[0],
+            "label": label(variables[0]),
+            "together": [label(name) for name in variables[1:]],
+            "scale": _scale(effect),
+        }
+        for key, kind in OF_EFFECT.items():
+            found = effect.get(key) or {}
+            if found.get("value") is not None:
+                rows.append(about | _estimate(found, kind, 1.0))
+    return rows
+
+
+def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
+    """SHAP slopes by variable, from the model's unit to the printed one; what has no direction has none."""
+    factor = TARGETS[target].factor if target in TARGETS else 1.0
+    rows = []
+    for variable, entry in slopes.items():
+        if entry.get("slope") is not None:
+            about: dict[str, Any] = {
+                "variable": variable,
+                "label": entry.get("label") or label(variable),
+                "together": [],
+            }
+            found = {**entry, "value": entry["slope"]}
+            rows.append(about | {"scale": _scale(entry)} | _estimate(found, SLOPE, factor))
+    return rows
+
+
+def _scale(entry: Report) -> str:
+    return " → ".join(level_text(entry[key]) for key in ("from", "to") if entry.get(key) is not None)
+
+
+def _estimate(found: Report, kind: str, factor: float) -> dict[str, Any]:
+    """One estimate with its interval and its verdict; ``sure``: whether a sentence may state it."""
+    value, low, high = (None if found.get(key) is None else factor * found[key] for key in ("value", "low", "high"))
+    verdict = _verdict(found, low, high)
+    units = f"{found['n_units']} {found.get('unit') or 'units'}" if found.get("n_units") else ""
+    basis = ", ".join(part for part in (units, found.get("method") or "") if part)
+    return {
+        "kind": kind,
+        "value": value,
+        "low": low,
+        "high": high,
+        "verdict": verdict,
+        "sure": verdict in ASSERTED,
+        "basis": basis,
+    }
+
+
+def _verdict(entry: Report, low: float | None, high: float | None) -> str:
+    """The report's own verdict; without one, what the interval says and nothing more."""
+    if isinstance(entry.get("verdict"), str):
+        return str(entry["verdict"])
+    if low is None or high is None:
+        return "no interval"
+    return "interval excludes zero" if low > 0 or high < 0 else "interval includes zero"
+
+
+def _contrast(row: Report) -> dict[str, Any]:
+    together = list(row.get("together_with") or [])
+    low, high = (row.get(key) for key in ("low", "high"))
+    verdict = _verdict(row, low, high)
+    return {
+        "target": row["target"],
+        "variable": row["variable"],
+        "label": label(str(row["variable"])),
+        "from": level_text(row["from"]),
+        "to": level_text(row["to"]),
+        "together": together,
+        "together_labels": [label(name) for name in together],
+        "n_pairs": row.get("n_backbone_pairs", row.get("n_pairs")),
+        "value": row.get("mean_difference"),
+        "low": low,
+        "high": high,
+        "p_holm": row.get("p_adjusted", row.get("p_holm")),
+        "verdict": verdict,
+        "sure": verdict in ASSERTED,
+    }
+
+
+def _shap(shap: pd.DataFrame, target: str) -> dict[str, Any]:
+    """SHAP values of a target, in the printed unit: one row per experiment."""
+    rows = shap[shap["target"] == target] if "target" in shap else shap.iloc[:0]
+    factor = TARGETS[target].factor if target in TARGETS else 1.0
+    own: Sequence[str] = [str(c) for c in rows if c not in ("target", "backbone", "dataset") and rows[c].notna().any()]
+    return {
+        "backbone": rows["backbone"].tolist(),
+        "dataset": rows["dataset"].tolist(),
+        "values": {name: (factor * rows[name]).tolist() for name in own},
+    }

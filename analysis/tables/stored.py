@@ -1,0 +1,181 @@
+"""What stands in a store of probes, without reading it yet: the probes, the plans, the failures.
+
+A place is a Parquet file, a sweep's folder (its ``probes.parquet``, or its fragments where there is none yet), an
+export of ``python -m sweep.table export`` (``export.json`` lists its files), or any folder of Parquet files; local or
+a URI.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from analysis.tables import plans, storage
+from analysis.tables.errors import UserError
+
+FRAGMENTS, FAILURES, PLANS, MANIFEST = "fragments", "failures", "plans", "export.json"
+FAILURE_COLUMNS = (
+    "curve_key",
+    "backbone",
+    "dataset",
+    "stage",
+    "exception",
+    "message",
+    "traceback",
+    "host",
+    "failed_at",
+)
+FAILURE_SCHEMA = pa.schema(
+    [pa.field(c, pa.timestamp("us", tz="UTC") if c == "failed_at" else pa.string()) for c in FAILURE_COLUMNS]
+)
+PLANNED_SCHEMA = pa.schema([(name, pa.string()) for name in ("curve_key", "backbone", "dataset")])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Probes that can be scanned, and what a sweep says of itself.
+
+    Attributes
+    ----------
+    uri : the file or folder that holds the probes.
+    probes : one row per probe; nothing is read before it is scanned.
+    about : what a sweep wrote into the metadata of ``probes.parquet`` (name, roles, failed and missing curves).
+    planned : curves that are asked for: ``curve_key``, and ``backbone`` and ``dataset`` in words where a plan says so.
+    failures : the records of failed attempts, with the columns of :data:`FAILURE_SCHEMA`.
+    """
+
+    uri: str
+    probes: ds.Dataset
+    about: dict[str, Any] = field(default_factory=dict)
+    planned: pa.Table = field(default_factory=PLANNED_SCHEMA.empty_table)
+    failures: pa.Table = field(default_factory=FAILURE_SCHEMA.empty_table)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read these columns of all probes, or all of them; UserError if a file is damaged."""
+        try:
+            return self.probes.to_table(columns=None if columns is None else list(columns))
+        except FileNotFoundError:
+            raise UserError(f"{self.uri}: a file went away while it was read; try again") from None
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.uri}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+
+
+def find(uri: str) -> Stored:
+    """Find the probes of a place.
+
+    Raises
+    ------
+    UserError
+        If there are none, or a file cannot be read as Parquet.
+    """
+    if storage.ending(uri).endswith((".parquet", ".pq")):
+        return _with_records(uri, [uri], storage.folder(uri))
+    whole = storage.join(uri, storage.PROBES)
+    if storage.exists(whole):
+        return _with_records(whole, [whole], uri)
+    manifest = storage.join(uri, MANIFEST)
+    if storage.exists(manifest):
+        return _with_records(
+            uri, [storage.join(uri, name) for name in json.loads(storage.read(manifest))["files"]], uri
+        )
+    for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
+        files = [storage.join(folder, name) for name in _names(folder) if name.endswith(".parquet") and "/" not in name]
+        if files:
+            return _with_records(folder, files, root)
+    raise UserError(
+        f"{whole}: no such file, and no fragments beside it; a finished sweep has one "
+        f"(python sweep/run.py --out {uri} writes it), a running one has fragments after its first curve"
+    )
+
+
+def _with_records(uri: str, files: Sequence[str], root: str) -> Stored:
+    probes = _dataset(uri, files)
+    about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
+    found = _plans(root, about)
+    if "curve_key" in probes.schema.names and "is_id" not in probes.schema.names:  # fragments: plans name them
+        probes, about = _under_labels(uri, probes, found)
+    return Stored(uri, probes, about, _planned(found, about), _failures(root))
+
+
+def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) -> tuple[ds.Dataset, dict[str, Any]]:
+    """Fragments as the table that their plan makes of them, and what that table would say of itself."""
+    labelled = [plan for plan in found if plan.labels]
+    if len(labelled) != 1:
+        names = ", ".join(plan.name for plan in labelled) or "none"
+        raise UserError(
+            f"{uri}: fragments do not know what a sweep calls them; one plan beside them has to say it, there are: "
+            f"{names}; run the sweep again to have probes.parquet written"
+        )
+    (plan,) = labelled
+    rows = plans.joined(fragments.to_table(), plan)
+    about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
+    return ds.dataset(rows), about
+
+
+def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
+    """One dataset of all files, which may differ in the columns that they have."""
+    paths = [storage.resolve(file)[1] for file in files]
+    filesystem = storage.resolve(files[0])[0]
+    schemas = [storage.schema(file) for file in files]
+    try:
+        schema = pa.unify_schemas(schemas).with_metadata(schemas[0].metadata)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{uri}: its files do not fit together ({error})") from None
+    return ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
+
+
+def _names(uri: str) -> list[str]:
+    """Names of the files below a folder, sorted; none if there is no folder."""
+    filesystem, path = storage.resolve(uri)
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    names = (info.path[len(path.rstrip("/")) + 1 :] for info in found if info.type == fs.FileType.File)
+    return sorted(name for name in names if not name.startswith(".") and "/." not in name)
+
+
+def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
+    """The plan that the table is of, or all plans of the store."""
+    folder = storage.join(root, PLANS)
+    names = [name for name in _names(folder) if name.endswith(".json")]
+    own = [name for name in names if name == f"{about.get('name')}.json"] or names
+    places = {name: storage.join(folder, name) for name in own}
+    return [plans.parse(name.removesuffix(".json"), place, storage.read(place)) for name, place in places.items()]
+
+
+def _planned(found: Sequence[plans.Plan], about: dict[str, Any]) -> pa.Table:
+    """Curves of the plans; else what the table's metadata says is missing."""
+    rows: dict[str, tuple[str, str | None, str | None]] = {}
+    for plan in found:
+        for key, backbone, dataset in plan.curves[["curve_key", "backbone", "dataset"]].itertuples(index=False):
+            rows[key] = (key, backbone, dataset)
+    for key in (*about.get("failed_curves", []), *about.get("missing_curves", [])):
+        rows.setdefault(key, (key, None, None))
+    columns = zip(*rows.values(), strict=True) if rows else ([], [], [])
+    return pa.Table.from_arrays([pa.array(list(c), pa.string()) for c in columns], schema=PLANNED_SCHEMA)
+
+
+def _failures(root: str) -> pa.Table:
+    """All records of failed attempts; one that cannot be read says so in its place."""
+    folder = storage.join(root, FAILURES)
+    tables = [_record(storage.join(folder, name), name) for name in _names(folder) if name.endswith(".parquet")]
+    return pa.concat_tables(tables) if tables else FAILURE_SCHEMA.empty_table()
+
+
+def _record(uri: str, name: str) -> pa.Table:
+    filesystem, path = storage.resolve(uri)
+    try:
+        table = pq.read_table(path, filesystem=filesystem)
+    except (pa.ArrowException, OSError):
+        row = dict.fromkeys(FAILURE_COLUMNS) | {"curve_key": name.split("/")[0], "message": f"{uri} cannot be read"}
+        return pa.Table.from_pylist([row], schema=FAILURE_SCHEMA)
+    columns = [
+        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(len(table), f.type)
+        for f in FAILURE_SCHEMA
+    ]
+    return pa.table(columns, schema=FAILURE_SCHEMA)

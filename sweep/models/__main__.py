@@ -1,0 +1,78 @@
+"""``python -m sweep.models census [--all | --check] [NAME …]``: what is probed of every architecture of timm."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from sweep.models import census
+
+_SAVE_EVERY = 25
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the census of some architectures or all; print each entry, write the file, sum up."""
+    parser = argparse.ArgumentParser(prog="python -m sweep.models", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    counting = commands.add_parser("census", help="what is probed of an architecture, or why nothing is")
+    counting.add_argument("names", nargs="*", help="timm names; none: those the file lacks")
+    counting.add_argument("--all", action="store_true", help="every architecture that timm lists, anew")
+    counting.add_argument("--part", default="0/1", help="K/N: of these every N-th, from the K-th on")
+    counting.add_argument("--file", type=Path, default=census.FILE)
+    counting.add_argument(
+        "--equal",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="for models of at most M million parameters also compare numbers with timm's forward_intermediates",
+    )
+    counting.add_argument("--check", action="store_true", help="compare with the file instead of writing it")
+    given = parser.parse_args(arguments)
+    known = census.read(given.file)
+    wanted = given.names or [n for n in timm.list_models() if given.all or given.check or n not in known]
+    which, parts = (int(number) for number in given.part.split("/"))
+    if given.check:
+        found = census.differences(known, census.part(wanted, which, parts))
+        print("\n".join(found) or "as the file has it")
+        return 1 if found else 0
+    _count(known, census.part(wanted, which, parts), given.file, given.equal)
+    print(summary(known))
+    return 0
+
+
+def _count(known: dict[str, dict[str, Any]], wanted: Sequence[str], file: Path, millions: float) -> None:
+    for number, name in enumerate(wanted, start=1):
+        known[name] = census.entry(name, compare_up_to=round(millions * 1e6))
+        print(name, known[name], file=sys.stderr, flush=True)
+        if number % _SAVE_EVERY == 0 or number == len(wanted):
+            file.write_text(census.text(known), encoding="utf-8")
+
+
+def summary(models: dict[str, dict[str, Any]]) -> str:
+    """The census in a few lines."""
+    refused = [name for name, entry in models.items() if "refused" in entry]
+    wrong = [name for name, entry in models.items() if "wrong" in entry]
+    kinds = Counter(entry["layers"] for entry in models.values() if "layers" in entry)
+    compared = [entry["equal"].split("/") for entry in models.values() if "equal" in entry]
+    changed = sum(not entry["kept"] for entry in models.values() if "kept" in entry)
+    lines = [
+        f"{len(models)} architectures: {len(models) - len(refused) - len(wrong)} right, {len(wrong)} contradicted, "
+        f"{len(refused)} refused",
+        f"by default: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}",
+        f"embedded otherwise than by version 0.1: {changed}",
+        f"compared with timm's numbers: {len(compared)} architectures, "
+        f"{sum(int(a) for a, _ in compared)} of {sum(int(b) for _, b in compared)} intermediates equal",
+    ]
+    lines += [f"refused: {name}: {models[name]['refused']}" for name in refused]
+    lines += [f"contradicted: {name}: {'; '.join(models[name]['wrong'])}" for name in wrong]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Multinomial logistic regression with L2 to a stated gradient, its penalty chosen on held-out images.
+
+One decomposition per layer serves all penalties, all classes and both fits. On CPU each layer has a thread, so that
+results do not depend on how many there are; on a GPU layers of one width share every operation.
+
+Shapes: L layers, N images, B images of a chunk, D width, C classes, F coordinates, see :mod:`sweep.probes.coordinates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sweep.config import Probe
+from sweep.probes import memory
+from sweep.probes.coordinates import Coordinates, Standard, coordinates, size
+from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.descent import state_bytes
+from sweep.probes.inverse import Inverse
+from sweep.probes.path import Path
+from sweep.probes.scores import History, Scores, Tally, summarise
+from sweep.probes.softmax import Softmax
+from sweep.probes.threads import each
+
+TOLERANCE = 0.02  # relative error of the weights that the gradient allows at most (see descent.minimise)
+_ROWS = 1024  # images scored at once
+
+
+def fit_converged(
+    data: ProbeData, recipe: Probe, layers: Sequence[int], *, budget: int | None = None
+) -> list[ProbeResult]:
+    """Both fits of some layers.
+
+    Minimises mean smoothed cross-entropy + ½ λ ‖W‖² on standardised embeddings; the bias is not penalised. λ is the
+    one of ``recipe.penalties`` with the lowest held-out loss of the selection fit; the full fit takes it over.
+
+    Parameters
+    ----------
+    recipe : with ``standardize: none`` embeddings are only centred.
+    budget : bytes of a GPU that may be in use.
+
+    Returns
+    -------
+    results in no particular order. One that does not reach :data:`TOLERANCE` says so in ``converged``.
+    """
+    if data.device.type == "cpu":
+        longest = sorted(layers, key=data.width, reverse=True)
+        return each(lambda layer: _fit(data, recipe, [layer])[0], longest, alone=True)
+    by_width: dict[int, list[int]] = {}
+    for layer in layers:
+        by_width.setdefault(data.width(layer), []).append(layer)
+    waves = [
+        wave
+        for group in by_width.values()
+        for wave in memory.waves(group, [_bytes(data, layer) for layer in group], budget)
+    ]
+    return [result for wave in waves for result in _short_of_memory(data, recipe, wave)]
+
+
+def _bytes(data: ProbeData, layer: int) -> int:
+    """Device memory of a layer in flight: its images, once more while they are moved, and what descents remember."""
+    n, numbers = len(data.train_labels_N), size(len(data.train_labels_N), data.width(layer))
+    return 8 * n * numbers + state_bytes(data.classes, numbers)
+
+
+def _short_of_memory(data: ProbeData, recipe: Probe, layers: list[int]) -> list[ProbeResult]:
+    """Fit; if the device's memory runs out, half of the layers at a time."""
+    try:
+        return _fit(data, recipe, layers)
+    except torch.OutOfMemoryError:
+        if len(layers) == 1:
+            raise
+    half = len(layers) // 2
+    return [result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, recipe, part)]
+
+
+@torch.inference_mode()
+def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> list[ProbeResult]:
+    images = _images(data, recipe, layers)
+    selection, heldout, every = (
+        Softmax(images.z_LNF, images.labels_N, part, classes=data.classes, smoothing=recipe.label_smoothing)
+        for part in (images.fit, images.held, images.every)
+    )
+    inverse = Inverse([found.metric for found in images.coordinates])
+    path = Path(selection, heldout, inverse, selection.value(_start(images, images.fit, data.classes)))
+    at_end_L = path.choose(recipe.penalties)
+    chooser = path.settle(selection, path.value, TOLERANCE)
+    first = every.value(_start(images, images.every, data.classes))
+    every.passes = 0
+    probe = path.settle(every, every.value(chooser.value.theta_LCF), TOLERANCE)
+    found = _results(data, images, layers, chooser.value.theta_LCF, probe.value.theta_LCF)
+    converged_L = chooser.converged_L & probe.converged_L
+    norm_L = probe.gradient_L / first.slope_LCF.flatten(1).norm(dim=1).clamp_min(1e-30)
+    return [
+        replace(
+            result,
+            layer=layer,
+            converged=bool(converged_L[at]),
+            gradient_norm=float(norm_L[at]),
+            epochs_run=every.passes,
+            penalty=float(path.penalty_L[at]),
+            penalty_at_end=bool(at_end_L[at]),
+            penalties=tuple(penalty for penalty, _ in path.of(at)),
+            heldout_losses=tuple(loss for _, loss in path.of(at)),
+        )
+        for at, (layer, result) in enumerate(zip(layers, found, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of both fits of layers of one width: first those that fit, then those held out."""
+
+    standards: list[Standard]
+    coordinates: list[Coordinates]
+    z_LNF: Tensor
+    labels_N: Tensor
+    fit: slice
+    held: slice
+
+    @property
+    def every(self) -> slice:
+        return slice(0, len(self.labels_N))
+
+
+def _images(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> _Images:
+    order_N = torch.cat([part_N.nonzero().squeeze(1) for part_N in (~data.heldout_N, data.heldout_N)])
+    n, held = len(order_N), int(data.heldout_N.sum())
+    scaled = recipe.standardize == "feature"
+    standards = [Standard.of(data.train[layer], data.device, scaled=scaled) for layer in layers]
+    z_LNF = torch.empty(len(layers), n, size(n, data.width(layers[0])), device=data.device)
+    found = [
+        coordinates(data.train[layer], standard, order_N, z_NF)
+        for layer, standard, z_NF in zip(layers, standards, z_LNF, strict=True)
+    ]
+    return _Images(standards, found, z_LNF, data.train_labels_N[order_N], slice(0, n - held), slice(n - held, n))
+
+
+def _start(images: _Images, part: slice, classes: int) -> Tensor:
+    """Weights of zero, (L, C, F), and as biases the logarithms of the classes' shares, one image added to each."""
+    counts_C = torch.bincount(images.labels_N[part], minlength=classes) + 1
+    theta_LCF = images.z_LNF.new_zeros(len(images.z_LNF), classes, images.z_LNF.shape[2])
+    for theta_CF, found in zip(theta_LCF, images.coordinates, strict=True):
+        theta_CF[:, found.bias] = (counts_C / counts_C.sum()).log()
+    return theta_LCF
+
+
+def _results(
+    data: ProbeData, images: _Images, layers: Sequence[int], chooser_LCF: Tensor, probe_LCF: Tensor
+) -> list[ProbeResult]:
+    """Scores of both fits; there is one epoch, the first, chosen, best and last."""
+    held = _scores(chooser_LCF, images.z_LNF[:, images.held], images.labels_N[images.held])
+    train = _scores(probe_LCF, images.z_LNF, images.labels_N)
+    results = []
+    for at, layer in enumerate(layers):
+        test = _test_scores(data, layer, images.standards[at], images.coordinates[at], probe_LCF[at])
+        history = History(heldout=[held.of(at)], test=[test])
+        results += summarise(history, train.of(at), [data.layer_names[layer]])
+    return results
+
+
+def _scores(theta_LCF: Tensor, z_LNF: Tensor, labels_N: Tensor) -> Scores:
+    tally = Tally(len(theta_LCF), theta_LCF.shape[1], labels_N)
+    for start in range(0, len(labels_N), _ROWS):
+        part = slice(start, min(start + _ROWS, len(labels_N)))
+        logits_LCB = torch.bmm(theta_LCF, z_LNF[:, part].transpose(1, 2))
+        tally.add(part, logits_LCB, torch.empty_like(logits_LCB))
+    return tally.scores()
+
+
+def _test_scores(data: ProbeData, layer: int, standard: Standard, found: Coordinates, theta_CF: Tensor) -> Scores:
+    weight_DC, bias_C = found.weight(theta_CF)
+    tally = Tally(1, data.classes, data.test_labels_N)
+    for start in range(0, len(data.test_labels_N), _ROWS):
+        part = slice(start, min(start + _ROWS, len(data.test_labels_N)))
+        logits_1CB = torch.addmm(bias_C, standard.rows(data.test[layer][part]), weight_DC).T.unsqueeze(0)
+        tally.add(part, logits_1CB, torch.empty_like(logits_1CB))
+    return tally.scores()

@@ -1,0 +1,30 @@
+"""Independent pieces of work side by side on CPU, one to a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(run: Callable[[T], R], tasks: Sequence[T], *, alone: bool = False) -> list[R]:
+    """Run tasks one to a thread, as many as torch may use; torch's operators then stay on their thread.
+
+    Parameters
+    ----------
+    alone : a single task stays on one thread too, where its rounding would depend on how many there are.
+    """
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads == 0 or (threads == 1 and not alone):
+        return [run(task) for task in tasks]
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(run, tasks))
+    finally:
+        torch.set_num_threads(before)  # what threads to come start with

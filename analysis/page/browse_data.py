@@ -219,7 +219,7 @@ def _metrics(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> Columns:
     """Means of each backbone by a rule, in the order of the backbones; null where there is none."""
-    tables = [summary(part.by_rule[rule]) for part in parts]
+    tables = [backbone_means(part.by_rule[rule]) for part in parts]
     table = pd.concat([each for each in tables if len(each)], ignore_index=True) if any(map(len, tables)) else None
     if table is None:
         return {}
@@ -233,6 +233,11 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
     if "peak_layer" in frame:
         table["best_layer"] = groups["peak_layer"].median()
     return _plain(table.reindex(list(number)))
+
+
+def backbone_means(experiments: Experiments) -> pd.DataFrame:
+    """Means of each backbone with intervals and strength, as the report has them; for the page and for ``load``."""
+    return summary(experiments)
 
 
 def _values(parts: Sequence[Part], rule: str, rows: pd.DataFrame) -> Columns:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bench import __main__ as command
-from bench import attribution, coverage, embed, gpu, growth, jobs, machine, operators, probes, report, solvers, storage
+from bench import attribution, coverage, embed, gpu, growth, jobs, machine, operators, probes, report, scikit, storage
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -125,16 +125,16 @@ def test_growth_exponents():
 def test_scikit_learn_solves_the_problem_it_is_given():
     case = Case("tiny", (6,), 3, 90, 60, 1)
     data = synthetic(case, device=CPU)
-    fitted = solvers.scikit(data, 0, tolerance=1e-4)
+    fitted = scikit.scikit(data, 0, tolerance=1e-4)
     assert 0 < fitted.objective < np.log(3)
     assert fitted.top1 > 0.5
 
 
 def test_lbfgs_is_measured_to_the_same_loss():
-    case = solvers.Solved(Case("tiny", (6, 6), 3, 90, 60, 1))
-    (found,) = solvers.run(quick=True, cases=[case])["cases"]
+    case = scikit.Solved(Case("tiny", (6, 6), 3, 90, 60, 1))
+    (found,) = scikit.run(quick=True, cases=[case])["cases"]
     assert found["objective"] == pytest.approx(found["scikit_objective"], rel=1e-3)
-    assert "| tiny | 2 |" in solvers.markdown({"cases": [found]})
+    assert "| tiny | 2 |" in scikit.markdown({"cases": [found]})
 
 
 def test_peak_memory_sees_what_is_freed_again():

@@ -1,25 +1,23 @@
-"""What stands in a store of probes: the probes, the plans, the failures.
+"""What stands in a store of probes, without reading it yet: the probes, the plans, the failures.
 
 A place is a Parquet file, a sweep's folder (its ``probes.parquet``, or its fragments where there is none yet), an
 export of ``python -m sweep.table export`` (``export.json`` lists its files), or any folder of Parquet files; local or
-a URI. A fragment holds what was measured; its labels come from the plans beside it (:func:`_labelled`), so fragments
-are read at once, and everything else when it is scanned.
+a URI.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.tables import storage
+from analysis.tables import plans, storage
 from analysis.tables.errors import UserError
 
 FRAGMENTS, FAILURES, PLANS, MANIFEST = "fragments", "failures", "plans", "export.json"
@@ -47,9 +45,8 @@ class Stored:
     Attributes
     ----------
     uri : the file or folder that holds the probes.
-    probes : one row per probe, with its labels.
-    about : what a sweep wrote into the metadata of ``probes.parquet`` (name, roles, failed and missing curves), or
-        what a plan says of fragments.
+    probes : one row per probe; nothing is read before it is scanned.
+    about : what a sweep wrote into the metadata of ``probes.parquet`` (name, roles, failed and missing curves).
     planned : curves that are asked for: ``curve_key``, and ``backbone`` and ``dataset`` in words where a plan says so.
     failures : the records of failed attempts, with the columns of :data:`FAILURE_SCHEMA`.
     """
@@ -68,23 +65,6 @@ class Stored:
             raise UserError(f"{self.uri}: a file went away while it was read; try again") from None
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{self.uri}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a config asks for.
-
-    Attributes
-    ----------
-    curves : key → backbone and dataset, in words.
-    labels : key → columns of the table that the key does not determine; empty in plans of version 0.1.0.
-    roles : of the variables that vary.
-    """
-
-    name: str
-    curves: Mapping[str, tuple[str, str]]
-    labels: Mapping[str, Mapping[str, Any]]
-    roles: Mapping[str, str]
 
 
 def find(uri: str) -> Stored:
@@ -118,16 +98,26 @@ def find(uri: str) -> Stored:
 def _with_records(uri: str, files: Sequence[str], root: str) -> Stored:
     probes = _dataset(uri, files)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
-    plans = _plans(root, about.get("name"))
-    if not about and any(plan.labels for plan in plans):
-        probes = ds.dataset(_labelled(probes.to_table(), plans))
-    if not about and plans:
-        about = {"name": plans[0].name, "variables": {name: {"role": role} for name, role in _roles(plans).items()}}
-    return Stored(uri, probes, about, _planned(plans, about), _failures(root))
+    found = _plans(root, about)
+    bare = "curve_key" in probes.schema.names and "is_id" not in probes.schema.names
+    if bare or (not about and any(plan.labels for plan in found)):  # fragments, maybe beside labelled ones of 0.1.0
+        probes, about = _under_labels(uri, probes, found)
+    return Stored(uri, probes, about, _planned(found, about), _failures(root))
 
 
-def _roles(plans: Sequence[Plan]) -> dict[str, str]:
-    return {name: role for plan in reversed(plans) for name, role in plan.roles.items()}
+def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) -> tuple[ds.Dataset, dict[str, Any]]:
+    """Fragments as the table that their plan makes of them, and what that table would say of itself."""
+    labelled = [plan for plan in found if plan.labels]
+    if len(labelled) != 1:
+        names = ", ".join(plan.name for plan in labelled) or "none"
+        raise UserError(
+            f"{uri}: fragments do not know what a sweep calls them; one plan beside them has to say it, there are: "
+            f"{names}; run the sweep again to have probes.parquet written"
+        )
+    (plan,) = labelled
+    rows = plans.joined(fragments.to_table(), plan)
+    about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
+    return ds.dataset(rows), about
 
 
 def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
@@ -150,65 +140,25 @@ def _names(uri: str) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and "/." not in name)
 
 
-def _plans(root: str, name: str | None) -> list[Plan]:
-    """The plan of this name, or all plans of a store in the order of their names."""
+def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
+    """The plan that the table is of, or all plans of the store."""
     folder = storage.join(root, PLANS)
-    names = [found for found in _names(folder) if found.endswith(".json")]
-    own = [found for found in names if found == f"{name}.json"] or names
-    return [_plan(storage.join(folder, found), found.removesuffix(".json")) for found in own]
+    names = [name for name in _names(folder) if name.endswith(".json")]
+    own = [name for name in names if name == f"{about.get('name')}.json"] or names
+    places = {name: storage.join(folder, name) for name in own}
+    return [plans.parse(name.removesuffix(".json"), place, storage.read(place)) for name, place in places.items()]
 
 
-def _plan(uri: str, name: str) -> Plan:
-    """A plan of this version, in which a backbone stands once with its labels, or of version 0.1.0, without labels."""
-    try:
-        saved = json.loads(storage.read(uri))
-        if "version" not in saved:
-            rows = {str(key): (str(words[0]), str(words[1])) for key, words in saved["curves"].items()}
-            return Plan(name, rows, {}, {})
-        curves: dict[str, tuple[str, str]] = {}
-        labels: dict[str, dict[str, Any]] = {}
-        for key, number, dataset, is_id in saved["curves"]:
-            backbone, _, shared = saved["backbones"][number]
-            curves.setdefault(str(key), (str(backbone), str(dataset)))
-            if shared:
-                labels.setdefault(str(key), {**shared, "dataset": dataset, "is_id": is_id})
-        return Plan(name, curves, labels, dict(saved.get("roles", {})))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{uri} is damaged ({error!r}); run the sweep again to have it written") from None
-
-
-def _labelled(measured: pa.Table, plans: Sequence[Plan]) -> pa.Table:
-    """Probes under the labels of their curves; of several plans the first one that has a curve names it.
-
-    A fragment of version 0.1.0 that no plan labels keeps its own. Images and γ of a trained backbone are measured.
-    """
-    labels = {key: words for plan in reversed(plans) for key, words in plan.labels.items()}
-    keys = measured["curve_key"].to_pylist()
-    told = pa.array([key in labels for key in keys])
-    names = dict.fromkeys(name for words in labels.values() for name in words)
-    found = {name: measured[name] for name in measured.schema.names}
-    for name in names:
-        values = pa.chunked_array([pa.array([labels.get(key, {}).get(name) for key in keys])])
-        if name in found:
-            values = pc.if_else(told, values.cast(found[name].type), found[name])
-        found[name] = values
-    if {"id_images", "trained_images", "parameters"} <= set(found):
-        images = pc.coalesce(found["id_images"].cast(pa.int64()), found["trained_images"].cast(pa.int64()))
-        found["id_images"] = images
-        found["overparametrization"] = pc.divide(found["parameters"].cast(pa.float64()), images.cast(pa.float64()))
-    return pa.table(found)
-
-
-def _planned(plans: Sequence[Plan], about: Mapping[str, Any]) -> pa.Table:
-    """Curves that plans ask for, and those that the table's metadata says are missing."""
-    rows: dict[str, tuple[str | None, str | None]] = {}
-    for plan in plans:
-        for key, words in plan.curves.items():
-            rows.setdefault(key, words)
+def _planned(found: Sequence[plans.Plan], about: dict[str, Any]) -> pa.Table:
+    """Curves of the plans; else what the table's metadata says is missing."""
+    rows: dict[str, tuple[str, str | None, str | None]] = {}
+    for plan in found:
+        for key, backbone, dataset in plan.curves[["curve_key", "backbone", "dataset"]].itertuples(index=False):
+            rows[key] = (key, backbone, dataset)
     for key in (*about.get("failed_curves", []), *about.get("missing_curves", [])):
-        rows.setdefault(key, (None, None))
-    columns = [list(rows), [words[0] for words in rows.values()], [words[1] for words in rows.values()]]
-    return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=PLANNED_SCHEMA)
+        rows.setdefault(key, (key, None, None))
+    columns = zip(*rows.values(), strict=True) if rows else ([], [], [])
+    return pa.Table.from_arrays([pa.array(list(c), pa.string()) for c in columns], schema=PLANNED_SCHEMA)
 
 
 def _failures(root: str) -> pa.Table:

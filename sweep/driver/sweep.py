@@ -37,8 +37,6 @@ from sweep.study import (
     keyring,
     labels,
     layer_widths,
-    named_weights,
-    pretraining_images,
     sizes,
     training_flops,
     used_datasets,
@@ -202,7 +200,7 @@ def plan_of(sweep: Sweep) -> table.Plan:
             run=planned.run,
             backbone=planned.curve.backbone.label,
             dataset=planned.curve.dataset,
-            labels=labels(planned, pretraining_images(sweep.config, planned.curve.backbone)),
+            labels=labels(planned),
         )
         for planned in sweep.planned
     )
@@ -246,7 +244,6 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         gpu=gpu,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
-        weights=named_weights(config),
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),

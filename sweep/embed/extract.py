@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sweep.config import Autocast
 from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
+_LOST = 0.02  # share of a feature's spread that the rounding of float16 may be
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
 _CPU_SMALLEST = 8
@@ -94,8 +95,9 @@ def embed(
 
     Returns
     -------
-    one float16 (N, D) tensor per layer, on the CPU. A value beyond float16 becomes infinite, and is reported by
-    the probes as a problem of that layer.
+    one (N, D) tensor per layer, on the CPU: float16, or float32 where that would lose a layer's spread, see
+    :func:`stored_as`. A value beyond float16 that shows after the first batch becomes infinite, and is reported by the
+    probes as a problem of that layer.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def embed(
         If not even one image fits; until then the batch is halved.
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
-    embeddings = [_room(n, layer.width, pinned=on_gpu, spill=spill) for layer in layers]
+    embeddings: list[Tensor] = []
     size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
     layout = memory_layout(layers, device)
     feeder = Feeder(mean, std, device=device, layout=layout)
@@ -114,8 +116,12 @@ def embed(
             try:
                 for images in feeder.on_device(_batches(images_NHWC, start, size)):
                     model(feeder.normalized(images))
-                    for emb_ND, layer in zip(embeddings, layers, strict=True):
-                        emb_ND[start : start + size].copy_(outputs[layer.label].half(), non_blocking=True)
+                    pooled = [outputs[layer.label] for layer in layers]
+                    embeddings = embeddings or [
+                        _room(n, each_BD.shape[1], stored_as(each_BD), pinned=on_gpu, spill=spill) for each_BD in pooled
+                    ]
+                    for emb_ND, each_BD in zip(embeddings, pooled, strict=True):
+                        emb_ND[start : start + size].copy_(each_BD.to(emb_ND.dtype), non_blocking=True)
                     start += size
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -133,16 +139,30 @@ def _batches(images_NHWC: np.ndarray, start: int, size: int) -> Iterator[Tensor]
         yield torch.from_numpy(np.array(images_NHWC[first : first + size]))
 
 
-def _room(n: int, width: int, *, pinned: bool, spill: Path | None) -> Tensor:
-    """An empty float16 (N, D) matrix.
+def stored_as(emb_BD: Tensor) -> torch.dtype:
+    """Type that holds a layer's embeddings, by those of some images: float16 where its rounding is small beside them.
+
+    What counts is how far images are apart, feature by feature: where all are near a large mean or all are tiny, as
+    before training, float16 keeps little of it.
+    """
+    spread_D, rounding_D = emb_BD.std(0, correction=0), (emb_BD - emb_BD.half().float()).square().mean(0).sqrt()
+    varying_D = spread_D > torch.finfo(torch.float32).eps * emb_BD.abs().amax(0)
+    if not varying_D.any():
+        return torch.float16
+    lost = (rounding_D[varying_D] / spread_D[varying_D]).median()
+    return torch.float16 if lost <= _LOST else torch.float32
+
+
+def _room(n: int, width: int, dtype: torch.dtype, *, pinned: bool, spill: Path | None) -> Tensor:
+    """An empty (N, D) matrix.
 
     Copies between pinned memory and the device wait for nothing: the next batch is read while this one runs.
     """
     if spill is None:
-        return torch.empty(n, width, dtype=torch.float16, pin_memory=pinned)
+        return torch.empty(n, width, dtype=dtype, pin_memory=pinned)
     spill.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=spill, prefix="embeddings-") as file:  # unlinked, the mapping keeps it
-        return torch.from_file(file.name, shared=True, size=n * width, dtype=torch.float16).view(n, width)
+        return torch.from_file(file.name, shared=True, size=n * width, dtype=dtype).view(n, width)
 
 
 def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:

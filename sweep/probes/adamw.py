@@ -13,7 +13,7 @@ Shapes: N images, D width, C classes, L layers of one width, B batch, M images o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ from sweep.base.seeds import derive_seed
 from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.bucket import AdamW, Bucket
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.data import CONVERGED_NORM, ProbeData, ProbeResult
 from sweep.probes.graph import Graphed
 from sweep.probes.scores import History, Scores, summarise
 from sweep.probes.source import Source
@@ -90,9 +90,20 @@ def fit_adamw(data: ProbeData, request: Request, layers: Sequence[int]) -> list[
         chosen = found["selection", seed_index, group]
         for number, (selection, full) in enumerate(zip(chosen, of_recipes, strict=True)):
             summaries = summarise(History(selection.epochs, full.epochs), full.train, names)
+            assert full.left_L is not None
             results += [
-                replace(summary, layer=layer, recipe=number, seed_index=seed_index)
-                for layer, summary in zip(group, summaries, strict=True)
+                replace(
+                    summary,
+                    layer=layer,
+                    recipe=number,
+                    seed_index=seed_index,
+                    epochs_run=len(full.epochs),
+                    gradient_norm=left,
+                    converged=left <= CONVERGED_NORM,
+                )
+                if summary.problem is None
+                else replace(summary, layer=layer, recipe=number, seed_index=seed_index)
+                for layer, summary, left in zip(group, summaries, full.left_L.tolist(), strict=True)
             ]
     return results
 
@@ -117,11 +128,13 @@ def _tasks(data: ProbeData, request: Request, groups: list[list[int]]) -> list[_
 class _Scored:
     """Scores after each epoch: of the selection fit on the held-out part, of the full fit on the test set.
 
-    ``train`` are those of the full fit after the last epoch on all training images.
+    ``train`` are those of the full fit after the last epoch on all training images; ``left_L`` the norm of its
+    gradient over that at weights of zero, None for the selection fit.
     """
 
     epochs: list[Scores]
     train: Scores
+    left_L: Tensor | None
 
 
 @torch.inference_mode()
@@ -150,12 +163,15 @@ def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
                         scores = bucket.scores(bucket.source, data.train_labels_N, held_N)
                     for history, after in zip(of_recipes, scores, strict=True):
                         history.append(after)
-            for group, bucket, of_recipes in zip(task.groups, fit.buckets, scored, strict=True):
+            left: Sequence[Sequence[Tensor | None]] = [[None for _ in request.recipes] for _ in task.groups]
+            if full:
+                left = fit.left(data.train_labels_N)
+            for group, bucket, of_recipes, norms in zip(task.groups, fit.buckets, scored, left, strict=True):
                 last = (
                     bucket.scores(bucket.source, data.train_labels_N) if full else [epochs[-1] for epochs in of_recipes]
                 )
                 found[name, task.seed_index, group] = [
-                    _Scored(epochs, trained) for epochs, trained in zip(of_recipes, last, strict=True)
+                    _Scored(*each) for each in zip(of_recipes, last, norms, strict=True)
                 ]
     return found
 
@@ -172,6 +188,9 @@ def _tensor_float32(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+_Step = Callable[[Sequence[Source], Tensor, Tensor], None]  # some images of the sources, and their labels
 
 
 class _Fit:
@@ -213,22 +232,45 @@ class _Fit:
         """One pass over the images of this fit in a seeded order, the last batch as small as it comes."""
         generator = torch.Generator().manual_seed(order_seed)
         order_N = torch.randperm(len(self._images_N), generator=generator).to(self._images_N.device)
-        images_N = self._images_N[order_N]
+        self._over(self._images_N[order_N], self._trained)
+
+    def _over(self, images_N: Tensor, step: _Step) -> None:
+        """Steps over images, a chunk of them at a time on the device where they are streamed."""
         labels_N = self._labels_N[images_N]
         if self._chunk is None:
-            self._steps([bucket.source for bucket in self.buckets], images_N, labels_N)
+            self._steps([bucket.source for bucket in self.buckets], images_N, labels_N, step)
             return
         for images_M, labels_M in zip(images_N.split(self._chunk), labels_N.split(self._chunk), strict=True):
             loaded = [bucket.source.loaded(images_M) for bucket in self.buckets]
-            self._steps(loaded, torch.arange(len(images_M), device=images_M.device), labels_M)
+            self._steps(loaded, torch.arange(len(images_M), device=images_M.device), labels_M, step)
 
-    def _steps(self, sources: Sequence[Source], images_M: Tensor, labels_M: Tensor) -> None:
+    def _steps(self, sources: Sequence[Source], images_M: Tensor, labels_M: Tensor, step: _Step) -> None:
         """Steps over some images of the sources, in this order."""
         for images_B, labels_B in zip(images_M.split(self._batch_size), labels_M.split(self._batch_size), strict=True):
-            if images_B.is_cuda and self._chunk is None and len(images_B) == self._batch_size:
-                self._graph()(images_B, labels_B)
-            else:
-                self._step(sources, images_B, labels_B)
+            step(sources, images_B, labels_B)
+
+    def _trained(self, sources: Sequence[Source], images_B: Tensor, labels_B: Tensor) -> None:
+        if images_B.is_cuda and self._chunk is None and len(images_B) == self._batch_size:
+            self._graph()(images_B, labels_B)
+        else:
+            self._step(sources, images_B, labels_B)
+
+    def left(self, labels_N: Tensor) -> list[list[Tensor]]:
+        """Norm of the gradient on all images of this fit, over that at weights of zero: by bucket and recipe, (L,)."""
+        sums = [[torch.zeros_like(grad_LCD) for grad_LCD in bucket.weight_grads_LCD] for bucket in self.buckets]
+        n = len(self._images_N)
+
+        def add(sources: Sequence[Source], images_B: Tensor, labels_B: Tensor) -> None:
+            for bucket, source, of_recipes in zip(self.buckets, sources, sums, strict=True):
+                bucket.gradients(source, images_B, labels_B)
+                for sum_LCD, grad_LCD in zip(of_recipes, bucket.weight_grads_LCD, strict=True):
+                    sum_LCD.add_(grad_LCD, alpha=len(images_B) / n)
+
+        self._over(self._images_N, add)
+        return [
+            [torch.linalg.vector_norm(sum_LCD, dim=(1, 2)) / bucket.slope_at_zero(labels_N) for sum_LCD in of_recipes]
+            for bucket, of_recipes in zip(self.buckets, sums, strict=True)
+        ]
 
     def _step(self, sources: Sequence[Source], images_B: Tensor, labels_B: Tensor) -> None:
         for bucket, source in zip(self.buckets, sources, strict=True):

@@ -138,6 +138,20 @@ class Bucket:
             torch.sum(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
             backward()
 
+    def slope_at_zero(self, labels_N: Tensor) -> Tensor:
+        """Norm of the gradient of the loss on all images, at weights of zero and the best biases for them, (L,)."""
+        (layers, classes, width), n = self.weights_LCD[0].shape, len(labels_N)
+        sums_LCD = self.weights_LCD[0].new_zeros(layers, classes, width)
+        room_LBD = self._room[0]
+        for start in range(0, n, room_LBD.shape[1]):
+            part = slice(start, min(start + room_LBD.shape[1], n))
+            sums_LCD.index_add_(1, labels_N[part], self._inputs(self.source.part(part, room_LBD)))
+        total_L1D = sums_LCD.sum(1, keepdim=True)
+        shares_C1 = torch.bincount(labels_N, minlength=classes).to(sums_LCD.dtype).unsqueeze(1) / n
+        # softmax minus target: the smoothing is in both, and falls out
+        slope_LCD = (1 - self._smoothing) * (shares_C1 * total_L1D - sums_LCD) / n
+        return torch.linalg.vector_norm(slope_LCD, dim=(1, 2))
+
     @cached_property
     def _room(self) -> tuple[Tensor, Tensor, Tensor]:
         """For scoring: inputs (L, B, D), logits (L, C, B), a copy of these. Fresh memory would take half the time."""

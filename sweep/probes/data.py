@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CONVERGED_NORM = 1e-2  # share of the gradient at weights of zero that a probe trained in steps may have left
+
 
 @dataclass(frozen=True)
 class ProbeData:

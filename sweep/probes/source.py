@@ -55,6 +55,8 @@ class Source:
     def __init__(
         self, embeddings: Sequence[Tensor], device: torch.device, dtype: torch.dtype, *, resident: bool = True
     ) -> None:
+        if len({emb_ND.dtype for emb_ND in embeddings}) > 1:  # buffers are of one type: the widest
+            embeddings = [emb_ND.float() for emb_ND in embeddings]
         self._emb_ND, self._device, self._dtype, self._resident = list(embeddings), device, dtype, resident
         self.layers, (self.images, self.width) = len(embeddings), embeddings[0].shape
         self._flat_RD: Tensor | None = None

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, storage
+from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage
 
 BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
+    "solvers": solvers,
     "embed": embed,
     "gpu": gpu,
     "growth": growth,
@@ -26,13 +27,9 @@ BENCHMARKS: dict[str, ModuleType] = {
     "browse": browse,
 }
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
-ON_CPU = ("probes", "growth", "attribution", "coverage", "storage", "browse")
-OWN_WORKERS = (
-    "storage",
-    "coverage",
-    "jobs",
-    "browse",
-)  # most of the work is done by their own processes, which look like others
+ON_CPU = ("probes", "solvers", "growth", "attribution", "coverage", "storage", "browse")
+# most of the work is done by their own processes, which look like others
+OWN_WORKERS = ("storage", "coverage", "jobs", "browse")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

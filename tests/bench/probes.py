@@ -19,7 +19,7 @@ import torch
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes
 
-from . import machine, solvers
+from . import machine, scikit
 from .floor import floor_seconds
 from .loops import Batches, Looped, fit_one, loaded, sliced
 from .report import table
@@ -62,13 +62,13 @@ def run(*, quick: bool, cases: Sequence[Case] | None = None) -> dict[str, Any]:
     -------
     peak_gflops : of a large float32 matmul on one thread, the highest of all cases.
     cases : one mapping per case, see :func:`measure`.
-    solvers : see :func:`tests.bench.solvers.run`.
+    solvers : see :func:`tests.bench.scikit.run`.
     targets : what the issue asks for, and what was reached; None where no case tells.
     """
     cases = list(cases) if cases is not None else QUICK if quick else study_cases()
     measured = [measure(case) for case in cases]
     with machine.threads(1):
-        solved = solvers.run(quick=quick)
+        solved = scikit.run(quick=quick)
     return {
         "peak_gflops": max(case["peak_gflops"] for case in measured),
         "cases": measured,
@@ -243,7 +243,7 @@ def markdown(result: dict[str, Any]) -> str:
         "Δ: difference of test top-1 from (a), percentage points, at the chosen and the last epoch. Memory: peak "
         "beyond the embeddings, as a multiple of them.",
     ]
-    return "\n".join([*lines, "", solvers.markdown(result["solvers"])])
+    return "\n".join([*lines, "", scikit.markdown(result["solvers"])])
 
 
 def _row(case: dict[str, Any]) -> list[str]:

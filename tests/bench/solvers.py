@@ -1,168 +1,190 @@
-"""(c) The lbfgs solver against scikit-learn's logistic regression, one layer at a time, to the same loss."""
+"""How large is the effect of the probe's solver, what does each cost, and is the converged one what it says?"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
-from sweep.config.schema import Probe
-from sweep.probes import lbfgs
-from sweep.probes.data import ProbeData
-from sweep.probes.exact import fit_data
-from sweep.probes.fit import fit_probes
+from sweep.config import PENALTIES, Probe
+from sweep.probes import ProbeData, ProbeResult, fit_probes
 
-from . import machine
+from . import machine, real
 from .report import table
-from .shapes import Case, synthetic
+from .shapes import chosen_layers
 
-SOLVER = "lbfgs"
 CPU = torch.device("cpu")
+CONVERGED = Probe(solver="converged", standardize="feature", label_smoothing=0.0, penalties=PENALTIES["converged"])
+SOLVERS: Mapping[str, Sequence[Probe]] = {
+    "AdamW 30": [Probe()],
+    "AdamW 30, standardised": [Probe(standardize="feature")],
+    "ridge": [Probe(solver="ridge", standardize="feature", weight_decay=penalty) for penalty in PENALTIES["ridge"]],
+    "converged": [CONVERGED],
+}
 _SEED = 3
-_STRENGTH = 1e-3  # L2 on the mean loss; scikit-learn's C is its inverse over N
-_SAME = 1e-4  # share by which scikit-learn's objective may exceed ours and still be called the same
-_TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7)  # scikit-learn's default, and tighter until its objective is as low as ours
+_MANY = 50  # classes from which on the float64 fit takes minutes: one layer of a curve, and not with scikit-learn
 
 
-@dataclass(frozen=True)
-class Solved:
-    """A case: variances of the embeddings' directions fall as 1/k, as those of networks about do, or are equal."""
-
-    case: Case
-    white: bool = False
-
-    @property
-    def name(self) -> str:
-        """With the kind of embeddings where it is not the usual one."""
-        return self.case.name + (", white" if self.white else "")
+def run(*, quick: bool, cases: Sequence[real.Curve] | None = None) -> dict[str, Any]:
+    """Measure all curves."""
+    curves = cases if cases is not None else real.QUICK if quick else list(real.curves())
+    return {"cases": [measure(curve) for curve in curves]}
 
 
-STUDY = [
-    Solved(Case("vit_tiny_plus_patch8-c10", (192,) * 18, 10, 5_000, 1_000, 1)),
-    Solved(Case("vit_tiny_plus_patch8-c100", (192,) * 18, 100, 5_000, 1_000, 1)),
-    Solved(Case("resnet34-w512-c100", (512,) * 8, 100, 5_000, 1_000, 1)),
-    Solved(Case("resnet34-w2048-c100", (2048,) * 2, 100, 5_000, 1_000, 1)),
-    Solved(Case("vit_tiny_plus_patch8-c100", (192,) * 18, 100, 5_000, 1_000, 1), white=True),
-    Solved(Case("resnet34-w2048-c100", (2048,) * 2, 100, 5_000, 1_000, 1), white=True),
-]
-QUICK = [Solved(Case("quick-lbfgs-w192-c100", (192,) * 4, 100, 2_000, 500, 1))]
+def measure(curve: real.Curve) -> dict[str, Any]:
+    """One curve, all layers, by every solver.
 
-
-def run(*, quick: bool, cases: Sequence[Solved] | None = None) -> dict[str, Any]:
-    """Measure all cases."""
-    cases = cases if cases is not None else QUICK if quick else STUDY
-    return {"cases": [measure(case) for case in cases]}
-
-
-def measure(solved: Solved) -> dict[str, Any]:
-    """Seconds of both for all layers (scikit-learn: one layer, scaled), objectives of the full fit, and the ratio.
-
-    scikit-learn's tolerance is its default, or the first tighter one at which its objective is as low as ours.
+    ``retained`` (%) and ``peak`` (layer, 1 is the first) by solver, the peak found on held-out images; ``rank_order``:
+    Spearman's correlation of the layers' test accuracies with those of the converged solver; ``left``: median share of
+    the gradient that AdamW leaves; ``ratio_to_adamw30``: seconds of the converged solver, path and both fits, over
+    those of AdamW; ``ratio_sklearn``: seconds of scikit-learn for the same penalties and fits over ours, one layer;
+    ``agreement``: least share of a layer's test images on which a float64 fit by SciPy predicts the same.
     """
-    case = solved.case
-    data = embeddings(case, white=solved.white)
-    recipe = Probe.model_validate({"solver": SOLVER, "weight_decay": _STRENGTH, "label_smoothing": 0.0})
-    with machine.peak_memory(CPU) as memory:
-        seconds, (first, *_) = machine.timed(lambda: fit_probes(data, recipe, seed=_SEED), device=CPU)
-    ours = objective(data)
-    for tolerance in _TOLERANCES:
-        with threadpool_limits(torch.get_num_threads()):
-            one, fitted = machine.timed(partial(scikit, data, 0, tolerance=tolerance), device=CPU, repeats=1)
-        if fitted.objective <= ours * (1 + _SAME):
-            break
-    if first.problem is not None or abs(ours - fitted.objective) > 10 * _SAME * ours:
-        raise RuntimeError(f"{case.name}: objectives {ours:.6f} ({first.problem}) and {fitted.objective:.6f} differ")
+    data = real.embeddings(curve)
+    seconds, found = {}, {}
+    for name, recipes in SOLVERS.items():
+        seconds[name], results = machine.timed(
+            lambda recipes=recipes: fit_probes(data, recipes, seed=_SEED), device=CPU, repeats=2
+        )
+        found[name] = [result for result in results if result.chosen]
+    converged = found["converged"]
+    layers = [len(converged) // 2, len(converged) - 1] if data.classes < _MANY else [len(converged) // 2]
     return {
-        "name": solved.name,
-        "white": solved.white,
-        "layers": len(case.widths),
+        "name": curve.name,
+        "depth": curve.depth,
+        "dataset": curve.dataset,
+        "layers": len(converged),
+        "images": len(data.train_labels_N),
+        "classes": data.classes,
         "seconds": seconds,
-        "scikit_seconds": one * len(case.widths),
-        "scikit_tolerance": tolerance,
-        "ratio": one * len(case.widths) / seconds,
-        "objective": ours,
-        "scikit_objective": fitted.objective,
-        "abs_diff_points": 100 * abs(first.top1 - fitted.top1),
-        "peak_bytes": memory.extra_bytes,
+        "ratio_to_adamw30": seconds["converged"] / seconds["AdamW 30"],
+        "ratio_sklearn": _ratio_sklearn(data, converged) if data.classes < _MANY else None,
+        "retained": {name: retained(results) for name, results in found.items()},
+        "peak": {name: peak(results) + 1 for name, results in found.items()},
+        "rank_order": {name: _rank_order(results, converged) for name, results in found.items()},
+        "left": float(np.median([result.gradient_norm for result in found["AdamW 30"]])),
+        "late": float(np.mean([result.epoch_chosen >= 26 for result in found["AdamW 30"]])),
+        "all_converged": all(result.converged for result in converged),
+        "agreement": min(agreement(data, layer, converged[layer]) for layer in layers),
     }
 
 
-def embeddings(case: Case, *, white: bool) -> ProbeData:
-    """Synthetic embeddings, turned and stretched unless they are to be white."""
-    data = synthetic(case, device=CPU)
-    if white:
-        return data
-    generator, width = torch.Generator().manual_seed(_SEED), case.widths[0]
-    turn_DD, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
-    scale_D = torch.arange(1, width + 1).float().rsqrt()
-    stretch_DD = scale_D[:, None] * math.sqrt(width / float(scale_D.square().sum())) * turn_DD
-    parts = {
-        part: [(emb_ND.float() @ stretch_DD).half() for emb_ND in getattr(data, part)] for part in ("train", "test")
-    }
-    return replace(data, **parts)
+def peak(results: Sequence[ProbeResult]) -> int:
+    """The layer of highest held-out accuracy, the first of equal ones."""
+    return int(np.argmax([result.heldout_top1 for result in results]))
 
 
-@torch.inference_mode()
-def objective(data: ProbeData) -> float:
-    """Of our full fit of the first layer: mean loss and penalty, nats."""
-    fit = fit_data(data, 0, Probe(), torch.ones_like(data.heldout_N))
-    problem = lbfgs._Problem(fit, 0.0)
-    start_CF = fit.x_ND.new_zeros(data.classes, fit.x_ND.shape[1] + 1)
-    return problem.value(lbfgs._minimise(problem, start_CF, _STRENGTH)[0], _STRENGTH)[0]
+def retained(results: Sequence[ProbeResult]) -> float:
+    """% of the peak's test accuracy that the last layer has."""
+    return 100 * results[-1].top1 / results[peak(results)].top1
 
 
-@dataclass(frozen=True)
-class Scikit:
-    """Objective (nats) and test top-1 of the full fit."""
-
-    objective: float
-    top1: float
+def _rank_order(results: Sequence[ProbeResult], converged: Sequence[ProbeResult]) -> float:
+    return float(spearmanr([r.top1 for r in results], [r.top1 for r in converged]).statistic)
 
 
-def scikit(data: ProbeData, layer: int, *, tolerance: float) -> Scikit:
-    """Both fits of one layer."""
-    x_ND, labels_N = data.train[layer].float().numpy(), data.train_labels_N.numpy()
-    fit_N = ~data.heldout_N.numpy()
-    _regression(int(fit_N.sum()), tolerance).fit(x_ND[fit_N], labels_N[fit_N])
-    full = _regression(len(x_ND), tolerance).fit(x_ND, labels_N)
-    right_N = full.predict(data.test[layer].float().numpy()) == data.test_labels_N.numpy()
-    loss = log_loss(labels_N, full.predict_proba(x_ND)) + _STRENGTH / 2 * float((full.coef_**2).sum())
-    return Scikit(float(loss), float(np.mean(right_N)))
+def _standardised(data: ProbeData, layer: int) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, test_ND = (part[layer].double().numpy() for part in (data.train, data.test))
+    spread_D = x_ND.std(0)
+    scale_D = np.divide(1, spread_D, out=np.zeros_like(spread_D), where=spread_D > 1e-12 * abs(x_ND.mean(0)))
+    return (x_ND - x_ND.mean(0)) * scale_D, (test_ND - x_ND.mean(0)) * scale_D
 
 
-def _regression(n: int, tolerance: float) -> LogisticRegression:
-    return LogisticRegression(C=1 / (_STRENGTH * n), solver="lbfgs", max_iter=10_000, tol=tolerance)
+def agreement(data: ProbeData, layer: int, result: ProbeResult) -> float:
+    """Share of test images that a float64 fit at the same penalty gets right or wrong as ours does."""
+    x_ND, test_ND = _standardised(data, layer)
+    labels_N, penalty = data.train_labels_N.numpy(), result.penalty
+    (n, width), target_NC = x_ND.shape, np.eye(data.classes)[data.train_labels_N.numpy()]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        theta_FC = flat.reshape(width + 1, -1)
+        logp_NC = log_softmax(x_ND @ theta_FC[:-1] + theta_FC[-1], axis=1)
+        left_NC = (np.exp(logp_NC) - target_NC) / n
+        slope_FC = np.vstack([x_ND.T @ left_NC + penalty * theta_FC[:-1], left_NC.sum(0)])
+        loss = -logp_NC[np.arange(n), labels_N].mean() + penalty / 2 * (theta_FC[:-1] ** 2).sum()
+        return loss, slope_FC.ravel()
+
+    options = {"gtol": 1e-6 * penalty**0.5, "ftol": 1e-13, "maxiter": 3000, "maxfun": 6000}
+    found = minimize(objective, np.zeros((width + 1) * data.classes), jac=True, method="L-BFGS-B", options=options)
+    theta_FC = found.x.reshape(width + 1, -1)
+    right_N = (test_ND @ theta_FC[:-1] + theta_FC[-1]).argmax(1) == data.test_labels_N.numpy()
+    ours_N = np.unpackbits(np.frombuffer(result.correct, np.uint8), count=len(right_N)).astype(bool)
+    return float((ours_N == right_N).mean())
+
+
+def _ratio_sklearn(data: ProbeData, converged: Sequence[ProbeResult]) -> float:
+    """The last layer: the penalties that we tried, each warm from the last, then the full fit."""
+    layer = len(converged) - 1
+    one = chosen_layers(data, [layer])
+    ours, (result,) = machine.timed(lambda: fit_probes(one, CONVERGED, seed=_SEED), device=CPU)
+    x_ND, _ = _standardised(data, layer)
+    x_ND, labels_N, fit_N = x_ND.astype(np.float32), data.train_labels_N.numpy(), ~data.heldout_N.numpy()
+
+    def theirs() -> None:
+        model = LogisticRegression(max_iter=10_000, warm_start=True)
+        for penalty in result.penalties:
+            model.set_params(C=1 / (penalty * int(fit_N.sum()))).fit(x_ND[fit_N], labels_N[fit_N])
+        model.set_params(C=1 / (result.penalty * len(x_ND))).fit(x_ND, labels_N)
+
+    with threadpool_limits(1):  # ours has one layer here, and with it one thread
+        seconds, _ = machine.timed(theirs, device=CPU, repeats=1)
+    return seconds / ours
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """A table."""
+    """What the solver does, then every curve."""
+    cases = result["cases"]
     rows = [
         [
             case["name"],
-            str(case["layers"]),
-            f"{case['seconds']:.2f}",
-            f"{case['ratio']:.1f}",
-            f"{case['scikit_tolerance']:g}",
-            f"{case['objective']:.5f}",
-            f"{case['scikit_objective']:.5f}",
-            f"{case['abs_diff_points']:.2f}",
+            f"{case['images']:,} × {case['classes']}",
+            *(f"{case['retained'][name]:.1f} ({case['peak'][name]})" for name in SOLVERS),
+            f"{case['rank_order']['AdamW 30']:.2f}",
+            f"{case['left']:.2f}",
+            f"{case['ratio_to_adamw30']:.2f}",
+            "–" if case["ratio_sklearn"] is None else f"{case['ratio_sklearn']:.1f}",
+            f"{case['agreement']:.2%}",
         ]
-        for case in result["cases"]
+        for case in cases
     ]
-    intro = (
-        f"(c) `lbfgs` against scikit-learn's `LogisticRegression` at the same L2 strength ({_STRENGTH:g} on the mean "
-        "loss), at scikit-learn's default tolerance or the first tighter one that brings its objective within "
-        f"{_SAME:g} of ours; selection fit and full fit of one layer, scaled to all. Variances of the embeddings' "
-        "directions fall as 1/k, about as those of networks do; white embeddings are shown besides: there both take "
-        "few iterations, whose matmuls are most of the time, and the target does not ask for them.\n"
+    head = [
+        "curve",
+        "images × classes",
+        *SOLVERS,
+        "rank order",
+        "gradient left",
+        "÷ AdamW 30",
+        "÷ scikit-learn",
+        "agrees",
+    ]
+    return "\n".join([_summary(cases), "", table(head, rows)])
+
+
+def _summary(cases: Sequence[dict[str, Any]]) -> str:
+    """Means over the published networks, and the effect of the solver beside that of depth."""
+    trained = [case for case in cases if case["depth"] and case["dataset"] != "cifar10"] or list(cases)
+    means = "; ".join(f"{name} {mean(case['retained'][name] for case in trained):.1f}" for name in SOLVERS)
+    solver = mean(abs(case["retained"]["converged"] - case["retained"]["AdamW 30"]) for case in trained)
+    by_set: dict[str, list[float]] = {}
+    for case in trained:
+        by_set.setdefault(case["dataset"], []).append(case["retained"]["converged"])
+    depth = mean(max(values) - min(values) for values in by_set.values())
+    ratios = sorted(case["ratio_to_adamw30"] for case in cases)
+    return (
+        "Columns of solvers: % of the peak's test accuracy that the last layer retains, and the peak (layer), found on "
+        "held-out images. “Rank order”: Spearman's correlation of layers between AdamW 30 and converged. “Gradient "
+        "left”: median over layers, AdamW 30, of the gradient's norm at the end over that at weights of zero. "
+        "“Agrees”: test images that a float64 fit by SciPy gets right or wrong as ours does.\n\n"
+        f"% retained on OOD sets, mean over {len(trained)} curves of trained networks: {means}. Between AdamW 30 and "
+        f"converged a curve changes by {solver:.1f} points on average; between the shallowest and deepest reading of "
+        f"four depths, by the converged solver, by {depth:.1f}. Seconds of the converged solver over AdamW's: median "
+        f"{ratios[len(ratios) // 2]:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}."
     )
-    head = ["case", "layers", "s", "÷ (c)", "tolerance of (c)", "objective", "of (c)", "Δ top-1, points"]
-    return "\n".join([intro, table(head, rows)])

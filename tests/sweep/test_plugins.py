@@ -500,7 +500,7 @@ def test_scores_that_are_not_finite_are_a_problem_of_their_layer():
     assert (
         "inf gives scores that are not finite on a" in fit_probes(probe_data(), Probe(solver="inf"), seed=0)[0].problem
     )
-    with pytest.raises(UserError, match=r"not registered here .there is adamw"):
+    with pytest.raises(UserError, match=r"not registered here .there is converged"):
         fit_probes(probe_data(), Probe(solver="unknown"), seed=0)
 
 

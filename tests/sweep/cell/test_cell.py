@@ -41,7 +41,7 @@ def rows_of(tmp_path):
 
 
 def test_rates_decays_and_seeds_are_rows_one_of_each_layer_flagged(rows_of):
-    rows = rows_of("{epochs: 2, batch_size: 16, lr: [1e-3, 1e-2], weight_decay: [0, 0.1], seeds: 2}")
+    rows = rows_of("{solver: adamw, epochs: 2, batch_size: 16, lr: [1e-3, 1e-2], weight_decay: [0, 0.1], seeds: 2}")
     assert len(rows) == LAYERS * 8
     first = rows[:8]
     assert [(r["layer"], r["probe_lr"], r["probe_weight_decay"], r["probe_seed_index"]) for r in first] == [
@@ -50,7 +50,7 @@ def test_rates_decays_and_seeds_are_rows_one_of_each_layer_flagged(rows_of):
     assert len({r["probe_seed"] for r in rows}) == 2
     assert [sum(r["chosen"] for r in rows if r["layer"] == layer) for layer in range(1, LAYERS + 1)] == [1] * LAYERS
     assert {r["is_penultimate"] for r in rows if r["layer"] == LAYERS} == {True}
-    (alone, *_) = rows_of("{epochs: 2, batch_size: 16}")
+    (alone, *_) = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
     assert {k: v for k, v in first[0].items() if k not in ("curve_key", "chosen")} == {
         k: v for k, v in alone.items() if k not in ("curve_key", "chosen")
     }
@@ -69,10 +69,25 @@ def test_a_path_of_penalties_fills_the_same_columns(rows_of, solver):
 
 
 def test_embeddings_beyond_the_hosts_memory_change_nothing(rows_of, monkeypatch, tmp_path):
-    whole = rows_of("{epochs: 2, batch_size: 16}")
+    whole = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
     spilled = []
     monkeypatch.setattr("sweep.cell.cell.budget_bytes", lambda device, fraction: 1000)
     counted = lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k)  # noqa: E731
     monkeypatch.setattr("sweep.cell.cell.embed", counted)
-    assert rows_of("{epochs: 2, batch_size: 16}", again=True) == whole
+    assert rows_of("{solver: adamw, epochs: 2, batch_size: 16}", again=True) == whole
     assert spilled == [tmp_path / "cache" / "spill"] * 2
+
+
+def test_the_default_probe_is_one_row_per_layer_that_says_what_it_chose_and_how_far_it_got(rows_of):
+    rows = rows_of("{}")
+    assert len(rows) == LAYERS
+    for row in rows:
+        assert (row["problem"], row["probe_solver"], row["converged"], row["chosen"]) == (None, "converged", True, True)
+        assert row["probe_weight_decay"] in row["penalties"]
+        assert row["penalty_losses"][row["penalties"].index(row["probe_weight_decay"])] == min(row["penalty_losses"])
+        assert row["gradient_norm"] < 0.1
+        assert row["epochs_run"] > 1
+        assert [row[name] for name in ("probe_lr", "probe_epochs", "probe_batch_size", "probe_seed")] == [None] * 4
+    (adamw, *_) = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
+    assert (adamw["converged"], adamw["epochs_run"], adamw["penalties"]) == (False, 2, None)
+    assert adamw["gradient_norm"] > 0.1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.embed.extract import batch_size, embed
+from sweep.embed.extract import batch_size, embed, stored_as
 from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
@@ -54,7 +54,7 @@ def test_equals_one_image_and_one_layer_at_a_time(name):
     slow = one_by_one(model, layers, images_NHWC)
     fast = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
     for emb_ND, slow_ND, layer in zip(fast, slow, layers, strict=True):
-        assert emb_ND.dtype == torch.float16
+        assert emb_ND.dtype == stored_as(torch.from_numpy(slow_ND).float())
         scale = np.abs(slow_ND).max()
         np.testing.assert_allclose(emb_ND.float(), slow_ND, rtol=1e-3, atol=1e-3 * scale, err_msg=layer.name)
 
@@ -178,3 +178,30 @@ def test_embeddings_in_files_are_those_in_memory_and_leave_nothing_behind(tmp_pa
     for one_ND, other_ND in zip(embed(model, layers, pictures(5), **settings), spilled, strict=True):
         assert torch.equal(one_ND, other_ND)
     assert list((tmp_path / "spill").iterdir()) == []
+
+
+def test_what_float16_would_lose_is_stored_as_float32():
+    """An untrained network: deep layers are tiny or nearly the same for all images; the spread of images survives."""
+    model, layers = backbone("vggm17")
+    images_NHWC = pictures(24)
+    stored = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
+    assert {emb_ND.dtype for emb_ND in stored} == {torch.float16, torch.float32}
+    for emb_ND, slow_ND, layer in zip(stored, one_by_one(model, layers, images_NHWC), layers, strict=True):
+        found, slow = (each - each.mean(0) for each in (emb_ND.double().numpy(), slow_ND))
+        assert np.abs(found - slow).mean() <= 0.05 * np.abs(slow).mean(), layer.name
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "dtype"),
+    [
+        (1.0, 0.0, torch.float16),
+        (1.0, 5.0, torch.float16),
+        (1e-7, 0.0, torch.float32),
+        (1e5, 0.0, torch.float32),
+        (1.0, 1000.0, torch.float32),
+        (0.0, 3.0, torch.float16),
+    ],
+)
+def test_the_type_of_storage_follows_rounding_beside_spread(factor, shift, dtype):
+    emb_BD = torch.randn(32, 20, generator=torch.Generator().manual_seed(0)) * factor + shift
+    assert stored_as(emb_BD) == dtype

@@ -323,3 +323,49 @@ def test_equal_logits_count_as_argmax_counts_them():
     assert scores.top5_L[0] == pytest.approx(5 / 6)  # a dead layer is not right in five of its classes for nothing
     expected = F.cross_entropy(logits_LCN[1].T, labels_N).item()
     assert scores.loss_L[1].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("standardize", ["none", "feature"])
+def test_the_gradient_that_is_left_is_that_of_autograd_and_falls_with_epochs(standardize):
+    data, left = make_data(widths=(5,)), []
+    for epochs in (1, 400):
+        recipe = Probe(epochs=epochs, lr=1e-2, batch_size=16, label_smoothing=0.1, standardize=standardize)
+        (result,) = fit_probes(data, recipe, seed=7, dtype=torch.float64)
+        left.append(result.gradient_norm)
+        assert result.epochs_run == epochs
+    assert left[1] < left[0] < 1.5
+    assert not fit_probes(data, Probe(epochs=1), seed=7)[0].converged
+    (unmoved,) = fit_probes(data, Probe(epochs=1, lr=1e-12, standardize=standardize), seed=7, dtype=torch.float64)
+    x_ND = data.train[0]
+    if standardize == "feature":
+        x_ND = (x_ND - x_ND.mean(0)) / x_ND.std(0, correction=0)
+    slopes = []
+    for weight_CD in (initial(data, 7).T.double(), torch.zeros(data.classes, 5, dtype=torch.float64)):
+        weight_CD.requires_grad_()
+        bias_C = torch.zeros(data.classes, dtype=torch.float64)
+        if not weight_CD.any():
+            bias_C = torch.bincount(data.train_labels_N).double().log()
+        loss = F.cross_entropy(F.linear(x_ND, weight_CD, bias_C), data.train_labels_N)
+        (slope_CD,) = torch.autograd.grad(loss, weight_CD)
+        slopes.append(float(slope_CD.norm()))
+    assert unmoved.gradient_norm == pytest.approx(slopes[0] / slopes[1], rel=0.15)
+
+
+def initial(data, seed):
+    """Initial weights of the first layer, (D, C)."""
+    generator = torch.Generator().manual_seed(derive_seed("init", seed, data.layer_names[0]))
+    return torch.empty(data.train[0].shape[1], data.classes).normal_(0, 0.01, generator=generator)
+
+
+def test_layers_of_one_width_may_be_stored_in_different_types():
+    data = make_data(widths=(6, 6), seed=2)
+    data.train[0], data.test[0] = data.train[0].half(), data.test[0].half()
+    data.train[1], data.test[1] = data.train[1].float(), data.test[1].float()
+    for recipe in (Probe(epochs=3, batch_size=16), Probe(solver="ridge", weight_decay=1.0)):
+        together = fit_probes(data, recipe, seed=1)
+        for layer in (0, 1):
+            part = vars(data) | {
+                name: getattr(data, name)[layer : layer + 1] for name in ("train", "test", "layer_names")
+            }
+            (alone,) = fit_probes(ProbeData(**part), recipe, seed=1)
+            assert (alone.correct, alone.test_loss) == (together[layer].correct, together[layer].test_loss)

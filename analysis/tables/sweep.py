@@ -79,9 +79,8 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
 
 def other_accuracies(results: str, chosen: str) -> dict[str, Experiments]:
     """The same sweep under the other accuracy rules that its table allows, to show what depends on the rule."""
-    uri = results if storage.ending(results).endswith(".parquet") else storage.join(results, storage.PROBES)
-    names_ = storage.schema(uri).names
-    rules = [rule for rule, needed in metrics.ACCURACIES.items() if rule != chosen and set(needed) <= set(names_)]
+    there = set(stored.find(results).probes.schema.names)
+    rules = [rule for rule, needed in metrics.ACCURACIES.items() if rule != chosen and set(needed) <= there]
     found = {}
     for rule in rules:
         try:

@@ -10,6 +10,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python sweep/run.py --config configs/demo.yaml
 	$(BIN)/python analysis/shap_report.py --results results/demo
+	$(BIN)/python analysis/browse.py --results results/demo
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -14,9 +14,14 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+def find() -> str | None:
+    """Where the browser is; None where there is none."""
+    return next((place for place in map(shutil.which, NAMES) if place), None)
+
+
 def executable() -> str:
     """Where the browser is; the test is skipped, with a clear word, where there is none."""
-    found = next((place for place in map(shutil.which, NAMES) if place), None)
+    found = find()
     if found is None:
         pytest.skip(f"no browser on this machine (looked for {', '.join(NAMES)}): apt-get install chromium")
     return found

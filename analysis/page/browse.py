@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -81,6 +82,12 @@ def _vega() -> str:
         import vl_convert
     except ImportError as error:
         raise UserError(MISSING.format(error)) from None
+    return _bundle(vl_convert)
+
+
+@cache
+def _bundle(vl_convert: Any) -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; bundling takes seconds."""
     return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 

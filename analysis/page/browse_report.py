@@ -16,8 +16,10 @@ from analysis.tables import storage
 from analysis.tables.names import TARGETS, label
 from analysis.tables.variables import level_text
 
-SLOPE, ADJUSTED, MATCHED = "SHAP slope", "adjusted effect", "matched pairs"
-KINDS = (MATCHED, ADJUSTED, SLOPE)
+SLOPE, ADJUSTED, MATCHED, TREES = "SHAP slope", "adjusted effect", "matched pairs", "change by the trees"
+KINDS = (MATCHED, ADJUSTED, TREES, SLOPE)
+OF_EFFECT = {"pairs": MATCHED, "adjusted": ADJUSTED, "trees": TREES}  # in the outcome's own unit
+ASSERTED = ("clear", "likely", "interval excludes zero")
 NAME, VALUES = "report.json", "shap_values.parquet"
 Report = Mapping[str, Any]
 
@@ -43,7 +45,6 @@ def adapt(report: Report, shap: pd.DataFrame | None) -> dict[str, Any]:
         "contrasts": contrasts,
         "shap": {} if shap is None else {name: _shap(shap, name) for name in targets},
         "kinds": list(KINDS),
-        "published": report.get("published"),
     }
 
 
@@ -59,10 +60,7 @@ def _target(name: str, entry: Report) -> dict[str, Any]:
         "label": entry.get("label", name),
         "unit": entry.get("unit", ""),
         "problem": entry.get("problem"),
-        "estimates": [
-            *_estimates(name, entry.get("adjusted"), ADJUSTED),
-            *_estimates(name, entry.get("slopes"), SLOPE),
-        ],
+        "estimates": [*_effects(entry.get("effects") or []), *_slopes(name, entry.get("slopes") or {})],
         "interactions": {
             "variables": interactions.get("variables") or [],
             "labels": [label(variable) for variable in interactions.get("variables") or []],
@@ -71,36 +69,55 @@ def _target(name: str, entry: Report) -> dict[str, Any]:
     }
 
 
-def _estimates(target: str, found: Any, kind: str) -> list[dict[str, Any]]:
-    """Estimates of one kind, by variable; those without a value (no direction) are left out."""
-    if not isinstance(found, Mapping):
-        return []
-    factor = TARGETS[target].factor if target in TARGETS else 1.0
+def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
+    """The estimates of every effect side by side, in the printed unit."""
     rows = []
-    for variable, entry in found.items():
-        value = _first(entry, "slope", "value") if isinstance(entry, Mapping) else None
-        if value is None:
-            continue
-        low, high = (None if entry.get(key) is None else factor * entry[key] for key in ("low", "high"))
-        scale = " → ".join(level_text(entry[key]) for key in ("from", "to") if entry.get(key) is not None)
-        rows.append(
-            {
-                "variable": variable,
-                "label": entry.get("label") or label(variable),
-                "kind": kind,
-                "scale": scale,
-                "value": factor * value,
-                "low": low,
-                "high": high,
-                "verdict": _verdict(entry, low, high),
-                "basis": str(entry.get("basis") or ""),
-            }
-        )
+    for effect in effects:
+        variables = [str(name) for name in effect["variables"]]
+        about: dict[str, Any] = {
+            "variable": variables[0],
+            "label": label(variables[0]),
+            "together": [label(name) for name in variables[1:]],
+            "scale": _scale(effect),
+        }
+        for key, kind in OF_EFFECT.items():
+            found = effect.get(key) or {}
+            if found.get("value") is not None:
+                rows.append(about | _estimate(found, kind, 1.0))
     return rows
 
 
-def _first(entry: Report, *keys: str) -> float | None:
-    return next((float(entry[key]) for key in keys if entry.get(key) is not None), None)
+def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
+    """SHAP slopes by variable, from the model's unit to the printed one; what has no direction has none."""
+    factor = TARGETS[target].factor if target in TARGETS else 1.0
+    rows = []
+    for variable, entry in slopes.items():
+        if entry.get("slope") is not None:
+            about = {"variable": variable, "label": entry.get("label") or label(variable), "together": []}
+            found = {**entry, "value": entry["slope"]}
+            rows.append(about | {"scale": _scale(entry)} | _estimate(found, SLOPE, factor))
+    return rows
+
+
+def _scale(entry: Report) -> str:
+    return " → ".join(level_text(entry[key]) for key in ("from", "to") if entry.get(key) is not None)
+
+
+def _estimate(found: Report, kind: str, factor: float) -> dict[str, Any]:
+    """One estimate with its interval and its verdict; ``sure``: whether a sentence may state it."""
+    value, low, high = (None if found.get(key) is None else factor * found[key] for key in ("value", "low", "high"))
+    verdict = _verdict(found, low, high)
+    units = f"{found['n_units']} {found.get('unit') or 'units'}" if found.get("n_units") else ""
+    basis = ", ".join(part for part in (units, found.get("method") or "") if part)
+    return {
+        "kind": kind,
+        "value": value,
+        "low": low,
+        "high": high,
+        "verdict": verdict,
+        "sure": verdict in ASSERTED,
+        "basis": basis,
+    }
 
 
 def _verdict(entry: Report, low: float | None, high: float | None) -> str:
@@ -115,6 +132,7 @@ def _verdict(entry: Report, low: float | None, high: float | None) -> str:
 def _contrast(row: Report) -> dict[str, Any]:
     together = list(row.get("together_with") or [])
     low, high = (row.get(key) for key in ("low", "high"))
+    verdict = _verdict(row, low, high)
     return {
         "target": row["target"],
         "variable": row["variable"],
@@ -127,8 +145,9 @@ def _contrast(row: Report) -> dict[str, Any]:
         "value": row.get("mean_difference"),
         "low": low,
         "high": high,
-        "p_holm": row.get("p_holm"),
-        "verdict": _verdict(row, low, high),
+        "p_holm": row.get("p_adjusted", row.get("p_holm")),
+        "verdict": verdict,
+        "sure": verdict in ASSERTED,
     }
 
 

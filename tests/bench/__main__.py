@@ -1,4 +1,4 @@
-"""``python -m tests.bench [probes|solvers|embed|gpu|growth|attribution|coverage|storage|jobs] [--quick]``."""
+"""``python -m tests.bench [NAME …] [--quick] [--json FILE]``: the names are those of :data:`BENCHMARKS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import attribution, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage
+from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage
 
 BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
@@ -24,10 +24,16 @@ BENCHMARKS: dict[str, ModuleType] = {
     "coverage": coverage,
     "storage": storage,
     "jobs": jobs,
+    "browse": browse,
 }
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
-ON_CPU = ("probes", "solvers", "growth", "attribution", "coverage", "storage")
-OWN_WORKERS = ("storage", "coverage", "jobs")  # most of the work is done by their own processes, which look like others
+ON_CPU = ("probes", "solvers", "growth", "attribution", "coverage", "storage", "browse")
+OWN_WORKERS = (
+    "storage",
+    "coverage",
+    "jobs",
+    "browse",
+)  # most of the work is done by their own processes, which look like others
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -22,6 +22,7 @@ TITLES = {
     "coverage": "How often intervals hold the truth",
     "storage": "Store, scheduling, workers",
     "jobs": "The main job, before and now",
+    "browse": "The page to browse",
 }
 
 

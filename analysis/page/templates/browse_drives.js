@@ -15,8 +15,8 @@ function drivesTab(view) {
     el("div", { class: "controls" }, setter("target", "outcome", targets.map(([name, entry]) => [name, entry.label]), target)),
     el("p", { class: "note" }, `These are the report's numbers${report.accuracy ? " (" + report.accuracy + ")" : ""}: they follow neither the filters nor the accuracy rule.`),
     findingsPart(report), el("h2", {}, "Estimates"), ...(found.problem ? [el("p", { class: "note" }, found.problem)] : []),
-    bar("estimates", { rows: () => estimateRows(target).map(({ sure, ...row }) => row), chart: places.estimates }), places.estimates,
-    el("p", { class: "note" }, "Faint: the interval includes zero, or there is none. A click on a matched pair's dot shows its pairs."),
+    bar("estimates", { rows: () => estimateRows(target).map(({ sure: _, contrast, ...row }) => row), chart: places.estimates }), places.estimates,
+    el("p", { class: "note" }, "Faint: what the report does not assert; without a verdict, intervals that include zero. A click on a dot of matched pairs shows its pairs."),
     el("h2", {}, "Matched pairs"), contrastTable(target), el("div", { id: "pairs" }, ...pairsPart(target, places.pairs)),
   );
   const drawn = [drawEstimates(places.estimates, target, found)];
@@ -68,11 +68,18 @@ function mainContrasts(target) {
   return [...of.values()].map(({ row }) => row);
 }
 
+// All estimates of an outcome, a row for each; those of matched pairs know their contrast. A report that has none among
+// its effects gives them by its contrasts.
 function estimateRows(target) {
-  const found = page.report.targets[target], sure = (row) => (row.low !== null && (row.low > 0 || row.high < 0) ? 1 : 0);
-  const pairs = mainContrasts(target).map((row) => ({ variable: row.variable, label: row.label, series: "matched pairs", scale: `${row.from} → ${row.to}${together(row)}`, value: row.value, low: row.low, high: row.high, verdict: row.verdict, basis: `${row.n_pairs} pairs of backbones`, contrast: contrastKey(row) }));
-  const others = found.estimates.map(({ kind, ...row }) => ({ ...row, series: kind }));
-  return [...pairs, ...others].map((row) => ({ ...row, interval: bounds(row), sure: sure(row) === 1 }));
+  const contrasts = new Map(mainContrasts(target).map((row) => [row.variable, row])), found = page.report.targets[target].estimates;
+  const pairs = found.some((row) => row.kind === "matched pairs") ? [] : [...contrasts.values()].map((row) => ({ ...row, kind: "matched pairs", scale: `${row.from} → ${row.to}`, together: row.together_labels, basis: `${row.n_pairs} pairs of backbones` }));
+  return [...pairs, ...found].map((row) => {
+    const contrast = row.kind === "matched pairs" ? contrasts.get(row.variable) : null;
+    return {
+      variable: row.variable, label: row.label, series: row.kind, scale: row.scale + (row.together.length ? `, with ${row.together.join(", ")}` : ""), value: row.value, low: row.low, high: row.high,
+      verdict: row.verdict, basis: row.basis, contrast: contrast ? contrastKey(contrast) : null, interval: bounds(row), sure: row.sure,
+    };
+  });
 }
 
 function drawEstimates(place, target, found) {

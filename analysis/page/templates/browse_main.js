@@ -99,7 +99,7 @@ function refresh() {
   view.replaceChildren();
   document.documentElement.dataset.busy = "true";
   drawn = Promise.resolve(TABS[state.tab][1](view)).then(() => {
-    if (again) document.querySelector(again)?.focus({ preventScroll: true });
+    if (again && document.activeElement === document.body) document.querySelector(again)?.focus({ preventScroll: true });
     scrollTo(0, Math.min(top, document.documentElement.scrollHeight));
     document.documentElement.dataset.redraw = (performance.now() - started).toFixed(0);
     document.documentElement.dataset.busy = "false";

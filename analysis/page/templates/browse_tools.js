@@ -158,6 +158,8 @@ function bar(name, { rows, chart, sql }) {
 
 const WIDE = ["label", "first", "second", "last_label", "reason"]; // columns of long names
 
+const WHOLE = ["scale", "interval", "status"]; // columns that stay on one line
+
 // A DataTable of rows; heads are {title, key, digits?, word?}.
 function grid(place, heads, rows, options = {}) {
   const element = el("table", { class: "display compact", style: "width:100%" });
@@ -165,7 +167,7 @@ function grid(place, heads, rows, options = {}) {
   return new DataTable(element, {
     data: rows,
     columns: heads.map((head) => ({
-      title: escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : head.word ? "" : "n", orderable: head.orderable ?? true,
+      title: escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) ? "whole" : "", orderable: head.orderable ?? true,
       render: head.word
         ? { display: (v) => escaped(v ?? "–"), filter: (v) => v, sort: (v) => v, type: (v) => v ?? "" }
         : { display: (v) => escaped(show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },

@@ -168,6 +168,18 @@ def test_what_a_report_lacks_leaves_its_part_empty():
     assert found["findings"] == [{"text": "a sentence"}]
 
 
+def test_a_report_with_effects_gives_each_kind_of_estimate():
+    """Version 2 of report.json: effects in the outcome's unit, each with its verdict."""
+    estimate = {"value": -12.0, "low": -20.0, "high": -4.0, "verdict": "open", "n_units": 6, "unit": "backbones"}
+    effect = {"variables": ["depth", "stem"], "from": "11", "to": "17", "adjusted": estimate | {"verdict": "clear"}}
+    effect |= {"pairs": estimate, "trees": {"value": None}, "shap_slope": {"value": -0.1}}
+    found = browse_report.adapt({"targets": {"retained": {"effects": [effect], "slopes": {}}}}, None)
+    matched, adjusted = found["targets"]["retained"]["estimates"]
+    assert (matched["kind"], matched["value"], matched["sure"]) == ("matched pairs", -12.0, False)
+    assert (adjusted["kind"], adjusted["verdict"], adjusted["sure"]) == ("adjusted effect", "clear", True)
+    assert (adjusted["together"], adjusted["basis"]) == (["stem size"], "6 backbones")
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     small(tmp_path / "a")
     assert command.main(["--results", str(tmp_path / "a")]) == 0

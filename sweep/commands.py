@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweep import driver, table
+from sweep import cell, driver, table
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
 from sweep.cell import CellTask
 from sweep.config import Config, closest
+from sweep.data import glance
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
@@ -19,7 +20,6 @@ from sweep.study import (
     expand,
     group_label,
     layers_said,
-    located_weights,
     outcomes,
     propose,
     render_plan,
@@ -47,37 +47,42 @@ def layers(config: Config, name: str, resolution: int) -> str:
     return "\n".join([head, f"{'#':>4}  {'width':>6}  module", *rows])
 
 
-def weights(config: Config, name: str) -> str:
-    """How the config's own weights of that name fit every architecture that the grid uses them for."""
+def weights(config: Config, name: str, *, every_name: bool = False) -> int:
+    """Print how the config's own weights of that name fit every architecture that the grid uses them for.
+
+    Returns the exit code: 1 where they do not fit.
+    """
     if name not in config.weights:
         near = ", ".join(closest(name, config.weights)) or "there are none"
         raise UserError(f"--weights {name}: the config's section weights has no such entry; {near}")
-    from sweep.models import match_weights  # torch: only here
-
     used = {
-        (values["architecture"], resolution_of(config, values) or 0)
+        (values["architecture"], resolution_of(config, values) or 0): values
         for block in config.grid
         for values in block_values(block)
         if values["pretraining"] == name
     }
-    entry = located_weights(config, config.weights[name])
-    lines = [f"{name}: {entry.source}"]
-    for architecture, resolution in sorted(used):
-        found = match_weights(architecture, entry, resolution=resolution)
-        head = f"{architecture} at {resolution} px: {'fits' if found.fits else 'does not fit'}"
-        lines += [head, *(f"    {line}" for line in found.report().splitlines())]
-    return "\n".join(lines if used else [*lines, "no block of the grid uses them"])
+    fits = True
+    for (architecture, resolution), values in sorted(used.items(), key=lambda item: item[0]):
+        report = cell.look_at_weights(
+            config, name, architecture, resolution, values["id_dataset"], every_name=every_name
+        )
+        print(report.text)
+        fits = fits and report.fits
+    if not used:
+        print(f"{name}: no block of the grid uses these weights")
+    return 0 if fits else 1
 
 
 def plan(config: Config, out: str) -> str:
     """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
     config = without_downloads(config)
-    try:
-        sweep = driver.prepare(config, out)
-    except UserError as error:
-        grid = expand(config, lambda name: sizes(config, name))
-        return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
-    return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
+    with glance():
+        try:
+            sweep = driver.prepare(config, out)
+        except UserError as error:
+            grid = expand(config, lambda name: sizes(config, name))
+            return render_plan(config, grid, done=None, why_unknown=str(error).splitlines()[0], out=out)
+        return render_plan(config, sweep.grid, done=driver.finished(sweep), why_unknown=None, out=out)
 
 
 def status(out: str, name: str | None, *, watch: bool = False) -> int:

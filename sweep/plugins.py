@@ -161,8 +161,8 @@ def register_model(
     family, stem, depth, spatial_reduction : columns of the table, see :class:`sweep.models.facts.Architecture`.
     multiple_of, min_resolution : of the resolutions it takes, px.
     scalable : whether it heeds ``width``; if not, the grid may not vary it.
-    layers : regular expression on whole module paths: which layers are probed. None: the rule for all networks,
-        every transformer block or every convolution. A config's own ``layers`` wins.
+    layers : which layers are probed: "conv", "blocks", "stages", "modules", or a regular expression on whole module
+        paths. None: the default, blocks of transformers and convolutions of others. A config's own ``layers`` wins.
     version : enters keys instead of the module's content.
     """
     given = {"family": family, "stem": stem, "depth": depth, "spatial_reduction": spatial_reduction}

@@ -44,6 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verify", action="store_true", help="first parse every fragment; damaged ones are redone")
     parser.add_argument("--layers", metavar="NAME", help="list the probed layers of an architecture, and stop")
     parser.add_argument("--weights", metavar="NAME", help="say how the config's weights NAME fit, and stop")
+    parser.add_argument("--names", action="store_true", help="with --weights: every name that does not fit")
     parser.add_argument("--resolution", type=int, default=224, help="with --layers: input side, px (default 224)")
     return parser.parse_args(argv)
 
@@ -81,8 +82,7 @@ def answer(arguments: argparse.Namespace) -> int:
         print(commands.layers(config, arguments.layers, arguments.resolution))
         return 0
     if arguments.weights:
-        print(commands.weights(config, arguments.weights))
-        return 0
+        return commands.weights(config, arguments.weights, every_name=arguments.names)
     if arguments.plan:
         print(commands.plan(config, out))
         return 0

@@ -163,7 +163,8 @@ def stl10(root):
     home.mkdir(parents=True)
     for part, count in (("train", 4), ("test", 2)):
         labels = np.repeat(np.arange(3), count)
-        planes = [pixels(100 * label + i, 96).transpose(2, 1, 0) for i, label in enumerate(labels.tolist())]
+        first = 0 if part == "train" else 1000
+        planes = [pixels(first + 100 * label + i, 96).transpose(2, 1, 0) for i, label in enumerate(labels.tolist())]
         (home / f"{part}_X.bin").write_bytes(np.stack(planes).tobytes())
         (home / f"{part}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
     put_lines(home / "class_names.txt", ["airplane", "bird", "car"])
@@ -202,7 +203,9 @@ def cinic10(root):
     for part, count in (("train", 4), ("valid", 3), ("test", 2)):
         for label, name in enumerate(["airplane", "automobile"]):
             for number in range(count):
-                put_image(root / part / name / f"cifar10-{part}-{label}{number}.png", 100 * label + number + len(part))
+                put_image(
+                    root / part / name / f"cifar10-{part}-{label}{number}.png", 100 * label + number + 1000 * len(part)
+                )
     put_lines(root / "synsets-to-cifar-10-classes.txt", ["n02690373 airplane"])
     put_lines(root / "imagenet-contributors.csv", ["synset,image_num,cinic_set,class"])
     return root

@@ -93,9 +93,10 @@ def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
     rows = []
     for variable, entry in slopes.items():
         if entry.get("slope") is not None:
-            about = {"variable": variable, "label": entry.get("label") or label(variable), "together": []}
+            words: dict[str, Any] = {"variable": variable, "label": entry.get("label") or label(variable)}
+            words |= {"together": [], "scale": _scale(entry)}
             found = {**entry, "value": entry["slope"]}
-            rows.append(about | {"scale": _scale(entry)} | _estimate(found, SLOPE, factor))
+            rows.append(words | _estimate(found, SLOPE, factor))
     return rows
 
 

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.tables import storage
+from analysis.tables import plans, storage
 from analysis.tables.errors import UserError
 
 FRAGMENTS, FAILURES, PLANS, MANIFEST = "fragments", "failures", "plans", "export.json"
@@ -98,7 +98,25 @@ def find(uri: str) -> Stored:
 def _with_records(uri: str, files: Sequence[str], root: str) -> Stored:
     probes = _dataset(uri, files)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
-    return Stored(uri, probes, about, _planned(root, about), _failures(root))
+    found = _plans(root, about)
+    if "curve_key" in probes.schema.names and "is_id" not in probes.schema.names:  # fragments: plans name them
+        probes, about = _under_labels(uri, probes, found)
+    return Stored(uri, probes, about, _planned(found, about), _failures(root))
+
+
+def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) -> tuple[ds.Dataset, dict[str, Any]]:
+    """Fragments as the table that their plan makes of them, and what that table would say of itself."""
+    labelled = [plan for plan in found if plan.labels]
+    if len(labelled) != 1:
+        names = ", ".join(plan.name for plan in labelled) or "none"
+        raise UserError(
+            f"{uri}: fragments do not know what a sweep calls them; one plan beside them has to say it, there are: "
+            f"{names}; run the sweep again to have probes.parquet written"
+        )
+    (plan,) = labelled
+    rows = plans.joined(fragments.to_table(), plan)
+    about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
+    return ds.dataset(rows), about
 
 
 def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
@@ -121,15 +139,20 @@ def _names(uri: str) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and "/." not in name)
 
 
-def _planned(root: str, about: dict[str, Any]) -> pa.Table:
-    """Curves of the plan that the table is of, or of all plans; else what the table's metadata says is missing."""
+def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
+    """The plan that the table is of, or all plans of the store."""
     folder = storage.join(root, PLANS)
     names = [name for name in _names(folder) if name.endswith(".json")]
     own = [name for name in names if name == f"{about.get('name')}.json"] or names
+    places = {name: storage.join(folder, name) for name in own}
+    return [plans.parse(name.removesuffix(".json"), place, storage.read(place)) for name, place in places.items()]
+
+
+def _planned(found: Sequence[plans.Plan], about: dict[str, Any]) -> pa.Table:
+    """Curves of the plans; else what the table's metadata says is missing."""
     rows: dict[str, tuple[str, str | None, str | None]] = {}
-    for name in own:
-        for key, words in json.loads(storage.read(storage.join(folder, name))).get("curves", {}).items():
-            backbone, dataset = (str(word) for word in list(words)[:2])
+    for plan in found:
+        for key, backbone, dataset in plan.curves[["curve_key", "backbone", "dataset"]].itertuples(index=False):
             rows[key] = (key, backbone, dataset)
     for key in (*about.get("failed_curves", []), *about.get("missing_curves", [])):
         rows.setdefault(key, (key, None, None))

@@ -25,7 +25,7 @@ from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
 from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
-from sweep.models import probed_layers
+from sweep.models import layers_of
 from sweep.probes import ProbeData, budget_bytes, fit_probes
 from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
@@ -123,7 +123,6 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
         run=task.cell.run,
         stages=task.cell.stages,
         images=task.cell.images,
-        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         ranks=ranks,
@@ -186,10 +185,11 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     """
     backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
-    layers = probed_layers(
-        model,
-        pattern=backbone.layers_pattern,
+    layers = layers_of(
+        backbone.architecture,
         resolution=backbone.resolution,
+        width=backbone.width,
+        pattern=backbone.layers_pattern,
         pooling=backbone.pooling,
         norm=backbone.norm,
     )

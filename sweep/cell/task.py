@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sweep.config import WeightsEntry
 from sweep.data import DatasetOptions
 from sweep.study import Planned, PlannedCell, Settings
 
@@ -26,7 +25,6 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    weights : what the config says of its own weights, by name, with whole paths.
     memory : share of the device's free memory that probes in flight may take.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
@@ -44,7 +42,6 @@ class CellTask:
     memory: float = 0.7
     keep_embeddings: bool = False
     train_only: bool = False
-    weights: Mapping[str, WeightsEntry] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     import_path: str | None = None

@@ -70,7 +70,6 @@ def _workshop(
         library=library_of(task),
         run=task.cell.run,
         images=task.cell.images,
-        named=task.weights,
         device=device,
         loader_workers=task.loader_workers,
         on_epoch=after_epoch,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render_problems
 from sweep.config.schema import Config
 
-_UNION_TAGS = ("constrained-int", "range", "choices")  # parts of pydantic's places that are no keys
+_UNION_TAGS = ("constrained-int", "range", "choices", "str")  # parts of pydantic's places that are no keys
 
 
 class _Loader(yaml.SafeLoader):

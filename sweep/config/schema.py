@@ -211,22 +211,38 @@ class DatasetEntry(Model):
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
-class WeightsEntry(Model):
-    """A local checkpoint or torchvision's weights, which ``pretraining`` may name."""
+class TrainingImages(Model):
+    """What weights were trained on, where a user knows it, or knows it better; no part of any key."""
 
-    path: str | None = None  # .safetensors or .pt, relative to data_root
-    torchvision: str | None = None  # or weights of torchvision, e.g. ResNet50_Weights.IMAGENET1K_V2
+    corpus: str | None = None  # one that the program knows brings the rest
+    images: PositiveInt | None = None  # for γ
+    classes: PositiveInt | None = None
+    objective: str | None = None
+
+
+def _as_training_images(value: Any) -> Any:
+    """A number alone is of images, a word alone is a corpus."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"images": value}
+    return {"corpus": value} if isinstance(value, str) else value
+
+
+ByArchitecture = str | Mapping[str, str]  # one for all, or architecture → its own
+
+
+class WeightsEntry(Model):
+    """A local checkpoint, or weights of timm or torchvision, which ``pretraining`` may name; one of the first three."""
+
+    path: ByArchitecture | None = None  # a checkpoint, or the index of one in parts; relative to data_root
+    timm: ByArchitecture | None = None  # a tag of timm, e.g. lvd142m
+    torchvision: ByArchitecture | None = None  # e.g. ResNet50_Weights.IMAGENET1K_V2
+    key: str | None = None  # place of the weights in the file, e.g. model_ema, where it holds several; parts by dots
     key_map: Mapping[str, str] = Field(default_factory=dict)  # regular expression → replacement, in this order
-    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: torchvision's, ImageNet's
+    mean: Channels | None = None  # of the pixels in [0, 1] that the weights expect; default: that of timm, torchvision
     std: Channels | None = None
     resolution: PositiveInt | None = None  # input side that `resolution: native` stands for
     title: str | None = None
-    trained_on: PositiveInt | None = None  # training images, for γ
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from, for people."""
-        return f"torchvision's {self.torchvision}" if self.torchvision else str(self.path)
+    trained_on: Annotated[TrainingImages, BeforeValidator(_as_training_images)] | None = None
 
 
 class Resources(Model):

@@ -1,11 +1,17 @@
+from .asked import CACHE_VARIABLE as CACHE_VARIABLE
+from .asked import cache_dir as cache_dir
+from .asked import dataset_options as dataset_options
+from .asked import source_of as source_of
+from .asked import used_datasets as used_datasets
+from .dataset import Dataset as Dataset
 from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .facts import sheets as sheets
 from .images import TrainImages as TrainImages
+from .images import evaluation_view as evaluation_view
 from .library import Images as Images
 from .library import Library as Library
 from .once import forget_datasets as forget_datasets
-from .open import Summary as Summary
 from .open import open_dataset as open_dataset
 from .open import summary as summary
 from .options import TORCHVISION as TORCHVISION
@@ -13,3 +19,5 @@ from .options import Background as Background
 from .options import DatasetOptions as DatasetOptions
 from .pixels import training_pixels as training_pixels
 from .pixels import training_side as training_side
+from .summaries import Summary as Summary
+from .summaries import glance as glance

@@ -31,11 +31,14 @@ class Split:
         N stable sample ids such as ``"train/cat/0001.png"``.
     reader
         Where the pixels come from.
+    digests
+        N digests of the stored bytes, by which copies are found; empty where images are made.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     reader: Reader
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

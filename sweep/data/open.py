@@ -1,7 +1,6 @@
 """Open a dataset of any kind: its samples listed, its content fingerprinted, no image decoded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from sweep.data.kinds.plugin import open_registered
 from sweep.data.kinds.standard import open_standard
 from sweep.data.once import once
 from sweep.data.options import DatasetOptions
+from sweep.data.summaries import Summary, kept_summary
 
 
 class OpenDataset(Protocol):
@@ -56,34 +56,22 @@ def open_dataset(name: str, options: DatasetOptions, *, cache_dir: Path) -> Data
     return KINDS[options.kind](name, options, cache_dir=cache_dir)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a plan and the keys need of a dataset; small, so that it is kept where the dataset is not.
-
-    Attributes
-    ----------
-    identity : fingerprint, and what is said of the pixels.
-    split : "official", or how the test part was made.
-    """
-
-    identity: str
-    split: str
-    classes: int
-    train: int
-    test: int
-    notes: tuple[str, ...]
-
-
 @once
 def summary(name: str, options: DatasetOptions, cache_dir: Path) -> Summary:
     """A dataset's summary, found out once per process: one opening, however many backbones ask.
 
     Errors are those of :func:`open_dataset`.
     """
-    dataset = open_dataset(name, options, cache_dir=cache_dir)
-    identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels]))
-    counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
-    return Summary(identity, dataset.split_note, *counts, dataset.notes)
+
+    def make() -> Summary:
+        """Open the dataset."""
+        dataset = open_dataset(name, options, cache_dir=cache_dir)
+        identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels]))
+        counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
+        return Summary(identity, dataset.split_note, *counts, dataset.notes)
+
+    there = options.kind == "folder" and options.path is not None and Path(options.path).exists()
+    return kept_summary(name, options, cache_dir, make) if there else make()
 
 
 @once

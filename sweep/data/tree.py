@@ -3,7 +3,6 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,24 +36,31 @@ class Tree(NamedTuple):
     Attributes
     ----------
     dangling : symbolic links that lead nowhere.
+    directories : every directory that was looked into, with the time of its modification in ns.
     """
 
     images: list[Found]
     others: list[Found]
     dangling: list[str]
+    directories: list[tuple[str, int]]
 
     @property
     def state(self) -> str:
         """What tells one state of the tree's images from another: their paths, sizes and times."""
-        total = hashlib.sha256()
-        for file in self.images:
-            total.update(f"{file.path}\0{file.size}\0{file.time}\n".encode(errors="surrogateescape"))
-        return total.hexdigest()
+        return state_of(self.images)
+
+
+def state_of(files: list[Found]) -> str:
+    """A digest of the paths, sizes and times of files."""
+    lines = "".join(f"{path}\0{size}\0{time}\n" for path, size, time in files)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def suffix(path: str) -> str:
     """The lower-case ending of a file's name with its dot, or ""."""
-    return os.path.splitext(path)[1].lower()
+    name = path.rpartition("/")[2]
+    before, dot, ending = name.rpartition(".")
+    return (dot + ending).lower() if before else ""
 
 
 def is_image(path: str) -> bool:
@@ -79,23 +85,15 @@ def scan(root: Path) -> Tree:
     UserError
         A directory that may not be read, or a link that leads back to a directory above it.
     """
-    tree = Tree([], [], [])
-    for entry, relative in _entries(str(root), "", ()):
-        try:
-            status = entry.stat()
-        except OSError:  # a link to nowhere, or to itself
-            tree.dangling.append(relative)
-            continue
-        if stat.S_ISREG(status.st_mode):
-            kept = tree.images if suffix(relative) in EXTENSIONS else tree.others
-            kept.append(Found(relative, status.st_size, status.st_mtime_ns))
+    tree = Tree([], [], [], [])
+    _look(str(root), "", (), tree)
     for part in tree:
         part.sort()
     return tree
 
 
-def _entries(directory: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[os.DirEntry, str]]:
-    """Whatever is no directory, with its path; ``above`` are the directories on the way, by device and inode."""
+def _look(directory: str, relative: str, above: tuple[tuple[int, int], ...], tree: Tree) -> None:
+    """Add what lies in a directory and below; ``above`` are those on the way, by device and inode."""
     try:
         here = os.stat(directory)
         with os.scandir(directory) as listing:
@@ -105,9 +103,17 @@ def _entries(directory: str, relative: str, above: tuple[tuple[int, int], ...]) 
     way = (*above, (here.st_dev, here.st_ino))
     if way[-1] in above:
         raise UserError(f"{directory} is a link to a directory above it; remove it")
+    tree.directories.append((directory, here.st_mtime_ns))
     for entry in entries:
         path = relative + entry.name
         if entry.is_dir():
-            yield from _entries(entry.path, path + "/", way)
-        else:
-            yield entry, path
+            _look(entry.path, path + "/", way, tree)
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nowhere, or to itself
+            tree.dangling.append(path)
+            continue
+        if stat.S_ISREG(status.st_mode):
+            kept = tree.images if suffix(entry.name) in EXTENSIONS else tree.others
+            kept.append(Found(path, status.st_size, status.st_mtime_ns))

@@ -37,8 +37,6 @@ from sweep.study import (
     keyring,
     labels,
     layer_widths,
-    named_weights,
-    pretraining_images,
     sizes,
     training_flops,
     used_datasets,
@@ -187,8 +185,7 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
 
 def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write the table of what is done; returns its path for people."""
-    roles = varied_roles(sweep.config, sweep.grid)
-    return table.export_probes(sweep.store, plan_of(sweep), roles=roles, done=done, failed=failed)
+    return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
 
 
 def plan_of(sweep: Sweep) -> table.Plan:
@@ -203,11 +200,11 @@ def plan_of(sweep: Sweep) -> table.Plan:
             run=planned.run,
             backbone=planned.curve.backbone.label,
             dataset=planned.curve.dataset,
-            labels=labels(planned, pretraining_images(sweep.config, planned.curve.backbone)),
+            labels=labels(planned),
         )
         for planned in sweep.planned
     )
-    return table.Plan(sweep.config.name, blocks, curves)
+    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid))
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
@@ -247,7 +244,6 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         gpu=gpu,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
-        weights=named_weights(config),
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),

@@ -1,4 +1,4 @@
-"""``python -m sweep.models census [--all] [NAME …]``: what is probed of every architecture that timm lists."""
+"""``python -m sweep.models census [--all | --check] [NAME …]``: what is probed of every architecture of timm."""
 
 from __future__ import annotations
 
@@ -32,10 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="M",
         help="for models of at most M million parameters also compare numbers with timm's forward_intermediates",
     )
+    counting.add_argument("--check", action="store_true", help="compare with the file instead of writing it")
     given = parser.parse_args(arguments)
     known = census.read(given.file)
-    wanted = given.names or (timm.list_models() if given.all else [n for n in timm.list_models() if n not in known])
+    wanted = given.names or [n for n in timm.list_models() if given.all or given.check or n not in known]
     which, parts = (int(number) for number in given.part.split("/"))
+    if given.check:
+        found = census.differences(known, census.part(wanted, which, parts))
+        print("\n".join(found) or "as the file has it")
+        return 1 if found else 0
     _count(known, census.part(wanted, which, parts), given.file, given.equal)
     print(summary(known))
     return 0

@@ -8,22 +8,21 @@ from typing import Any
 
 import timm
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from sweep import plugins
 from sweep.base.errors import UserError
-from sweep.config import SCRATCH, WeightsEntry
 from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.models.evidence import Evidence, gather
+from sweep.models.key_map import Proposal
 from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
+from sweep.models.source import WeightsSource
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
-from sweep.models.weights import Match, load_weights, match, own_normalization, read_weights
+from sweep.models.weights import Match, fit_weights, load_weights, proposed
 
 Builder = Callable[..., nn.Module]
-_OWN_WEIGHTS = "timm"  # `pretraining: timm` takes a model's default weights
 
 
 def _vggm(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
@@ -66,8 +65,7 @@ def build_backbone(
     classes: int,
     resolution: int,
     width: float = 1.0,
-    pretraining: str = SCRATCH,
-    weights: WeightsEntry | None = None,
+    weights: WeightsSource | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A network that takes (B, 3, resolution, resolution) and gives (B, classes) logits.
@@ -76,9 +74,7 @@ def build_backbone(
     ----------
     architecture : built-in, registered or timm name.
     width : multiplier of the channels, built-ins only.
-    pretraining : "scratch", "timm" (the model's default weights), one of timm's tags, or any name if
-        ``weights`` says where they are.
-    weights : a local file, or torchvision's weights; everything but the classifier must match.
+    weights : timm's, torchvision's, or a local file; everything but the classifier must match. None: untrained.
     seed : of the initial weights; the caller's random state is not touched.
 
     Raises
@@ -88,12 +84,12 @@ def build_backbone(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights is not None or pretraining == SCRATCH:
-            model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+        if weights is not None and weights.kind == "timm":
+            model = _downloaded(architecture, weights.name, classes=classes, resolution=resolution)
         else:
-            model = _downloaded(architecture, pretraining, classes=classes, resolution=resolution)
-    if weights is not None:
-        load_weights(model, weights)
+            model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
+    if weights is not None and weights.kind != "timm":
+        load_weights(model, weights, architecture, classifier_names(architecture, resolution))
     # how its layers are looked at (sweep.models.layers): the same network without memory, for another resolution
     vars(model)["made_for"] = functools.partial(without_memory, architecture, width=width)
     return model
@@ -128,38 +124,54 @@ def _size_argument(architecture: str, resolution: int) -> dict[str, Any]:
     return {"img_size": resolution} if fixed else {}
 
 
-def _downloaded(architecture: str, pretraining: str, *, classes: int, resolution: int) -> nn.Module:
-    name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
+def _downloaded(architecture: str, tag: str, *, classes: int, resolution: int) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, num_classes=classes, **_size_argument(architecture, resolution))
+        return timm.create_model(
+            f"{architecture}.{tag}", pretrained=True, num_classes=classes, **_size_argument(architecture, resolution)
+        )
     except Exception as error:  # the hub's clients raise a dozen unrelated types when there is no network
         raise UserError(
-            f"weights {pretraining} of {architecture} could not be loaded ({type(error).__name__}: {error}); is there "
-            f"a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{pretraining}.path"
+            f"weights {tag} of {architecture} could not be loaded ({type(error).__name__}: {error}); is there "
+            f"a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{tag}.path"
         ) from error
 
 
-def match_weights(architecture: str, weights: WeightsEntry, *, resolution: int) -> Match:
+def match_weights(architecture: str, weights: WeightsSource, *, resolution: int) -> Match:
     """How the tensors of named weights fit an architecture; reads the file, builds the network without memory."""
-    return match(without_memory(architecture, resolution), read_weights(weights))
+    model = without_memory(architecture, resolution)
+    return fit_weights(model, weights, architecture, classifier_names(architecture, resolution)).match
 
 
-def normalization(
-    architecture: str, pretraining: str, weights: WeightsEntry | None = None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std the weights were trained with: their entry's, torchvision's, timm's; ImageNet's for all others."""
-    if weights is not None and (own := own_normalization(weights)):
-        return own
-    if pretraining == SCRATCH or not timm.is_model(architecture):
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    name = architecture if pretraining == _OWN_WEIGHTS else f"{architecture}.{pretraining}"
-    try:
-        config = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # a local checkpoint's name is no tag of timm
-        config = None
-    if config is None:
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return tuple(config.mean), tuple(config.std)
+def propose_key_map(architecture: str, weights: WeightsSource, *, resolution: int) -> Proposal | None:
+    """A key map under which a checkpoint would fit an architecture, see :func:`sweep.models.key_map.propose`."""
+    model = without_memory(architecture, resolution)
+    return proposed(model, weights, classifier_names(architecture, resolution))
+
+
+def classes_in_file(architecture: str, weights: WeightsSource, *, resolution: int) -> int | None:
+    """How many classes the classifier of weights tells apart; None if they have none that fits."""
+    if weights.kind == "timm":
+        config = timm.get_pretrained_cfg(f"{architecture}.{weights.name}")
+        return config.num_classes or None
+    head = classifier_names(architecture, resolution)
+    model = without_memory(architecture, resolution)
+    state, own = fit_weights(model, weights, architecture, head).state, model.state_dict()
+    counts = {
+        there
+        for name in head
+        if name in state and state[name].dim() == own[name].dim()
+        for here, there in zip(own[name].shape, state[name].shape, strict=True)
+        if here == 2 and own[name].shape != state[name].shape
+    }
+    return counts.pop() if len(counts) == 1 and head <= state.keys() else None
+
+
+@functools.lru_cache(maxsize=64)
+def classifier_names(architecture: str, resolution: int) -> frozenset[str]:
+    """Parameters of an architecture's classifier: those whose shape follows the number of classes."""
+    networks = (without_memory(architecture, resolution, classes=classes) for classes in (2, 3))
+    shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
+    return frozenset(name for name, shape in shapes[0].items() if shapes[1].get(name) != shape)
 
 
 def layers_of(
@@ -171,10 +183,27 @@ def layers_of(
     pooling: str = DEFAULT,
     norm: str = "none",
 ) -> list[ProbedLayer]:
-    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`."""
+    """Probed layers of an architecture without making its weights, see :func:`sweep.models.probed_layers`.
+
+    They are looked for once in a process.
+    """
+    plugin = plugins.find_plugin("model", architecture)
+    return list(_layers(architecture, plugin, resolution, width, pattern, pooling, norm))
+
+
+@functools.lru_cache(maxsize=256)
+def _layers(
+    architecture: str,
+    _plugin: plugins.Plugin | None,  # another plug-in of the name has other layers
+    resolution: int,
+    width: float,
+    pattern: str | None,
+    pooling: str,
+    norm: str,
+) -> tuple[ProbedLayer, ...]:
     make = functools.partial(without_memory, architecture, width=width)
     evidence = evidence_of(architecture, resolution=resolution, width=width)
-    return find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm)
+    return tuple(find_layers(evidence, make, resolution=resolution, layers=pattern, pooling=pooling, norm=norm))
 
 
 def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:

@@ -234,6 +234,11 @@ def read(file: Path = FILE) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text(encoding="utf-8"))["models"] if file.exists() else {}
 
 
+def version(file: Path = FILE) -> str | None:
+    """Version of timm that the census was made with; None if there is none."""
+    return json.loads(file.read_text(encoding="utf-8"))["timm_version"] if file.exists() else None
+
+
 def text(models: dict[str, dict[str, Any]]) -> str:
     """As it stands in the file: one model a line."""
     lines = ",\n".join(f"  {json.dumps(name)}: {_short(models[name])}" for name in sorted(models))
@@ -242,6 +247,16 @@ def text(models: dict[str, dict[str, Any]]) -> str:
 
 def _short(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def differences(known: dict[str, dict[str, Any]], names: Iterable[str]) -> list[str]:
+    """Architectures of which the census says something else than their networks now show, in words."""
+    found = []
+    for name in names:
+        stored = {key: value for key, value in known.get(name, {}).items() if key != "equal"}
+        if (now := entry(name)) != stored:
+            found.append(f"{name}: {now}, the file has {stored}")
+    return found
 
 
 def part(names: Sequence[str], which: int, parts: int) -> list[str]:

@@ -24,7 +24,7 @@ from sweep.models.evidence import Evidence
 from sweep.models.first_rule import was_right
 from sweep.models.layers import ProbedLayer, find_layers
 from sweep.models.layout import Layout
-from sweep.models.points import Point, blocks
+from sweep.models.points import Point, blocks, convolutions
 from sweep.plugins import Plugin
 
 _USUAL = 224  # px, for timm models without weights
@@ -45,10 +45,10 @@ def columns(evidence: Evidence, layers: Sequence[ProbedLayer]) -> dict[str, Any]
 def _family(evidence: Evidence, layers: Sequence[ProbedLayer]) -> str:
     """ViT where at least half of the blocks mix places by attention; else CNN if it convolves, MLP if it does not."""
     found = blocks(evidence) or [layer.name for layer in layers]
-    if 2 * sum(evidence.one.seen[name].attends for name in found) >= len(found):
+    if found and 2 * sum(evidence.one.seen[name].attends for name in found) >= len(found):
         return "ViT"
     modules = dict(evidence.model.named_modules())
-    if layers[0].kind == "vector":
+    if layers and layers[0].kind == "vector":
         return "MLP"
     convolved = [name for name in found if any(isinstance(m, nn.Conv2d) for m in modules[name].modules())]
     return "CNN" if 2 * len(convolved) >= len(found) else "MLP"
@@ -60,18 +60,22 @@ def _stem(evidence: Evidence, layers: Sequence[ProbedLayer]) -> int:
     first = next((modules[n] for n in evidence.one.seen if isinstance(modules[n], nn.Conv2d)), None)
     if isinstance(first, nn.Conv2d):
         return int(first.kernel_size[0])
-    layer, side = layers[0], evidence.one.resolution
-    if "T" not in layer.layout.axes:
+    side = evidence.one.resolution
+    if not layers or "T" not in layers[0].layout.axes:
         return side
+    layer = layers[0]
     tokens = evidence.one.seen[layer.name].outputs[layer.layout.tensor][layer.layout.axes.index("T")]
     return round(side / (tokens - layer.prefix_tokens) ** 0.5)
 
 
 def _depth(evidence: Evidence, layers: Sequence[ProbedLayer]) -> int:
     """As in the names of [H24]: probed convolutions (or dense layers) and the head, or blocks."""
+    found = blocks(evidence)
+    if not layers:
+        return len(found) or len(convolutions(evidence)) + 1
     if layers[0].point == "conv" or layers[0].kind == "vector":
         return len(layers) + 1
-    return len(blocks(evidence)) or len(layers) + (layers[0].kind == "conv")
+    return len(found) or len(layers) + (layers[0].kind == "conv")
 
 
 def first_stage(evidence: Evidence) -> float:
@@ -121,17 +125,17 @@ def describe(name: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it cannot be built, or nothing of it can be probed by default.
+        If it cannot be built.
     """
     config = timm.get_pretrained_cfg(name)
     side = int(config.input_size[-1]) if config is not None else _USUAL
     with _explained(f"{name} cannot be described at {side} px"):
         evidence = evidence_of(name, resolution=side)
-        layers = find_layers(evidence, lambda _side: evidence.model, resolution=side)
+        layers, refused = _by_default(evidence)
         size = _size(evidence.model)
         slope = _size(without_memory(name, side, classes=3)) - size  # parameters of the head for a class
         tags = [full for full in timm.list_pretrained(f"{name}.*") if full.split(".", 1)[0] == name]
-        patch = _patch(evidence.model) if "T" in layers[0].layout.axes or "HWC" in layers[0].layout.axes else 1
+        patch = _patch(evidence.model) if layers and layers[0].kind == "tokens" else 1
         return {
             **columns(evidence, layers),
             "multiple_of": patch,
@@ -144,8 +148,17 @@ def describe(name: str) -> dict[str, Any]:
             "flops_resolution": side,
             "points": default(evidence),
             "first_rule": was_right(evidence.model, layers),
+            **({"refused": refused} if refused else {}),
             "layers": [[x.label, x.channels, _stride(x.side, side), x.kind] for x in layers],
         }
+
+
+def _by_default(evidence: Evidence) -> tuple[list[ProbedLayer], str | None]:
+    """Layers that are probed by default; none, and why, where a config must say which."""
+    try:
+        return find_layers(evidence, lambda _side: evidence.model, resolution=evidence.one.resolution), None
+    except UserError as error:
+        return [], str(error)
 
 
 def _patch(model: nn.Module) -> int:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweep import plugins
+from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+from sweep.models.timm_tags import tags
 
 _FILE = Path(__file__).with_name("catalogue.json")
 
@@ -45,6 +47,7 @@ class Architecture:
     scalable : whether a width multiplier applies.
     weights : names that ``pretraining`` may have, the default first.
     points : what ``layers`` is by default: "conv", "blocks" or "stages"; None for a plug-in, which says it itself.
+    refused : why nothing is probed by default, so that a config must say which layers; None if something is.
     first_rule : whether version 0.1 took and pooled the same layers: embeddings that stores hold keep their keys.
     """
 
@@ -61,6 +64,7 @@ class Architecture:
     weights: tuple[str, ...]
     points: str | None
     first_rule: bool = True
+    refused: str | None = None
 
 
 def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
@@ -123,7 +127,7 @@ def architecture(name: str) -> Architecture:
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
         described = _stored()["described"].get(name)
-        return own if described is None else Architecture(**(vars(own) | {"weights": tuple(described["weights"])}))
+        return own if described is None else Architecture(**(vars(own) | {"weights": tags(name)}))
     entry = _timm_entry(name)
     return Architecture(
         name=name,
@@ -136,9 +140,10 @@ def architecture(name: str) -> Architecture:
         min_resolution=entry["min_resolution"],
         native_resolution=entry["native_resolution"],
         scalable=False,
-        weights=tuple(entry["weights"]),
+        weights=tags(name),
         points=entry["points"],
         first_rule=entry["first_rule"],
+        refused=entry.get("refused"),
     )
 
 
@@ -168,9 +173,12 @@ def layers(
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
         return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
+    entry = _timm_entry(name)
+    if "refused" in entry:
+        raise UserError(f"{name}: {entry['refused']}")
     return tuple(
         LayerFact(path, _pooled(channels, -(-resolution // stride), kind), kind)
-        for path, channels, stride, kind in _timm_entry(name)["layers"]
+        for path, channels, stride, kind in entry["layers"]
     )
 
 

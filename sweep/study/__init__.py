@@ -11,13 +11,11 @@ from sweep.study.resolve import (
     cache_dir,
     dataset_options,
     keyring,
-    located_weights,
-    named_weights,
-    pretraining_images,
     sizes,
     used_datasets,
     without_downloads,
 )
+from sweep.study.sources import source_of, tag_of, weights_source
 
 __all__ = [
     "Backbone",
@@ -40,20 +38,20 @@ __all__ = [
     "labels",
     "layer_widths",
     "layers_said",
-    "located_weights",
-    "named_weights",
     "outcomes",
     "plan",
-    "pretraining_images",
     "propose",
     "read_config",
     "render_plan",
     "resolution_of",
     "sizes",
+    "source_of",
+    "tag_of",
     "training_flops",
     "trial_key",
     "used_datasets",
     "variables",
     "varied_roles",
+    "weights_source",
     "without_downloads",
 ]

@@ -5,7 +5,6 @@ Each check yields :class:`~sweep.config.Problem` with the key path, the value an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import (
     GRID_VARIABLES,
-    LAYERS,
     RECIPE_KEYS,
     SCRATCH,
     Block,
@@ -32,10 +30,12 @@ from sweep.config import (
 from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_probes import probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
+from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, recipe_of, resolution_of
-from sweep.study.resolve import dataset_names, declared_sizes, named_weights
+from sweep.study.resolve import dataset_names, declared_sizes
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -72,18 +72,16 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
     problems = [*_names(config), *solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
-    problems += [*_named_weights(config), *check_search(config), *_taken()]
+    problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
-            problems += [
-                *_weights(config, block, number),
-                *_shapes(config, block, number),
-                *_counts(config, block, number),
-            ]
+            wrong = list(check_block(config, block, number))  # weights that are not known have no resolution
+            problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
+            problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
         problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config)]
     if not problems and need_data:
-        problems += [*check_data_files(config), *_weights_files(config)]
+        problems += [*check_data_files(config), *check_files(config)]
     return problems
 
 
@@ -108,41 +106,13 @@ def _names(config: Config) -> Iterator[Problem]:
     yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
-        yield from _architectures((*at, "architecture"), block.architecture)
+        yield from check_architectures((*at, "architecture"), block.architecture)
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
-    yield from _layers(config)
-
-
-def _layers(config: Config) -> Iterator[Problem]:
-    """What is said of layers: a kind that has a name, or a regular expression, for all or by architecture."""
-    by_name = {None: config.layers} if isinstance(config.layers, str) else config.layers
-    for name, said in by_name.items():
-        at: KeyPath = ("layers",) if name is None else ("layers", name)
-        if name is not None:
-            yield from _architectures(at, (name,))
-        try:
-            re.compile(said)
-        except re.error as error:
-            yield Problem(at, said, f"neither a kind of layers nor a regular expression: {error}", LAYERS)
-
-
-def _architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem]:
-    for position, name in enumerate(names):
-        try:
-            facts.architecture(name)
-        except KeyError:
-            yield Problem(
-                (*path, position),
-                name,
-                "no such architecture (nor a timm model of that name)",
-                facts.names(),
-            )
-        except UserError as error:  # a registered one that cannot be described
-            yield Problem((*path, position), name, str(error))
+    yield from check_layers(config)
 
 
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
@@ -161,7 +131,7 @@ def _rules(config: Config) -> Iterator[Problem]:
     numbered += [(("rules", n), rule) for n, rule in enumerate(config.rules)]
     for at, rule in numbered:
         yield from _unknown_keys((*at, "when"), rule.when, GRID_VARIABLES, "grid variable")
-        yield from _architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
+        yield from check_architectures((*at, "when", "architecture"), rule.when.get("architecture", ()))
         for key, valid in known.items():
             if valid is not None:
                 yield from _unknown((*at, "when", key), rule.when.get(key, ()), valid, key.replace("id_", ""))
@@ -187,45 +157,6 @@ def _resources(config: Config) -> Iterator[Problem]:
     if config.resources.wait_for_nodes and config.resources.gpus == "auto":
         message = "wait_for_nodes needs a number: auto cannot look at nodes that are still to come"
         yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
-
-
-def _weights(config: Config, block: Block, number: int) -> Iterator[Problem]:
-    at: KeyPath = ("grid", number)
-    named = [name for name in block.pretraining if name != SCRATCH]
-    for name in block.architecture:
-        tags = facts.architecture(name).weights
-        valid = (SCRATCH, *(("timm", *tags) if tags else ()), *config.weights)
-        for position, pretraining in enumerate(block.pretraining):
-            if pretraining not in valid:
-                yield Problem((*at, "pretraining", position), pretraining, f"{name} has no weights of that name", valid)
-    if not named:
-        return
-    for key in ("augmentation", *RECIPE_KEYS):
-        if getattr(block, key) is not None:
-            yield Problem(
-                (*at, key),
-                list(getattr(block, key)),
-                f"has no meaning for downloaded weights ({named[0]}): give them a block of their own without it",
-            )
-    if block.width != (1.0,):
-        yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
-
-
-def _named_weights(config: Config) -> Iterator[Problem]:
-    for name, entry in config.weights.items():
-        at: KeyPath = ("weights", name)
-        if (entry.path is None) == (entry.torchvision is None):
-            yield Problem(at, None, "needs either a path or the name of torchvision weights", ("path", "torchvision"))
-        if entry.torchvision and not re.fullmatch(r"\w+_Weights\.\w+", entry.torchvision):
-            example = ("ResNet50_Weights.IMAGENET1K_V2",)
-            yield Problem((*at, "torchvision"), entry.torchvision, "not a name of torchvision weights", example)
-        if (entry.mean is None) != (entry.std is None):
-            yield Problem(at, None, "mean and std belong together: give both or neither")
-        for pattern, replacement in entry.key_map.items():
-            try:
-                re.compile(pattern).sub(replacement, "")
-            except (re.error, IndexError) as error:
-                yield Problem((*at, "key_map", pattern), replacement, f"not a regular expression: {error}")
 
 
 def _shapes(config: Config, block: Block, number: int) -> Iterator[Problem]:
@@ -340,21 +271,3 @@ def _epochs(config: Config) -> Iterator[Problem]:
                 at, message = (*path, position), f"{name} on {values['id_dataset']} is trained for {last} epochs"
                 found.setdefault(at, Problem(at, epoch, message, (f"0 to {last}",)))
     return iter(found.values())
-
-
-def _weights_files(config: Config) -> Iterator[Problem]:
-    """Problems of the files of every checkpoint in use."""
-    for name, entry in named_weights(config).items():
-        if entry.path and not Path(entry.path).is_file():
-            yield Problem(("weights", name, "path"), entry.path, "no such checkpoint file (is data_root right?)")
-        elif entry.torchvision:
-            yield from _torchvision(name, entry.torchvision)
-
-
-def _torchvision(name: str, weights: str) -> Iterator[Problem]:
-    from sweep.models import torchvision_weights  # torchvision: only when a config asks for it
-
-    try:
-        torchvision_weights(weights)
-    except UserError as error:
-        yield Problem(("weights", name, "torchvision"), weights, str(error))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from sweep import plugins
 from sweep.config import Config, DatasetEntry, KeyPath, Problem
-from sweep.data import TORCHVISION, known_datasets
-from sweep.study.resolve import dataset_options, source_of, used_datasets
+from sweep.data import TORCHVISION, dataset_options, known_datasets, sheets, source_of, used_datasets
 
 _SOURCES = ("torchvision/NAME", "hfds/NAME", "hfds with a path", "wds with a path")
 _OF_READERS = ("train_split", "test_split", "image_key", "label_key")  # of hfds and wds
@@ -81,7 +80,10 @@ def check_data_files(config: Config) -> Iterator[Problem]:
             continue
         if options.path is None:
             fetch = ", or download: true" if name in TORCHVISION else ""
-            message = f"no images for {name}: set datasets.{name}.path to an ImageFolder tree or .tar of it{fetch}"
+            command = f"; python -m sweep.data fetch {name} gets it" if name in sheets() else ""
+            message = (
+                f"no images for {name}: set datasets.{name}.path to an ImageFolder tree or .tar of it{fetch}{command}"
+            )
             yield Problem(("datasets", name, "path"), None, message)
         elif not Path(options.path).exists():
             yield Problem(("datasets", name, "path"), options.path, "no such file or folder (is data_root right?)")

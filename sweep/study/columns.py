@@ -41,14 +41,13 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
     }
 
 
-def labels(planned: Planned, id_images: int | None) -> dict[str, Any]:
+def labels(planned: Planned) -> dict[str, Any]:
     """Columns of a curve's rows that its key does not determine; they are joined when the table is written.
 
-    Parameters
-    ----------
-    id_images : images that downloaded weights were trained on; None: unknown, or counted when they are trained here.
+    The images of a backbone that is trained here are counted then; those of other weights are what is known of them.
     """
     backbone = planned.curve.backbone
+    id_images = backbone.weights.images if backbone.weights is not None else None
     told = variables(backbone)
     identity = hashlib.sha256(json.dumps([planned.weights, told], sort_keys=True).encode()).hexdigest()
     return {

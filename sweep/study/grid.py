@@ -19,7 +19,8 @@ from sweep.config import (
     ProbeSection,
     Recipe,
 )
-from sweep.models import facts
+from sweep.models import WeightsSource, facts
+from sweep.study.sources import tag_of, weights_source
 
 
 class Sizes(NamedTuple):
@@ -34,8 +35,9 @@ class Sizes(NamedTuple):
 class Backbone:
     """One pretrained network of the grid: a value, equal wherever it is built.
 
-    ``recipe`` and ``augmentation`` are None for downloaded weights; ``images_per_class`` None means all; ``epoch``
-    None means the kept checkpoint, a number the same training run after so many epochs (0: before the first).
+    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others;
+    ``images_per_class`` None means all; ``epoch`` None means the kept checkpoint, a number the same training run after
+    so many epochs (0: before the first).
     """
 
     architecture: str
@@ -52,6 +54,7 @@ class Backbone:
     epoch: int | None = None
     pooling: str = "default"
     norm: str = "none"
+    weights: WeightsSource | None = None
 
     @property
     def processes(self) -> int:
@@ -171,27 +174,35 @@ def probe_datasets(config: Config, block: Block) -> tuple[str, ...]:
 
 
 def block_values(block: Block) -> Iterable[dict[str, Any]]:
-    """Every combination of a block's lists; recipe keys the block does not vary are None."""
+    """Every combination of a block's lists; an alias of weights is the tag it stands for, recipe keys the block does
+    not vary are None.
+    """
     scratch_only = {"augmentation": ("off",)}
     axes: dict[str, tuple[Any, ...]] = {}
     for key in DESIGN_KEYS + RECIPE_KEYS:
         values = getattr(block, key)
         axes[key] = values if values is not None else scratch_only.get(key, (None,))
     for combination in itertools.product(*axes.values()):
-        yield dict(zip(axes, combination, strict=True))
+        values = dict(zip(axes, combination, strict=True))
+        yield values | {"pretraining": tag_of(values["architecture"], values["pretraining"])}
 
 
 def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
     """Resolution of one backbone, px; ``native`` is that of its weights, None where nobody knows it."""
     if values["resolution"] != "native":
         return values["resolution"]
-    entry = config.weights.get(values["pretraining"])
-    own = entry.resolution if entry is not None else None
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    own = source.resolution if source is not None else None
     return own or facts.architecture(values["architecture"]).native_resolution
 
 
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
-    return all(values.get(key) in allowed for key, allowed in when.items())
+    return all(values.get(key) in _meant(key, allowed, values) for key, allowed in when.items())
+
+
+def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a rule allows for a backbone; of weights an alias stands for the tag of its architecture."""
+    return tuple(tag_of(values["architecture"], name) for name in allowed) if key == "pretraining" else allowed
 
 
 def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
@@ -211,6 +222,7 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         layers_pattern=layers_said(config, values["architecture"]),
         pooling=values["pooling"],
         norm=values["norm"],
+        weights=weights_source(config, values["architecture"], values["pretraining"]),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sweep.base.errors import UserError
 from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
 from sweep.data import training_pixels
 from sweep.models import facts
@@ -98,11 +99,9 @@ class Keyring(Settings):
     Attributes
     ----------
     data : dataset name → identity of its content (fingerprint, caps), never its path.
-    weights_files : name of a local checkpoint → hash of the file.
     """
 
     data: Mapping[str, str]
-    weights_files: Mapping[str, str]
 
     @property
     def settings(self) -> Settings:
@@ -141,10 +140,13 @@ class Keyring(Settings):
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
         if backbone.epoch is not None:
             return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
-        if backbone.recipe is None:
-            tag = self.weights_files.get(backbone.pretraining, backbone.pretraining)
+        if backbone.weights is not None:
+            identity = backbone.weights.identity
+            if identity is None:
+                raise UserError(f"weights {backbone.pretraining}: no such checkpoint file: {backbone.weights.name}")
             code = self._code(f"model {backbone.architecture}")
-            return content_key("weights", architecture=backbone.architecture, pretraining=tag, **code)
+            return content_key("weights", architecture=backbone.architecture, pretraining=identity, **code)
+        assert backbone.recipe is not None
         return content_key(
             "weights",
             architecture=backbone.architecture,

@@ -104,11 +104,13 @@ def training_flops(config: Config, backbone: Backbone) -> float:
     if backbone.recipe is None:
         return 0.0
     forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
-    return 3 * forward * id_images(config, backbone) * backbone.recipe.epochs
+    return 3 * forward * (id_images(config, backbone) or 0) * backbone.recipe.epochs
 
 
-def id_images(config: Config, backbone: Backbone) -> int:
-    """Images a backbone is trained on."""
+def id_images(config: Config, backbone: Backbone) -> int | None:
+    """Images a backbone was or will be trained on; None for weights of which nobody knows."""
+    if backbone.weights is not None:
+        return backbone.weights.images
     train = curve_sizes(config, Curve(backbone, backbone.id_dataset, ())).train
     held = backbone.recipe is not None and backbone.recipe.train_on == "fit"
     return round(train * (1 - config.holdout)) if held else train
@@ -178,7 +180,7 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
 def design(config: Config, grid: Grid) -> list[dict[str, Any]]:
     """One row per backbone: grid variables and the derived ones."""
     return [
-        variables(backbone) | derived(backbone, id_images(config, backbone) if backbone.recipe else None)
+        variables(backbone) | derived(backbone, id_images(config, backbone))
         for cell in grid.cells
         for backbone in cell.backbones
     ]
@@ -245,6 +247,7 @@ def render_plan(
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
+    lines += _weights_lines(grid)
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
 
@@ -276,6 +279,19 @@ def _along_lines(grid: Grid) -> list[str]:
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"
     ]
+
+
+def _weights_lines(grid: Grid) -> list[str]:
+    """Aliases that were resolved are not repeated here: a tag says them. What is not known of weights is said."""
+    unknown = {
+        f"{cell.backbone.pretraining} of {cell.backbone.architecture}": None
+        for cell in grid.cells
+        if cell.backbone.weights is not None and cell.backbone.weights.images is None
+    }
+    if not unknown:
+        return []
+    said = f"how many images these weights were trained on is not known: {', '.join(unknown)}; γ and id_images are null"
+    return textwrap.wrap(f"notice: {said} (weights: {{NAME: {{trained_on: …}}}} says it)", width=118)
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

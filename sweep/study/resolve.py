@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweep import plugins
 from sweep.base.errors import UserError
-from sweep.config import SCRATCH, Config, DatasetEntry, WeightsEntry
-from sweep.data import DATASETS, TORCHVISION, DatasetOptions, known_datasets
-from sweep.study.grid import Backbone, Sizes
+from sweep.config import Config, DatasetEntry
+from sweep.data import DatasetOptions, cache_dir, dataset_options, known_datasets, source_of, used_datasets
+from sweep.study.grid import Sizes
 from sweep.study.keys import Keyring
 
 if TYPE_CHECKING:
     from sweep.data import Summary
 
-CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
-
-
-def cache_dir(config: Config) -> Path:
-    """Node-local scratch: the config's, else $TUNNEL_SWEEP_CACHE, else ~/.cache/tunnel-sweep."""
-    chosen = config.cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tunnel-sweep"
-    return Path(chosen).expanduser().absolute()
-
 
 def dataset_names(config: Config) -> tuple[str, ...]:
     """Names that a grid may use: the config's own datasets and the registered ones."""
     return tuple(dict.fromkeys((*config.datasets, *known_datasets())))
-
-
-def used_datasets(config: Config) -> tuple[str, ...]:
-    """Datasets that the grid asks for, ID and OOD, in order of appearance."""
-    names: dict[str, None] = {}
-    for block in config.grid:
-        probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
-        names |= dict.fromkeys((*block.id_dataset, *probed))
-    return tuple(names)
-
-
-def source_of(config: Config, name: str) -> tuple[str, str]:
-    """Where a dataset's files come from, and its name there: ("torchvision", "cifar10"); ("", "") without a source.
-
-    ``download: true`` alone makes a dataset that torchvision knows one of torchvision.
-    """
-    entry = config.datasets.get(name, DatasetEntry())
-    if entry.source is None and entry.download and name in TORCHVISION:
-        return "torchvision", name
-    kind, _, there = (entry.source or "").partition("/")
-    return kind, there
 
 
 def without_downloads(config: Config) -> Config:
@@ -63,48 +31,6 @@ def without_downloads(config: Config) -> Config:
         for name, entry in config.datasets.items()
     }
     return config.model_copy(update={"datasets": entries})
-
-
-def dataset_options(config: Config, name: str) -> DatasetOptions:
-    """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
-    entry = config.datasets.get(name, DatasetEntry())
-    fact = known_datasets().get(name)
-    shared: dict[str, Any] = {
-        "train_per_class": entry.train_per_class,
-        "test_per_class": entry.test_per_class,
-        "seed": entry.seed,
-        "background": entry.background,
-    }
-    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
-    kind, there = source_of(config, name)
-    if kind:
-        return _sourced(config, entry, kind, there, shared | {"path": path})
-    if registered := plugins.find_plugin("dataset", entry.generator or name):
-        shared |= {"path": path, "classes": entry.classes, "size": entry.size}
-        return DatasetOptions(kind="plugin", generator=registered.name, **shared)
-    generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)
-    if generator:
-        return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
-    declared = entry.classes or (fact.classes if fact else None)
-    return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
-
-
-def _sourced(config: Config, entry: DatasetEntry, kind: str, there: str, shared: dict[str, Any]) -> DatasetOptions:
-    """Options of a dataset that torchvision or one of timm's readers reads."""
-    if kind == "torchvision":
-        root = shared.pop("path") or str(cache_dir(config) / "downloads" / "torchvision")
-        return DatasetOptions(kind="torchvision", generator=there, path=root, download=entry.download, **shared)
-    return DatasetOptions(
-        kind="hfds" if kind == "hfds" else "wds",
-        generator=there or None,
-        classes=entry.classes,
-        download=entry.download,
-        train_split=entry.train_split or "train",
-        test_split=entry.test_split or "test",
-        image_key=entry.image_key,
-        label_key=entry.label_key,
-        **shared,
-    )
 
 
 def declared_sizes(config: Config, name: str) -> Sizes | None:
@@ -197,30 +123,6 @@ def _summary(config: Config, name: str) -> Summary:
     return summary(name, options, cache_dir(config))
 
 
-def named_weights(config: Config) -> dict[str, WeightsEntry]:
-    """The config's own weights that the grid uses, by name, with whole paths."""
-    used = {name for block in config.grid for name in block.pretraining if name != SCRATCH}
-    return {name: located_weights(config, entry) for name, entry in config.weights.items() if name in used}
-
-
-def located_weights(config: Config, entry: WeightsEntry) -> WeightsEntry:
-    """An entry of the section ``weights`` with its whole path."""
-    if entry.path is None:
-        return entry
-    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser())
-    return entry.model_copy(update={"path": path})
-
-
-def pretraining_images(config: Config, backbone: Backbone) -> int | None:
-    """Images that downloaded weights were trained on, as far as anybody says; None for backbones trained here."""
-    if backbone.recipe is not None:
-        return None
-    entry, known = config.weights.get(backbone.pretraining), DATASETS.get(backbone.id_dataset)
-    if entry is not None and entry.trained_on is not None:
-        return entry.trained_on
-    return known.pretraining_images if known is not None else None
-
-
 def keyring(config: Config) -> Keyring:
     """Everything that keys need; reads fingerprints, so the data must be there."""
     return Keyring(
@@ -228,7 +130,6 @@ def keyring(config: Config) -> Keyring:
         split_seed=config.split_seed,
         holdout=config.holdout,
         rank_threshold=config.rank_threshold,
-        weights_files={name: _weights_identity(entry) for name, entry in named_weights(config).items()},
         code=plugin_code(config),
         statistics=config.statistics,
         autocast=config.autocast,
@@ -246,16 +147,3 @@ def plugin_code(config: Config) -> dict[str, str]:
     }
     found = [plugins.find_plugin(kind, name) for kind, names in asked.items() for name in names]
     return {plugin.label: plugin.code for plugin in found if plugin is not None}
-
-
-def _weights_identity(entry: WeightsEntry) -> str:
-    """What a key says of named weights: their content, and how it is read."""
-    content = f"torchvision:{entry.torchvision}" if entry.torchvision else _file_digest(str(entry.path))
-    reading = {"key_map": list(entry.key_map.items()), "mean": entry.mean, "std": entry.std}
-    said = {key: value for key, value in reading.items() if value}
-    return f"{content} {json.dumps(said)}" if said else content
-
-
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:20]

@@ -87,16 +87,13 @@ def _parts(probes: pa.Table, rows: int) -> Iterator[pa.Table]:
         start = end
 
 
-def export_probes(
-    store: Store, plan: Plan, *, roles: Mapping[str, Role], done: Container[str], failed: Container[str] = ()
-) -> str:
+def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write ``probes.parquet``: the finished curves of a plan in plan order, under the plan's labels.
 
     A file that already holds exactly this is left alone.
 
     Parameters
     ----------
-    roles : role of each variable that the grid varies.
     done, failed : keys of the curves that the store has, and of those it has a failure record of.
 
     Returns
@@ -108,7 +105,7 @@ def export_probes(
     about = {
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
-        "variables": {variable: {"role": role} for variable, role in roles.items()},
+        "variables": {variable: {"role": role} for variable, role in plan.roles.items()},
         "planned_curves": len(plan.curves),
         "failed_curves": [key for key in lacking if key in failed],
         "missing_curves": [key for key in lacking if key not in failed],
@@ -117,7 +114,7 @@ def export_probes(
     text = json.dumps(about)
     if not _is_current(store, text):
         probes = labelled_probes(store, finished)
-        fields = [_with_role(field, roles) for field in probes.schema]
+        fields = [_with_role(field, plan.roles) for field in probes.schema]
         schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
         store.put(EXPORT, serialised(probes.cast(schema)))
     return store.path(EXPORT)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.config import Role
 
 PLANS = "plans/"
 _VERSION = 2
@@ -41,11 +42,12 @@ class PlannedCurve:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config plans: keys of the curves of each block, and every curve in plan order."""
+    """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables."""
 
     name: str
     blocks: Mapping[int, Sequence[str]]
     curves: tuple[PlannedCurve, ...]
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -71,6 +73,7 @@ def _serialised(plan: Plan) -> bytes:
         curves.append([curve.key, number, curve.dataset, curve.labels.get("is_id")])
     about = {
         "version": _VERSION,
+        "roles": plan.roles,
         "blocks": plan.blocks,
         "backbones": [json.loads(text) for text in backbones],
         "curves": curves,
@@ -97,10 +100,11 @@ def _read_plan(store: Store, place: str) -> Plan:
     try:
         saved = json.loads(store.get(place))
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
+        roles = dict(saved.get("roles", {}))
         curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
-    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves)
+    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles)
 
 
 def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:

@@ -18,9 +18,8 @@ from sweep.base.errors import StorageError, UserError
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
-from sweep.config import WeightsEntry
 from sweep.data import Library
-from sweep.models import build_backbone, memory_layout, normalization, probed_layers
+from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, PlainImages
@@ -82,7 +81,6 @@ class Workshop:
     store: Store
     library: Library
     run: str
-    named: Mapping[str, WeightsEntry]  # the config's own weights
     device: torch.device
     loader_workers: int = 0
     on_epoch: OnEpoch = lambda _history, _total: None
@@ -127,7 +125,7 @@ def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
     state, facts = _read_published(_stem(backbone, shop), shop.store)
     model = _build(backbone, shop)
     model.load_state_dict(state)
-    return _ready(backbone, shop, model, facts)
+    return Weights(model, facts, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], Facts]:
@@ -148,12 +146,8 @@ def _stem(backbone: Backbone, shop: Workshop) -> str:
 
 
 def _named(backbone: Backbone, shop: Workshop) -> Weights:
-    return _ready(backbone, shop, _build(backbone, shop), Facts())
-
-
-def _ready(backbone: Backbone, shop: Workshop, model: nn.Module, facts: Facts) -> Weights:
-    entry = shop.named.get(backbone.pretraining)
-    return Weights(model, facts, *normalization(backbone.architecture, backbone.pretraining, entry))
+    assert backbone.weights is not None
+    return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
@@ -162,8 +156,7 @@ def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
         classes=backbone.id_classes,
         resolution=backbone.resolution,
         width=backbone.width,
-        pretraining=backbone.pretraining,
-        weights=shop.named.get(backbone.pretraining),
+        weights=backbone.weights,
         seed=derive_seed("init", shop.run),
     )
 
@@ -197,8 +190,7 @@ def train_backbone(
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
-        layout = _layout(model, backbone, shop.device)
-    mean, std = normalization(backbone.architecture, backbone.pretraining)
+        layout = _layout(backbone, shop.device)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
             model,
@@ -207,8 +199,8 @@ def train_backbone(
             test=test,
             recipe=backbone.recipe,
             key=shop.run,
-            mean=mean,
-            std=std,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             device=shop.device,
             checkpoints=_checkpoints(checkpoint_name(shop.run), shop),
             on_epoch=shop.on_epoch,
@@ -220,10 +212,11 @@ def train_backbone(
     return trained, cost
 
 
-def _layout(model: nn.Module, backbone: Backbone, device: torch.device) -> torch.memory_format:
+def _layout(backbone: Backbone, device: torch.device) -> torch.memory_format:
     """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
     try:
-        return memory_layout(probed_layers(model, resolution=backbone.resolution), device)
+        layers = layers_of(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+        return memory_layout(layers, device)
     except UserError:  # a network for which layers must be named
         return torch.channels_last
 

@@ -28,12 +28,8 @@ BENCHMARKS: dict[str, ModuleType] = {
 }
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
 ON_CPU = ("probes", "solvers", "growth", "attribution", "coverage", "storage", "browse")
-OWN_WORKERS = (
-    "storage",
-    "coverage",
-    "jobs",
-    "browse",
-)  # most of the work is done by their own processes, which look like others
+# most of the work is done by their own processes, which look like others
+OWN_WORKERS = ("storage", "coverage", "jobs", "browse")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

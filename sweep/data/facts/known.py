@@ -26,11 +26,6 @@ class DatasetFact:
     test: int
     reader: Literal["builtin", "folder", "plugin"]
 
-    @property
-    def pretraining_images(self) -> int | None:
-        """Images that downloaded weights of this dataset saw; None if nobody publishes such weights."""
-        return self.train if self.name == "imagenet1k" else None
-
 
 _GENERATED = (
     DatasetFact("fractals", "iterated-function-system fractals, generated", 100, 20_000, 2_000, "builtin"),

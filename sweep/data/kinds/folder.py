@@ -51,7 +51,8 @@ def _for_people(name: str) -> str:
 def _split(path: Path, samples: list[Sample], parts: Parts, options: DatasetOptions) -> Split:
     files = tuple(sample.file for sample in samples)
     reader = parts.reader(samples) if parts.reader else ImageReader(path, files, options.background)
-    return Split(_labels(samples), tuple(_for_people(sample.name) for sample in samples), reader)
+    names = tuple(_for_people(sample.name) for sample in samples)
+    return Split(_labels(samples), names, reader, tuple(file.digest for file in files))
 
 
 def _cut(samples: list[Sample], class_names: list[str], options: DatasetOptions) -> tuple[list[Sample], list[Sample]]:

@@ -198,7 +198,9 @@ def _open(name: str, options: DatasetOptions, source_of: Callable[[str, str], _S
             total.update(f"{part} {labels[part][index]} {files[part][index].digest}\n".encode())
             odd |= {files[part][index].odd} - {""}
         names = tuple(f"{part}/{index:07d}" for index in kept_N.tolist())
-        splits[part] = Split(labels_N[kept_N], names, _Reader(sources[part], kept_N, options.background))
+        reader = _Reader(sources[part], kept_N, options.background)
+        digests = tuple(files[part][index].digest for index in kept_N.tolist())
+        splits[part] = Split(labels_N[kept_N], names, reader, digests)
     class_names = tuple(sources["train"].class_name(label) for label in classes)
     pixels = pixels_identity(odd, options.background)
     return Dataset(name, total.hexdigest(), class_names, splits["train"], splits["test"], "official", pixels)

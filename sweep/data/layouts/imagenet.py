@@ -61,6 +61,6 @@ def _synsets(where: str, meta: bytes) -> dict[int, str]:
     """ILSVRC2012_ID → wnid of the 1,000 leaves, from the devkit's meta.mat."""
     synsets = read_mat(meta, f"{where}: the devkit's meta.mat", squeeze_me=True).get("synsets", ())
     try:
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if not row["num_children"]}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{where}: the devkit's meta.mat holds no synsets ({error}); fetch it again") from error

@@ -13,9 +13,10 @@ from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config.schema import WeightsEntry
 from sweep.models import facts
-from sweep.models.build import build_backbone, layers_of, normalization
+from sweep.models.build import build_backbone, layers_of
 from sweep.models.catalogue_build import FILE, build, text
 from sweep.models.layers import probed_layers
+from sweep.study.sources import source_of
 
 # protocol §3, at 100 classes
 PARAMETERS = {
@@ -168,9 +169,8 @@ def test_local_checkpoint_of_a_timm_model(tmp_path, ending):
         torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, file)
     else:
         safetensors.torch.save_file(source.state_dict(), file)
-    model = build_backbone(
-        "resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file))
-    ).eval()
+    saved = source_of(WeightsEntry(path=str(file)), "resnet18")
+    model = build_backbone("resnet18", classes=10, resolution=64, weights=saved).eval()
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model.forward_features(images), source.forward_features(images))
     assert model.fc.out_features == 10
@@ -179,11 +179,12 @@ def test_local_checkpoint_of_a_timm_model(tmp_path, ending):
 def test_wrong_and_damaged_checkpoints_are_named(tmp_path):
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"conv1.weight": torch.zeros(1, 1)}, file)
+    source = source_of(WeightsEntry(path=str(file)), "resnet18")
     with pytest.raises(UserError, match=r"conv1\.weight: \(1, 1\) in the file"):
-        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+        build_backbone("resnet18", classes=10, resolution=64, weights=source)
     file.write_bytes(b"garbage")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        build_backbone("resnet18", classes=10, resolution=64, pretraining="mine", weights=WeightsEntry(path=str(file)))
+        build_backbone("resnet18", classes=10, resolution=64, weights=source)
 
 
 def test_pretrained_weights_through_timms_own_loader(tmp_path, monkeypatch):
@@ -194,12 +195,15 @@ def test_pretrained_weights_through_timms_own_loader(tmp_path, monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda name, **more: create(name, pretrained_cfg_overlay={"file": str(file)}, **more)
     )
-    model = build_backbone("resnet18", classes=5, resolution=64, pretraining="a1_in1k")
+    weights = source_of(WeightsEntry(timm="a1_in1k"), "resnet18")
+    model = build_backbone("resnet18", classes=5, resolution=64, weights=weights)
     torch.testing.assert_close(model.conv1.weight, source.conv1.weight)
 
 
 def test_normalization_is_that_of_the_weights():
-    assert normalization("vggm11", "scratch")[0] == pytest.approx((0.485, 0.456, 0.406))
-    assert normalization("vit_base_patch16_224", "augreg_in1k")[0] == pytest.approx((0.5, 0.5, 0.5))
-    assert normalization("vit_base_patch16_224", "dino")[0] == pytest.approx((0.485, 0.456, 0.406))
-    assert normalization("resnet50", "swav")[0] == pytest.approx((0.485, 0.456, 0.406))
+    def mean(architecture, **entry):
+        return source_of(WeightsEntry(**entry), architecture).mean
+
+    assert mean("vit_base_patch16_224", timm="augreg_in1k") == (0.5, 0.5, 0.5)
+    assert mean("vit_base_patch16_224", timm="dino") == (0.485, 0.456, 0.406)
+    assert mean("resnet50", path="swav.pt") == (0.485, 0.456, 0.406)

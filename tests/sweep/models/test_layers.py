@@ -11,13 +11,16 @@ import torch
 from torch import nn
 
 from sweep.base.errors import UserError
+from sweep.config import ConfigError
 from sweep.embed import embed
 from sweep.models import build_backbone, facts, layers_of, probed_layers
 from sweep.models.build import evidence_of, without_memory
 from sweep.models.closed_form import RESNETS, VGGS, VITS
-from sweep.models.describe import first_stage
+from sweep.models.describe import columns, first_stage
+from sweep.models.evidence import gather, on_meta
 from sweep.models.first_rule import was_right
 from sweep.models.layers import find_layers
+from sweep.study import read_config
 
 # what version 0.1 probed: layers, first, last, digest of names and widths, prefix tokens, kind; by name and resolution
 BEFORE = json.loads(Path(__file__).with_name("points_before.json").read_text())
@@ -74,6 +77,42 @@ def test_what_was_wrong_is_known_to_be(name):
 )
 def test_spatial_reduction_is_one_definition_for_all(name, expected):
     assert first_stage(evidence_of(name, resolution=224)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "depth"),
+    [
+        ("cait_xxs24_224", "ViT", 26),
+        ("efficientvit_m0", "ViT", 6),
+        ("gemma4_vit_167m_enc", "ViT", 16),
+        ("naflexvit_base_patch16_gap", "ViT", 12),
+        ("pit_ti_224", "ViT", 12),
+        ("tnt_s_patch16_224", "ViT", 12),
+        ("xcit_nano_12_p16_224", "ViT", 14),
+        ("mvitv2_tiny", "ViT", 10),
+        ("mixer_s32_224", "MLP", 8),
+        ("mobilevit_xxs", "CNN", 10),
+        ("resnet26", "CNN", 26),
+    ],
+)
+def test_networks_of_every_kind_are_described(name, family, depth):
+    """The first seven ended a plan in a traceback."""
+    about = facts.architecture(name)
+    assert (about.family, about.depth) == (family, depth)
+    assert facts.forward_flops(name, resolution=about.native_resolution or 224) > 1e7
+
+
+def test_an_architecture_that_is_refused_is_a_problem_of_the_config(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("name: x\ngrid: [{architecture: coat_tiny, id_dataset: fractals, resolution: 224}]\n")
+    with pytest.raises(ConfigError, match=r"say under layers which.*layer parallel_blocks\.0"):
+        read_config(file)
+    file.write_text(file.read_text() + "layers: {coat_tiny: 'serial_blocks\\d\\.\\d+'}\n")
+    assert read_config(file).layers == {"coat_tiny": r"serial_blocks\d\.\d+"}
+    layers = facts.layers("coat_tiny", layers=r"serial_blocks\d\.\d+")
+    assert [layer.width for layer in layers] == [152] * 8
+    with pytest.raises(UserError, match=r"coat_tiny: layer parallel_blocks\.0"):
+        facts.layers("coat_tiny")
 
 
 def names_and(layers, what):
@@ -182,6 +221,8 @@ class Blocks(nn.Module):
 def test_a_chain_of_blocks_is_found_without_any_statement():
     layers = probed_layers(Blocks(), resolution=16)
     assert [(x.name, x.layout.axes, x.prefix_tokens) for x in layers] == [(f"chain.{i}", "BTC", 0) for i in range(3)]
+    evidence = gather(lambda _side: on_meta(Blocks()), 16)
+    assert columns(evidence, layers) == {"family": "ViT", "stem": 4, "depth": 3, "spatial_reduction": 1.0}
 
 
 def test_an_output_that_is_not_what_was_shown_is_an_error():

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -16,11 +17,11 @@ from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.config.schema import WeightsEntry
 from sweep.driver import sweep as driver
-from sweep.models.build import build_backbone, match_weights, normalization
+from sweep.models.build import build_backbone, match_weights
 from sweep.models.layers import probed_layers
-from sweep.models.weights import read_weights
+from sweep.models.weights import read_source, renamed
 from sweep.study.check import read_config
-from sweep.study.resolve import keyring
+from sweep.study.sources import source_of, weights_source
 from tests.labelled import labelled
 
 CONFIG = """
@@ -77,25 +78,36 @@ def test_a_checkpoint_is_saved_loaded_and_probed(tmp_path, network, ending):
 
 def test_loaded_weights_give_the_features_of_the_saved_ones(tmp_path, network):
     entry = WeightsEntry(path=str(save(tmp_path / "mine.pt", network)), key_map={r"^backbone\.": ""})
-    model = build_backbone("test_resnet", classes=3, resolution=160, pretraining="mine", weights=entry).eval()
+    model = build_backbone("test_resnet", classes=3, resolution=160, weights=source_of(entry, "test_resnet")).eval()
     images = torch.randn(2, 3, 160, 160)
     torch.testing.assert_close(model.forward_features(images), network.forward_features(images))
     assert model.get_classifier().out_features == 3  # the checkpoint's classifier has 7
 
 
 def test_pixels_are_normalised_as_the_entry_says(tmp_path):
-    own = WeightsEntry(path="x.pt", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    assert normalization("test_resnet", "mine", own) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    assert normalization("test_resnet", "mine", WeightsEntry(path="x.pt"))[0] == pytest.approx((0.485, 0.456, 0.406))
-    torchvisions = WeightsEntry(torchvision="ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1")
-    assert normalization("vit_base_patch16_384", "tv", torchvisions)[0] == pytest.approx((0.485, 0.456, 0.406))
+    own = source_of(WeightsEntry(path="x.pt", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), "test_resnet")
+    assert (own.mean, own.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    torchvisions = source_of(
+        WeightsEntry(torchvision="ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"), "vit_base_patch16_384"
+    )
+    assert torchvisions.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert (torchvisions.resolution, torchvisions.images) == (384, 3_600_000_000)
+
+
+@pytest.mark.parametrize("architecture", ["tf_efficientnet_lite0", "vit_base_patch16_clip_224", "resnet18", "test_vit"])
+def test_a_file_that_nobody_describes_gets_the_pixels_of_its_architecture(architecture):
+    source, expected = source_of(WeightsEntry(path="x.pt"), architecture), timm.get_pretrained_cfg(architecture)
+    assert (source.mean, source.std) == (tuple(expected.mean), tuple(expected.std))
+    assert architecture in source.pixels_from
+    stated = WeightsEntry(path="x.pt", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    assert source_of(stated, architecture).pixels_from == "the config"
 
 
 def test_what_changes_the_embeddings_changes_the_key(tmp_path, network):
     save(tmp_path / "mine.pt", network)
 
     def key(text=CONFIG):
-        return keyring(read_config(write(tmp_path, text))).weights_files["mine"]
+        return weights_source(read_config(write(tmp_path, text)), "test_resnet", "mine").identity
 
     same = key()
     assert key(CONFIG.replace("trained_on: 1234", "title: other")) == same
@@ -108,21 +120,22 @@ def test_what_changes_the_embeddings_changes_the_key(tmp_path, network):
 # ------------------------------------------------------------------------------------------------ what does not match
 
 
-def entry_for(tmp_path, network, **options):
-    return WeightsEntry(path=str(save(tmp_path / "w.pt", network, **options)))
+def source_for(tmp_path, network, key_map=(), **options):
+    entry = WeightsEntry(path=str(save(tmp_path / "w.pt", network, **options)), key_map=dict(key_map))
+    return source_of(entry, "test_resnet")
 
 
 def test_the_whole_match_is_reported_with_the_key_map_that_would_help(tmp_path, network):
-    entry = entry_for(tmp_path, network, extra={"projector.weight": torch.zeros(2)}.items())
-    found = match_weights("test_resnet", entry, resolution=160)
+    source = source_for(tmp_path, network, extra={"projector.weight": torch.zeros(2)}.items())
+    found = match_weights("test_resnet", source, resolution=160)
     report = found.report()
     assert not found.fits
     assert "missing in the file: bn1.bias" in report
     assert "projector.weight" in found.unused
     assert r"key_map: {'^backbone\.': ''} would drop it" in report
     with pytest.raises(UserError, match="does not fit the model: 0 tensors match"):
-        build_backbone("test_resnet", classes=3, resolution=160, pretraining="mine", weights=entry)
-    mapped = entry.model_copy(update={"key_map": {r"^backbone\.": ""}})
+        build_backbone("test_resnet", classes=3, resolution=160, weights=source)
+    mapped = replace(source, key_map=((r"^backbone\.", ""),))
     found = match_weights("test_resnet", mapped, resolution=160)
     assert found.fits
     assert found.report().splitlines()[1:] == ["1 in the file but not used: projector.weight"]
@@ -132,28 +145,35 @@ def test_the_whole_match_is_reported_with_the_key_map_that_would_help(tmp_path, 
 def test_other_shapes_are_told_and_counters_may_be_missing(tmp_path, network):
     state = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "w.pt")
-    entry = WeightsEntry(path=str(tmp_path / "w.pt"))
-    assert match_weights("test_resnet", entry, resolution=160).fits
+    source = source_of(WeightsEntry(path=str(tmp_path / "w.pt")), "test_resnet")
+    assert match_weights("test_resnet", source, resolution=160).fits
     torch.save(state | {"bn1.bias": torch.zeros(3)}, tmp_path / "w.pt")
-    found = match_weights("test_resnet", entry, resolution=160)
+    found = match_weights("test_resnet", source, resolution=160)
     assert not found.fits
     assert "1 of another shape: bn1.bias: (3,) in the file, (32,) in the model" in found.report()
 
 
-def test_the_command_line_says_how_a_checkpoint_fits(tmp_path, network):
+def test_the_command_line_says_how_a_checkpoint_fits(tmp_path, network, capsys):
     save(tmp_path / "mine.pt", network)
-    fits = commands.weights(read_config(write(tmp_path)), "mine")
-    assert "test_resnet at 160 px: fits" in fits
+    assert commands.weights(read_config(write(tmp_path)), "mine") == 0
+    said = capsys.readouterr().out
+    assert "mine: test_resnet at 160 px: fits" in said
+    assert "pixels: mean [0.5, 0.4, 0.3], std [0.2, 0.3, 0.4] (the config)" in said
+    assert "forward pass of 12 images: 12 probed layers, none of them dead or exploding" in said
+    assert "which of its 7 classes are those of fractals is not known" in said
     without = CONFIG.replace(r"key_map: {'^backbone\.': ''}, ", "")
-    assert "test_resnet at 160 px: does not fit" in commands.weights(read_config(write(tmp_path, without)), "mine")
+    assert commands.weights(read_config(write(tmp_path, without)), "mine") == 1
+    said = capsys.readouterr().out
+    assert "test_resnet at 160 px: does not fit" in said
+    assert r"'^backbone\.': ''" in said.splitlines()[-1]
     with pytest.raises(UserError, match="no such entry; mine"):
         commands.weights(read_config(write(tmp_path)), "other")
 
 
 def test_two_tensors_of_one_name_are_a_mistake(tmp_path, network):
-    entry = entry_for(tmp_path, network).model_copy(update={"key_map": {r".*weight$": "weight"}})
+    source = source_for(tmp_path, network, key_map={r".*weight$": "weight"})
     with pytest.raises(UserError, match="after key_map two tensors are called 'weight'"):
-        read_weights(entry)
+        renamed(read_source(source).state, source)
 
 
 class Dangerous:
@@ -167,10 +187,10 @@ class Dangerous:
 def test_a_file_that_is_no_state_dict_is_refused_without_running_it(tmp_path, capsys, content):
     (tmp_path / "w.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"w\.pt cannot be read as weights"):
-        read_weights(WeightsEntry(path=str(tmp_path / "w.pt")))
+        read_source(source_of(WeightsEntry(path=str(tmp_path / "w.pt")), "test_resnet"))
     torch.save({"state_dict": {"a": 1}}, tmp_path / "w.pt")
     with pytest.raises(UserError, match="holds no state dict"):
-        read_weights(WeightsEntry(path=str(tmp_path / "w.pt")))
+        read_source(source_of(WeightsEntry(path=str(tmp_path / "w.pt")), "test_resnet"))
     assert capsys.readouterr().out == ""
 
 
@@ -182,6 +202,13 @@ def test_a_file_that_is_no_state_dict_is_refused_without_running_it(tmp_path, ca
     [
         (("path: mine.pt, ", ""), ("weights.mine", "path or the name of torchvision weights")),
         (("path: mine.pt", "path: mine.pt, torchvision: ResNet18_Weights.DEFAULT"), ("weights.mine", "either")),
+        (("path: mine.pt", "timm: a1_in1k"), ("weights.mine.key_map", "it has no use")),
+        (("path: mine.pt, key_map: {'^backbone\\.': ''}", "timm: a1_in1k"), ("weights.mine.timm", "r160_in1k")),
+        (("path: mine.pt", "path: {resnet18: mine.pt}"), ("weights.mine.path", "says nothing of test_resnet")),
+        (("trained_on: 1234", "trained_on: imagnet1k"), ("weights.mine.trained_on", "imagenet1k")),
+        (("trained_on: 1234", "trained_on: {image: 3}"), ("weights.mine.trained_on.image", "unknown key")),
+        (("trained_on: 1234", "trained_on: 0"), ("weights.mine.trained_on.images", "greater than 0")),
+        (("  mine: {", "  timm: {path: x.pt}\n  mine: {"), ("weights.timm", "choose another name")),
         (("path: mine.pt", "torchvision: resnet18"), ("weights.mine.torchvision = resnet18", "ResNet50_Weights")),
         ((", std: [0.2, 0.3, 0.4]", ""), ("weights.mine", "mean and std belong together")),
         (("[0.2, 0.3, 0.4]", "[0.2]"), ("weights.mine.std",)),
@@ -223,13 +250,14 @@ def test_torchvisions_weights_come_from_its_cache(tmp_path, monkeypatch):
     file = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     file.parent.mkdir(parents=True)
     torch.save(source.state_dict(), file)
-    entry = WeightsEntry(torchvision="ResNet18_Weights.IMAGENET1K_V1")
-    model = build_backbone("resnet18", classes=5, resolution=64, pretraining="tv", weights=entry).eval()
+    found = source_of(WeightsEntry(torchvision="ResNet18_Weights.DEFAULT"), "resnet18")
+    assert (found.name, found.identity) == (str(weights), f"torchvision:{weights}")  # an alias is what it stands for
+    model = build_backbone("resnet18", classes=5, resolution=64, weights=found).eval()
     torch.testing.assert_close(model.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     file.unlink()
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
     with pytest.raises(UserError, match=r"is there a network\? Or put resnet18-\w+\.pth into"):
-        read_weights(entry)
+        read_source(found)
 
 
 def _no_network(*_args, **_options):
@@ -246,8 +274,9 @@ def test_timms_weights_come_from_the_hub_cache(tmp_path, network):
     snapshot.mkdir(parents=True)
     safetensors.torch.save_file(thousand.state_dict(), snapshot / "model.safetensors")
     code = (
-        "from sweep.models import build_backbone; "
-        "m = build_backbone('test_resnet', classes=3, resolution=160, pretraining='timm'); "
+        "from sweep.config import WeightsEntry; from sweep.models import build_backbone; "
+        "from sweep.study import source_of; source = source_of(WeightsEntry(timm='timm'), 'test_resnet'); "
+        "m = build_backbone('test_resnet', classes=3, resolution=160, weights=source); "
         "print(f'{float(m.layer4[0].conv1.weight.detach().double().sum()):.9f}')"
     )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}

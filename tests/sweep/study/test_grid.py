@@ -37,7 +37,6 @@ def keys(**changes):
         "split_seed": 0,
         "holdout": 0.1,
         "rank_threshold": 1e-3,
-        "weights_files": {},
     }
     return Keyring(**(base | changes))
 

@@ -77,10 +77,10 @@ def test_success_wins_over_failure(tmp_path):
 LABELS_OF = dict.fromkeys(LABELS) | {"architecture": "vggm11", "seed": 0, "parameters": 100, "is_id": False}
 
 
-def plan(*curves, name="t"):
+def plan(*curves, name="t", roles=None):
     """A plan of curves given as (key, labels that differ from LABELS_OF)."""
     planned = [table.PlannedCurve(key, "run", "b", "d", LABELS_OF | {"dataset": "d"} | more) for key, more in curves]
-    return table.Plan(name, {0: [key for key, _ in curves]}, tuple(planned))
+    return table.Plan(name, {0: [key for key, _ in curves]}, tuple(planned), roles or {})
 
 
 def test_labels_come_from_the_plan_and_one_fragment_may_serve_several_curves(tmp_path):
@@ -88,7 +88,7 @@ def test_labels_come_from_the_plan_and_one_fragment_may_serve_several_curves(tmp
     table.write_fragment(store, "k1", [row("k1", layer, trained_images=40) for layer in (1, 2)])
     table.write_fragment(store, "k2", [row("k2", layer) for layer in (1, 2)])
     asked = plan(("k2", {"width": 0.5, "id_images": 50}), ("k1", {}), ("k2", {"width": 2.0}), ("k3", {}))
-    path = table.export_probes(store, asked, roles={"width": "treatment"}, done={"k1", "k2"})
+    path = table.export_probes(store, asked, done={"k1", "k2"})
     frame = pd.read_parquet(path)
     assert frame.curve_key.tolist() == ["k2", "k2", "k1", "k1", "k2", "k2"]
     assert frame.layer.tolist() == [1, 2] * 3
@@ -105,9 +105,7 @@ def test_two_plans_on_one_store_do_not_relabel_each_others_rows(tmp_path):
     paths = {}
     for name, width in (("mine", 0.5), ("theirs", 2.0), ("mine", 0.5)):
         table.publish_plan(store, plan(("k1", {"width": width}), name=name))
-        paths[name] = pd.read_parquet(
-            table.export_probes(store, table.read_plans(store, name)[0], roles={}, done={"k1"})
-        )
+        paths[name] = pd.read_parquet(table.export_probes(store, table.read_plans(store, name)[0], done={"k1"}))
     assert [paths[name].width.tolist() for name in ("mine", "theirs")] == [[0.5], [2.0]]
     both = table.copy_sorted(store, Store(str(tmp_path / "big")))
     assert sorted(pd.read_parquet(tmp_path / "big" / both[0]).width) == [0.5, 2.0]
@@ -130,7 +128,7 @@ def test_fragments_of_version_0_1_0_are_read_and_their_labels_give_way_to_a_plan
     (name,) = table.copy_sorted(store, Store(str(tmp_path / "big")))
     assert pd.read_parquet(tmp_path / "big" / name).architecture.tolist() == ["resnet18"]
     assert capsys.readouterr().err == ""
-    frame = pd.read_parquet(table.export_probes(store, plan(("k1", {"epochs": 5})), roles={}, done={"k1"}))
+    frame = pd.read_parquet(table.export_probes(store, plan(("k1", {"epochs": 5})), done={"k1"}))
     assert (frame.architecture[0], frame.id_images[0], frame.overparametrization[0]) == ("vggm11", 40, 2.5)
     assert "architecture of 1 curves stands otherwise in fragments of version 0.1.0" in capsys.readouterr().err
 
@@ -147,7 +145,7 @@ def test_grid_grown_by_a_variable_reads_in_pandas_and_duckdb(tmp_path):
     old = FRAGMENT_SCHEMA.remove(FRAGMENT_SCHEMA.get_field_index("top5"))  # as written before the column existed
     store.put(f"{table.FRAGMENTS}k1.parquet", table.serialised(pa.Table.from_pylist([row("k1")], schema=old)))
     table.write_fragment(store, "k2", [row("k2", top5=0.9)])
-    path = table.export_probes(store, plan(("k1", {}), ("k2", {})), roles={}, done={"k1", "k2"})
+    path = table.export_probes(store, plan(("k1", {}), ("k2", {})), done={"k1", "k2"})
     assert pd.read_parquet(path)["top5"].isna().tolist() == [True, False]
     assert duckdb.sql(f"select top5 from '{path}' order by curve_key").fetchall() == [(None,), (0.9,)]
     pattern = f"{tmp_path}/fragments/*.parquet"
@@ -158,7 +156,8 @@ def test_grid_grown_by_a_variable_reads_in_pandas_and_duckdb(tmp_path):
 def test_export_says_what_varies_and_is_left_alone_when_current(tmp_path):
     store = Store(str(tmp_path))
     table.write_fragment(store, "k1", [row()])
-    asked, more = plan(("k1", {}), ("k9", {})), {"roles": {"seed": "replicate"}, "done": {"k1"}, "failed": {"k9"}}
+    roles, more = {"seed": "replicate"}, {"done": {"k1"}, "failed": {"k9"}}
+    asked = plan(("k1", {}), ("k9", {}), roles=roles)
     path = table.export_probes(store, asked, **more)
     schema = pq.read_schema(path)
     assert schema.field("seed").metadata[b"varied"] == b"true"
@@ -167,7 +166,7 @@ def test_export_says_what_varies_and_is_left_alone_when_current(tmp_path):
     before = (tmp_path / "probes.parquet").stat().st_mtime_ns
     table.export_probes(store, asked, **more)
     assert (tmp_path / "probes.parquet").stat().st_mtime_ns == before
-    table.export_probes(store, plan(("k1", {"depth": 12}), ("k9", {})), **more)  # a label was corrected
+    table.export_probes(store, plan(("k1", {"depth": 12}), ("k9", {}), roles=roles), **more)  # a label was corrected
     assert pq.read_table(path)["depth"].to_pylist() == [12]
     (tmp_path / "probes.parquet").write_bytes(b"half a file")
     table.export_probes(store, asked, **more)

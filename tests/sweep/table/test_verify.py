@@ -70,7 +70,7 @@ def test_an_export_names_the_damaged_fragment(tmp_path):
     store.put("fragments/k1.parquet", WHOLE[:-20])
     plan = table.Plan("t", {0: ["k1"]}, (table.PlannedCurve("k1", "r", "b", "d"),))
     with pytest.raises(UserError, match=r"fragments/k1\.parquet is damaged.*--verify"):
-        table.export_probes(store, plan, roles={}, done={"k1"})
+        table.export_probes(store, plan, done={"k1"})
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -1,0 +1,83 @@
+"""Which datasets a config asks for, where they are and what they are; nothing is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sweep import plugins
+from sweep.config import Config, DatasetEntry
+from sweep.data.facts import known_datasets
+from sweep.data.options import TORCHVISION, DatasetOptions
+
+CACHE_VARIABLE = "TUNNEL_SWEEP_CACHE"
+
+
+def cache_dir(config: Config | None) -> Path:
+    """Node-local scratch: the config's, else $TUNNEL_SWEEP_CACHE, else ~/.cache/tunnel-sweep."""
+    chosen = (config and config.cache_dir) or os.environ.get(CACHE_VARIABLE) or "~/.cache/tunnel-sweep"
+    return Path(chosen).expanduser().absolute()
+
+
+def used_datasets(config: Config) -> tuple[str, ...]:
+    """Datasets that the grid asks for, ID and OOD, in order of appearance."""
+    names: dict[str, None] = {}
+    for block in config.grid:
+        probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+        names |= dict.fromkeys((*block.id_dataset, *probed))
+    return tuple(names)
+
+
+def source_of(config: Config, name: str) -> tuple[str, str]:
+    """Where a dataset's files come from, and its name there: ("torchvision", "cifar10"); ("", "") without a source.
+
+    ``download: true`` alone makes a dataset that torchvision knows one of torchvision.
+    """
+    entry = config.datasets.get(name, DatasetEntry())
+    if entry.source is None and entry.download and name in TORCHVISION:
+        return "torchvision", name
+    kind, _, there = (entry.source or "").partition("/")
+    return kind, there
+
+
+def dataset_options(config: Config, name: str) -> DatasetOptions:
+    """Where and what a dataset is; a registered one that nobody gave a path is a folder without a path."""
+    entry = config.datasets.get(name, DatasetEntry())
+    fact = known_datasets().get(name)
+    shared: dict[str, Any] = {
+        "train_per_class": entry.train_per_class,
+        "test_per_class": entry.test_per_class,
+        "seed": entry.seed,
+        "background": entry.background,
+    }
+    path = str(Path(config.data_root or ".") / Path(entry.path).expanduser()) if entry.path else None
+    kind, there = source_of(config, name)
+    if kind:
+        return _sourced(config, entry, kind, there, shared | {"path": path})
+    if registered := plugins.find_plugin("dataset", entry.generator or name):
+        shared |= {"path": path, "classes": entry.classes, "size": entry.size}
+        return DatasetOptions(kind="plugin", generator=registered.name, **shared)
+    generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)
+    if generator:
+        return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
+    declared = entry.classes or (fact.classes if fact else None)
+    return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
+
+
+def _sourced(config: Config, entry: DatasetEntry, kind: str, there: str, shared: dict[str, Any]) -> DatasetOptions:
+    """Options of a dataset that torchvision or one of timm's readers reads."""
+    if kind == "torchvision":
+        root = shared.pop("path") or str(cache_dir(config) / "downloads" / "torchvision")
+        return DatasetOptions(kind="torchvision", generator=there, path=root, download=entry.download, **shared)
+    return DatasetOptions(
+        kind="hfds" if kind == "hfds" else "wds",
+        generator=there or None,
+        classes=entry.classes,
+        download=entry.download,
+        train_split=entry.train_split or "train",
+        test_split=entry.test_split or "test",
+        image_key=entry.image_key,
+        label_key=entry.label_key,
+        **shared,
+    )

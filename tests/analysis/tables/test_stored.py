@@ -1,0 +1,57 @@
+"""A store without an export reads as its export does: fragments under the labels of their plan."""
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.tables import stored
+from analysis.tables.errors import UserError
+from sweep import table
+from sweep.base.store import Store
+from tests.sweep.table.test_fragments import plan, row
+
+
+@pytest.fixture
+def store(tmp_path):
+    found = Store(str(tmp_path))
+    table.write_fragment(found, "k1", [row("k1", layer, trained_images=40) for layer in (1, 2)])
+    table.write_fragment(found, "k2", [row("k2", layer) for layer in (1, 2)])
+    return found
+
+
+def test_fragments_under_their_plan_are_the_export(store, tmp_path):
+    curves = [("k2", {"width": 0.5, "id_images": 50}), ("k1", {}), ("k2", {"width": 2.0})]
+    asked = plan(*curves, roles={"width": "nuisance"})
+    table.publish_plan(store, asked)
+    bare = stored.find(str(tmp_path))
+    rows = bare.table().to_pandas()
+    exported = pq.read_table(table.export_probes(store, asked, done={"k1", "k2"})).to_pandas()
+    for name in exported.columns.drop(["skipped_images", "top1_epochs", "heldout_top1_epochs", "finished_at"]):
+        there = exported[name].astype(object).where(exported[name].notna(), None).tolist()
+        assert rows[name].astype(object).where(rows[name].notna(), None).tolist() == there, name
+    assert bare.about["variables"] == stored.find(str(tmp_path)).about["variables"] == {"width": {"role": "nuisance"}}
+    assert bare.planned.to_pandas()["curve_key"].tolist() == ["k2", "k1"]
+
+
+def test_fragments_that_no_plan_or_two_plans_name_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match="one plan beside them has to say it, there are: none"):
+        stored.find(str(tmp_path))
+    for name in ("mine", "theirs"):
+        table.publish_plan(store, plan(("k1", {}), name=name))
+    with pytest.raises(UserError, match="there are: mine, theirs"):
+        stored.find(str(tmp_path))
+    store.put("plans/mine.json", b"{half")
+    with pytest.raises(UserError, match=r"mine\.json: not a plan that can be read"):
+        stored.find(str(tmp_path))
+
+
+def test_fragments_of_version_0_1_0_carry_their_own_labels(tmp_path):
+    frame = pd.DataFrame({"curve_key": ["k1"], "layer": [1], "is_id": [True], "architecture": ["vggm11"]})
+    (tmp_path / "fragments").mkdir()
+    frame.to_parquet(tmp_path / "fragments" / "k1.parquet")
+    Store(str(tmp_path)).put(
+        "plans/old.json", b'{"blocks": {"0": ["k1"]}, "curves": {"k1": ["vggm11 seed 0", "glyphs", "r1"]}}'
+    )
+    found = stored.find(str(tmp_path))
+    assert found.table(["architecture"]).to_pylist() == [{"architecture": "vggm11"}]
+    assert found.planned.to_pylist() == [{"curve_key": "k1", "backbone": "vggm11 seed 0", "dataset": "glyphs"}]

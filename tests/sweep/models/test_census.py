@@ -1,0 +1,66 @@
+"""The census of timm: a part of it is made anew each day, all of it with ``python -m sweep.models census --check``."""
+
+import datetime
+import os
+
+import pytest
+import timm
+
+from sweep.models import __main__ as command
+from sweep.models import census
+
+PARTS = 32  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
+KNOWN = census.read()
+VERSION = census.version()
+FUSED = "mobilenetv5"  # the last of its intermediates is a fusion of several: the output of no block
+same_timm = pytest.mark.skipif(timm.__version__ != VERSION, reason=f"the census is of timm {VERSION}")
+
+
+@same_timm
+@pytest.mark.timeout(3600 if os.environ.get("TUNNEL_SWEEP_CENSUS") == "all" else 300)
+def test_todays_part_of_the_census_is_what_the_networks_show():
+    everything = os.environ.get("TUNNEL_SWEEP_CENSUS") == "all"
+    today = datetime.datetime.now(datetime.UTC).date().toordinal()
+    names = list(KNOWN) if everything else census.part(list(KNOWN), today, PARTS)
+    assert census.differences(KNOWN, names) == []
+
+
+@same_timm
+def test_every_architecture_is_right_or_refused_with_a_reason():
+    assert list(KNOWN) == sorted(timm.list_models())
+    refused = {name: entry["refused"] for name, entry in KNOWN.items() if "refused" in entry}
+    assert all("layer " in reason and "cannot be told apart" in reason for reason in refused.values())
+    right = [name for name, entry in KNOWN.items() if "layers" in entry and "wrong" not in entry]
+    assert len(right) + len(refused) == len(KNOWN)
+    assert len(right) >= 0.97 * len(KNOWN)
+
+
+@pytest.mark.parametrize(("what", "least"), [("timm", 1200), ("equal", 150)])
+def test_timms_own_intermediates_are_outputs_of_our_points(what, least):
+    """As shapes for all, number for number where they were computed."""
+    compared = {name: [int(n) for n in entry[what].split("/")] for name, entry in KNOWN.items() if what in entry}
+    assert len(compared) >= least
+    by_block = {name: pair for name, pair in compared.items() if KNOWN[name].get("layers") in ("blocks", "stages")}
+    assert [name for name, (found, of) in by_block.items() if found != of and not name.startswith(FUSED)] == []
+    found, of = (sum(numbers) for numbers in zip(*compared.values(), strict=True))
+    assert found >= 0.99 * of  # of convolutional networks some stages put out several maps, or none by themselves
+
+
+def test_an_entry_that_is_not_right_is_noticed():
+    name = "resnet18"
+    wrong = KNOWN[name] | {"ends": ["conv1", "fc"]}
+    (said,) = census.differences({name: wrong}, [name])
+    assert said.startswith("resnet18: {")
+    assert census.equal("test_vit") == "6/6"
+
+
+def test_the_command_counts_and_checks(tmp_path, capsys):
+    file = tmp_path / "census.json"
+    assert command.main(["census", "test_vit", "coat_tiny", "--file", str(file), "--equal", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 architectures: 1 right, 0 contradicted, 1 refused")
+    assert "refused: coat_tiny: layer parallel_blocks.0" in said
+    assert census.read(file)["test_vit"]["equal"] == "6/6"
+    assert command.main(["census", "test_vit", "--file", str(file), "--check"]) == 0
+    file.write_text(file.read_text().replace("BTC 64", "BTC 46"))
+    assert command.main(["census", "test_vit", "--file", str(file), "--check"]) == 1

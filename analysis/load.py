@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis.estimates.backbones import summary
+from analysis.page.browse_data import backbone_means
 from analysis.tables import epochs, metrics, stored
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments
@@ -78,7 +78,7 @@ def backbones(uri: str, *, accuracy: str = "heldout") -> pd.DataFrame:
     """
     found = read_sweep(uri, accuracy=accuracy)
     known = [c for c in dict.fromkeys((*GRID, *found.variables, *DERIVED)) if c in found.frame]
-    return summary(found).merge(found.frame.drop_duplicates("backbone")[["backbone", *known]], on="backbone")
+    return backbone_means(found).merge(found.frame.drop_duplicates("backbone")[["backbone", *known]], on="backbone")
 
 
 def curves(uri: str, *, accuracy: str = "heldout") -> pd.DataFrame:

@@ -10,7 +10,6 @@ Exit codes: 0 the report is written, 2 a mistake in the call or the table.
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,10 +21,10 @@ from analysis.estimates.trees import PROTOCOLS  # noqa: E402
 from analysis.page import files  # noqa: E402
 from analysis.tables import storage  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402
+from analysis.tables.experiments import Experiments  # noqa: E402
 from analysis.tables.mapped import read_mapped  # noqa: E402
 from analysis.tables.metrics import ACCURACIES  # noqa: E402
-from analysis.tables.sweep import read_sweep  # noqa: E402
-from analysis.tables.variables import Kind  # noqa: E402
+from analysis.tables.sweep import other_accuracies, read_sweep  # noqa: E402
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -59,19 +58,19 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError("--table and --mapping go together: the mapping says what the columns of the table are")
         if call.table and call.accuracy:
             raise UserError("--accuracy chooses among the columns of --results; the mapping of --table names its own")
-        kinds: Mapping[str, Kind] = {}
+        others: dict[str, Experiments] = {}
         if call.table:
-            mapped = read_mapped(call.table, call.mapping)
-            experiments, kinds, out = mapped.experiments, mapped.kinds, call.out or "report"
+            experiments, out = read_mapped(call.table, call.mapping), call.out or "report"
         else:
             results = call.results or storage.newest_sweep()
             experiments = read_sweep(results, accuracy=call.accuracy or "heldout")
             place = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
             out = call.out or storage.join(place, "report")
+            others = other_accuracies(results, experiments.choice)
         chosen = [name.strip() for name in call.variables.split(",") if name.strip()]
         experiments = experiments.narrowed(targets=call.target, variables=chosen, group=call.group)
         options = study.Options(protocol=call.protocol, bootstrap=call.bootstrap, jobs=call.jobs)
-        print(files.write_report(experiments, kinds, options, out))
+        print(files.write_report(experiments, options, out, others=others))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,27 +1,32 @@
-"""From experiments to everything the report holds: one dictionary of numbers, tables, figures, one page."""
+"""One table → one typed Study: estimates and sentences, nothing drawn and nothing written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.design import points, ties
-from analysis.estimates import backbones, curves, estimate, images, interactions, outcome, pairs, resampling, trees
-from analysis.estimates.interactions import Cut
-from analysis.estimates.resampling import Draws
-from analysis.estimates.trees import PROTOCOLS, Attribution, Task
+from analysis.design.levels import Level
+from analysis.design.ties import Ties
+from analysis.estimates import backbones, curves, images, outcome, pairs, resampling, sensitivity, trees
+from analysis.estimates.backbones import Overview
+from analysis.estimates.curves import Panel
+from analysis.estimates.estimate import COMPARISONS, holm, reachable
+from analysis.estimates.outcome import Fitted, Outcome
+from analysis.estimates.pairs import Backbones, Contrast
+from analysis.estimates.sensitivity import Survival
+from analysis.estimates.trees import PROTOCOLS
 from analysis.findings import findings
+from analysis.findings.findings import Evidence
+from analysis.findings.phrases import Finding
 from analysis.progress import Progress, Silent
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import Experiments
-from analysis.tables.variables import Kind, Variable, describe, level_text
+from analysis.tables.variables import Variable, describe
 
 PERMUTATIONS_PER_RESAMPLE = 0.4  # 200 for 500
-MOST_LISTED = 400  # backbones that page and report.json list one by one; backbones.parquet has all
 
 
 @dataclass(frozen=True)
@@ -43,73 +48,128 @@ class Options:
             if value is not None and value < 0:
                 raise UserError(f"--{name} {value}: must be 0 or more")
 
+    @property
+    def resamples(self) -> int:
+        """Resamples that are made."""
+        return PROTOCOLS[self.protocol].resamples if self.bootstrap is None else self.bootstrap
+
+    @property
+    def permutations(self) -> int:
+        """Shuffles that are made."""
+        return round(self.resamples * PERMUTATIONS_PER_RESAMPLE)
+
 
 @dataclass(frozen=True)
-class Fitted:
-    """One target with its fits; ``problem`` says why there are none."""
+class Study:
+    """Everything that is known of a table.
 
-    task: Task
-    problem: str | None
-    attribution: Attribution | None = None
-    cuts: Sequence[Cut] = ()
-    draws: Mapping[str, Draws] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All results: the dictionary behind the page, the table of backbones, layer curves to draw, and their caption."""
+    Attributes
+    ----------
+    outcomes : by name, the primary one first.
+    primary : the outcome that findings speak of; None if none could be attributed.
+    levels : what backbones lie in, coarse to fine, of the primary outcome.
+    backbones : one row per backbone (:func:`analysis.estimates.backbones.summary`).
+    fits : fits behind the outcomes, for figures and the table of SHAP values.
+    """
 
     experiments: Experiments
-    report: dict[str, Any]
-    fits: Mapping[str, Fitted]
+    options: Options
+    variables: tuple[Variable, ...]
+    outcomes: Mapping[str, Outcome]
+    primary: str | None
+    ties: Ties | None
+    levels: tuple[Level, ...]
+    contrasts: tuple[Contrast, ...]
     backbones: pd.DataFrame
-    panels: Sequence[Mapping[str, Any]]
-    captions: Mapping[str, str]
+    overview: Overview | None
+    survival: tuple[Survival, ...]
+    panels: tuple[Panel, ...]
+    panels_shown: str
+    findings: tuple[Finding, ...]
+    fits: Mapping[str, Fitted]
+
+    @property
+    def n_datasets(self) -> int:
+        """OOD datasets."""
+        return int(self.experiments.frame["dataset"].nunique())
 
 
 def analyse(
     experiments: Experiments,
-    kinds: Mapping[str, Kind],
     options: Options,
     *,
+    others: Mapping[str, Experiments] | None = None,
     progress: Progress | None = None,
-) -> Analysis:
-    """Compute every number of the report."""
+) -> Study:
+    """Compute every number of the report.
+
+    Parameters
+    ----------
+    others : the same sweep under other accuracy rules, to show what survives them.
+    """
     progress = progress or Silent()
-    bootstrap = PROTOCOLS[options.protocol].resamples if options.bootstrap is None else options.bootstrap
-    experiments = images.with_intervals(experiments) if bootstrap else images.without(experiments)
-    variables = describe(experiments.frame, experiments.variables, kinds)
+    experiments = images.with_intervals(experiments) if options.resamples else images.without(experiments)
     experiments = replace(experiments, notes=(*experiments.notes, *_gaps(experiments)))
-    fits = _fit(experiments, variables, options, bootstrap, progress)
-    progress.stage("summing up")
-    table = backbones.summary(experiments)
-    overview = backbones.overview(table)
-    shown, captions = curves.panels(experiments)
-    report: dict[str, Any] = {
-        "version": 1,
-        "title": experiments.title,
-        "source": experiments.source,
-        "accuracy": experiments.accuracy,
-        "protocol": _protocol(options.protocol, bootstrap),
-        "counts": _counts(experiments),
-        "incomplete": records(experiments.incomplete),
-        "variables": {v.name: _variable(v) for v in variables},
-        "replicates": list(experiments.replicates),
-        "constant": {name: level_text(value) for name, value in experiments.constant.items()},
-        "notes": list(experiments.notes),
-        "tunnel": overview,
-        "strengths": overview["strengths"] if overview else dict.fromkeys(backbones.STRENGTH_NAMES, 0),
-        "backbones": records(backbones.extremes(table, MOST_LISTED)),
-        "layer_curves": curves.plain(shown),
-        "targets": {target.name: _target(experiments, fits, target.name, options) for target in experiments.targets},
+    variables = describe(
+        experiments.frame, experiments.variables, experiments.kinds,
+        logs=experiments.logs, references=experiments.references,
+    )  # fmt: skip
+    fits = _fit(experiments, variables, options, progress)
+    progress.stage("comparing backbones")
+    table = outcome.backbones(experiments, list(fits.values()))
+    primary = next((name for name, made in fits.items() if made.problem is None), None)
+    outcomes = {
+        name: outcome.estimated(
+            made, table, experiments.adjust, exploratory=name != (primary or name), jobs=options.jobs
+        )
+        for name, made in fits.items()
     }
-    some = next((fit.task.design for fit in fits.values() if fit.problem is None), None)
-    report["confounding"] = ties.describe(some) if some is not None else None
-    progress.stage("comparing matched pairs")
-    report["contrasts"], report["reversals"] = pairs.compute(experiments, variables)
-    report["findings"] = findings.collect(report)
-    report["emergence"] = records(experiments.emergence.points) if experiments.emergence is not None else []
-    return Analysis(experiments, report, fits, table, shown, captions)
+    contrasts = contrasts_of(table, variables, list(fits))
+    outcomes, contrasts = _corrected(outcomes, contrasts)
+    progress.stage("what survives")
+    survival: tuple[Survival, ...] = ()
+    if primary is not None:
+        survival = sensitivity.of(experiments, fits[primary], outcomes[primary].effects, others or {})
+    summary = backbones.summary(experiments, fits["retained"].additive if "retained" in fits else None)
+    shown, caption = curves.panels(experiments)
+    first = fits[primary].task if primary is not None else None
+    study = Study(
+        experiments, options, variables, outcomes, primary, first.ties if first else None,
+        first.design.levels if first else (), tuple(contrasts), summary, backbones.overview(summary), survival,
+        tuple(shown), caption, (), fits,
+    )  # fmt: skip
+    return replace(study, findings=findings.collect(_evidence(study, table)))
+
+
+def _evidence(study: Study, table: Backbones) -> Evidence:
+    experiments, primary = study.experiments, study.outcomes.get(study.primary or "")
+    variables = {variable.name: variable for variable in study.variables}
+    within = []
+    if primary is not None:
+        for interaction in primary.interactions:
+            variable, partner = variables[interaction.variable], variables[interaction.partner]
+            match = pairs.find_match(table, variable.name, variable.levels[0], variable.levels[-1])
+            own = [] if match is None else pairs.within(table, match, primary.target.name, partner)
+            within.append((interaction, own))
+    balanced = study.fits[study.primary].additive.balanced if study.primary is not None else True
+    per_backbone = experiments.frame.groupby("backbone")["dataset"].nunique()
+    cluster = table.clusters
+    return Evidence(
+        accuracy=experiments.accuracy,
+        n_experiments=len(experiments.frame),
+        n_datasets=study.n_datasets,
+        overview=study.overview,
+        quality=experiments.quality,
+        outcomes=tuple(study.outcomes.values()),
+        primary=primary,
+        ties=study.ties,
+        contrasts=study.contrasts,
+        within=within,
+        cluster=cluster.name if cluster is not None else "",
+        n_clusters=cluster.n_units if cluster is not None else 0,
+        unequal=None if balanced else (int(per_backbone.min()), int(per_backbone.max())),
+        lost=[(row.variable, kind) for row in study.survival for kind in row.lost()],
+    )
 
 
 def _gaps(experiments: Experiments) -> list[str]:
@@ -126,105 +186,73 @@ def _gaps(experiments: Experiments) -> list[str]:
     return found
 
 
-def _protocol(name: str, bootstrap: int) -> dict[str, Any]:
-    chosen = PROTOCOLS[name]
-    return {
-        "name": name,
-        "text": chosen.text,
-        "seeds": chosen.seeds,
-        "bootstrap": bootstrap,
-        "permutations": _permutations(bootstrap),
-    }
-
-
-def _variable(variable: Variable) -> dict[str, Any]:
-    return {
-        "label": variable.label,
-        "kind": variable.kind,
-        "levels": [level_text(value) for value in variable.levels[:40]],
-        "raw": [str(pairs.plain(value)) for value in (variable.levels[0], variable.levels[-1])],
-    }
-
-
 def _fit(
-    experiments: Experiments,
-    variables: tuple[Variable, ...],
-    options: Options,
-    bootstrap: int,
-    progress: Progress,
+    experiments: Experiments, variables: tuple[Variable, ...], options: Options, progress: Progress
 ) -> dict[str, Fitted]:
-    tasks = {
-        target.name: trees.task(
-            points.build(experiments.frame, variables, target.name), protocol=options.protocol, scale=target.scale
-        )
+    fits = {
+        target.name: outcome.prepared(experiments, variables, target, options.protocol)
         for target in experiments.targets
     }
-    problems = {name: outcome.problem(job) for name, job in tasks.items()}
-    sound = {name: job for name, job in tasks.items() if problems[name] is None}
-    fitted: dict[str, Attribution] = {}
-    for name, job in sound.items():
-        progress.stage(f"fitting {name}: {job.design.n_points} distinct settings, {len(job.y_N)} experiments")
-        fitted[name] = trees.attribute(job, jobs=options.jobs)
-    cuts = {name: [*interactions.cuts(job, fitted[name]), *interactions.bundles(job)] for name, job in sound.items()}
-    draws: dict[str, dict[str, Draws]] = {name: {} for name in sound}
-    if sound and bootstrap:
+    sound = [name for name, made in fits.items() if made.problem is None]
+    for name in sound:
+        job = fits[name].task
+        progress.stage(f"fitting {name}: {job.design.n_points} configurations, {len(job.y_N)} experiments")
+        fits[name] = replace(fits[name], attribution=trees.attribute(job, jobs=options.jobs))
+    if sound and options.resamples:
         progress.stage("resampling")
         made = resampling.resample(
-            list(sound.values()),
-            list(cuts.values()),
-            bootstrap=bootstrap,
-            permutations=_permutations(bootstrap),
+            [fits[name].task for name in sound],
+            [outcome.kinds(fits[name]) for name in sound],
+            bootstrap=options.resamples,
+            permutations=options.permutations,
             jobs=options.jobs,
             progress=progress.refits,
         )
-        draws = dict(zip(sound, made, strict=True))
-    return {
-        name: Fitted(job, None, fitted[name], cuts[name], draws[name]) if name in sound else Fitted(job, problems[name])
-        for name, job in tasks.items()
-    }
+        for name, draws in zip(sound, made, strict=True):
+            fits[name] = replace(fits[name], draws=draws)
+    return fits
 
 
-def _permutations(bootstrap: int) -> int:
-    return round(bootstrap * PERMUTATIONS_PER_RESAMPLE)
+def contrasts_of(table: Backbones, variables: Sequence[Variable], targets: Sequence[str]) -> list[Contrast]:
+    """Comparisons of matched backbones for every outcome, each told once."""
+    found: dict[tuple[object, ...], Contrast] = {}
+    for variable in variables:
+        for low, high in pairs.level_pairs(variable):
+            match = pairs.find_match(table, variable.name, low, high)
+            if match is None:
+                continue
+            own = pairs.signature(match)
+            for target in targets:
+                made = pairs.contrast(table, match, target, (variable.name, low, high))
+                if made is None:
+                    continue
+                if (target, own) in found:
+                    twin = found[target, own]
+                    name = (variable.name, f"{pairs.plain(low)} → {pairs.plain(high)}")
+                    found[target, own] = replace(twin, also=(*twin.also, name))
+                else:
+                    found[target, own] = made
+    return _with_holm(list(found.values()))
 
 
-def _target(experiments: Experiments, fits: Mapping[str, Fitted], name: str, options: Options) -> dict[str, Any]:
-    target = next(t for t in experiments.targets if t.name == name)
-    fit = fits[name]
-    if fit.attribution is None:
-        y_N = fit.task.design.outcome_N
-        return {
-            "label": target.label,
-            "unit": target.unit,
-            "n_experiments": len(y_N),
-            "mean": estimate.number(y_N.mean()) if len(y_N) else None,
-            "problem": fit.problem,
-            "seeds": None,
-            **dict.fromkeys(outcome.FIT_KEYS),
-            "slopes": {},
-            "parts": [],
-            "bundles": [],
-            "interactions": {"share": None, "variables": [], "pairs": [], "flips": [], "matrix": []},
-        }
-    return outcome.report(target, fit.task, fit.attribution, fit.cuts, fit.draws, jobs=options.jobs)
+def _with_holm(contrasts: list[Contrast]) -> list[Contrast]:
+    """Wilcoxon's p corrected over the comparisons of one outcome that could reach significance at all."""
+    for target in {c.target for c in contrasts}:
+        at = [i for i, c in enumerate(contrasts) if c.target == target and c.wilcoxon is not None]
+        able = reachable([contrasts[i].smallest for i in at])
+        known = [contrasts[i].wilcoxon if ok else None for i, ok in zip(at, able, strict=True)]
+        for i, p in zip(at, holm(known), strict=True):
+            contrasts[i] = replace(contrasts[i], p_holm=p)
+    return contrasts
 
 
-def _counts(experiments: Experiments) -> dict[str, int | None]:
-    frame = experiments.frame
-    return {
-        "experiments": len(frame),
-        "backbones": int(frame["backbone"].nunique()),
-        "datasets": int(frame["dataset"].nunique()),
-        "curves_planned": experiments.planned,
-        "curves_left_out": len(experiments.incomplete),
-        "probes_set_aside": experiments.set_aside,
-    }
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame as dictionaries for JSON: plain numbers, None for what is missing."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [
-        {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-        for row in plain.to_dict("records")
-    ]
+def _corrected(outcomes: Mapping[str, Outcome], contrasts: list[Contrast]) -> tuple[dict[str, Outcome], list[Contrast]]:
+    """Verdicts after correction: variables as one family of an outcome, what is searched for as another."""
+    made = {name: outcome.corrected(own) for name, own in outcomes.items()}
+    for name in outcomes:
+        for searched in (True, False):
+            at = [i for i, c in enumerate(contrasts) if c.target == name and c.searched == searched]
+            corrected = holm([contrasts[i].estimate.p for i in at], share=COMPARISONS)
+            for i, p in zip(at, corrected, strict=True):
+                contrasts[i] = replace(contrasts[i], estimate=contrasts[i].estimate.corrected(p))
+    return made, contrasts

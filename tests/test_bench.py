@@ -7,7 +7,22 @@ import numpy as np
 import pytest
 import torch
 from bench import __main__ as command
-from bench import attribution, coverage, embed, gpu, growth, jobs, machine, operators, probes, report, scikit, storage
+from bench import (
+    attribution,
+    coverage,
+    embed,
+    gpu,
+    growth,
+    jobs,
+    machine,
+    operators,
+    probes,
+    real,
+    report,
+    scikit,
+    solvers,
+    storage,
+)
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -228,3 +243,14 @@ def test_the_main_job_by_two_codes(tmp_path):
 def test_a_commit_that_is_not_there_is_named():
     with pytest.raises(RuntimeError, match="no files of commit 0123456789"), jobs.earlier("0123456789"):
         pass
+
+
+def test_solvers_are_compared_on_the_same_embeddings():
+    case = solvers.measure(real.Curve("tiny"), synthetic(Case("tiny", (8, 12), 4, 240, 200, 1), device=CPU))
+    assert case["retained"].keys() == case["peak"].keys() == case["rank_order"].keys() == solvers.SOLVERS.keys()
+    assert case["rank_order"]["converged"] == pytest.approx(1)
+    assert case["all_converged"]
+    assert case["agreement"] >= 0.995
+    assert case["ratio_to_adamw30"] == pytest.approx(case["seconds"]["converged"] / case["seconds"]["AdamW 30"])
+    assert case["ratio_sklearn"] > 0
+    assert "| r34-tiny | 240 × 4 |" in solvers.markdown({"cases": [case]})

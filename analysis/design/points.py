@@ -6,7 +6,7 @@ vectors), B backbones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.tables import names as known
+from analysis.design.levels import Index, Level, levels
 from analysis.tables.errors import UserError
 from analysis.tables.variables import Array, Variable, code
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,9 @@ class Design:
     point_N, backbone_N, dataset_N : design point, backbone and OOD dataset of each experiment.
     point_B : design point of each backbone.
     outcome_N : the target's values, in its own unit.
+    levels : what backbones lie in, from coarse to fine; the last is the backbone itself.
+    datasets, backbones : their names, by number.
+    parts : declared group of each variable that has one.
     """
 
     variables: tuple[Variable, ...]
@@ -40,6 +41,10 @@ class Design:
     dataset_N: Index
     point_B: Index
     outcome_N: Array
+    levels: tuple[Level, ...]
+    datasets: tuple[str, ...]
+    backbones: tuple[str, ...]
+    parts: Mapping[str, str]
 
     @property
     def n_points(self) -> int:
@@ -52,8 +57,21 @@ class Design:
         return tuple(v.name for v in self.variables)
 
 
-def build(frame: pd.DataFrame, variables: Sequence[Variable], outcome: str) -> Design:
+def build(
+    frame: pd.DataFrame,
+    variables: Sequence[Variable],
+    outcome: str,
+    *,
+    clusters: Mapping[str, str] | None = None,
+    context: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
+) -> Design:
     """Design of the rows that have this outcome.
+
+    Parameters
+    ----------
+    clusters : levels above the backbone: name → column.
+    context : columns that tell configurations apart though they are no variables.
 
     Raises
     ------
@@ -71,14 +89,21 @@ def build(frame: pd.DataFrame, variables: Sequence[Variable], outcome: str) -> D
         raise UserError(
             f"backbone {names[backbone_N[clash[0]]]}: its rows differ in {_differing(rows, variables, clash[0])}"
         )
+    first = rows.assign(_number=backbone_N).drop_duplicates("_number").sort_values("_number")
+    keys = [point_B, *(pd.factorize(first[name])[0] for name in context)]
+    datasets = pd.factorize(rows["dataset"])
     return Design(
         variables=tuple(variables),
         code_PV=code_PV,
         point_N=point_N,
         backbone_N=backbone_N.astype(np.int64),
-        dataset_N=pd.factorize(rows["dataset"])[0].astype(np.int64),
+        dataset_N=datasets[0].astype(np.int64),
         point_B=point_B,
         outcome_N=rows[outcome].to_numpy(float),
+        levels=levels(first, clusters or {}, combined(keys)) if len(first) else (),
+        datasets=tuple(map(str, datasets[1])),
+        backbones=tuple(map(str, names)),
+        parts=parts or {},
     )
 
 
@@ -149,10 +174,23 @@ def features(design: Design, *, full_one_hot: bool) -> tuple[Array, Index]:
 
 
 def parts(design: Design) -> dict[str, list[int]]:
-    """Variables of each group (data, architecture, training) that is not empty."""
+    """Variables of each declared group; variables of no group are left out."""
     grouped: dict[str, list[int]] = {}
-    for part in known.PARTS:
-        members = [v for v, name in enumerate(design.names) if known.part(name) == part]
-        if members:
-            grouped[part] = members
-    return grouped
+    for v, name in enumerate(design.names):
+        if name in design.parts:
+            grouped.setdefault(design.parts[name], []).append(v)
+    return dict(sorted(grouped.items()))
+
+
+def shown(design: Design, v: int) -> Array:
+    """Codes of a variable by backbone (B,)."""
+    result: Array = design.code_PV[design.point_B, v]
+    return result
+
+
+def level_numbers(variable: Variable, code_B: Array) -> Index:
+    """Number of each value among the variable's levels, from its code (B,)."""
+    codes = code(variable, pd.Series(list(variable.levels), dtype=object))
+    middle = (codes[1:] + codes[:-1]) / 2
+    result: Index = np.searchsorted(middle, code_B).astype(np.int64)
+    return result

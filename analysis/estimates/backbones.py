@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from analysis.estimates.additive import Additive
 from analysis.tables.experiments import Experiments
 from analysis.tables.metrics import ID_RULES, Curves, strength
 from analysis.tables.variables import Array
@@ -17,30 +19,49 @@ from analysis.tables.variables import Array
 STRENGTH_NAMES = ("negligible", "weak", "medium", "strong")
 
 
-def summary(experiments: Experiments) -> pd.DataFrame:
-    """One row per backbone: mean % retained over OOD datasets with a 95 % t interval, strength class, tunnel.
+def summary(experiments: Experiments, additive: Additive | None) -> pd.DataFrame:
+    """One row per backbone: mean % retained with a 95 % interval, strength class, tunnel.
 
-    Columns: backbone, label, n_datasets, retained, low, high (null below two datasets), strength; and, where the table
-    has curves: n_layers, tunnels (OOD datasets with a fall after the peak layer), tunnels_claimed (of these, the
-    interval from test images excludes zero; null without one), tunnel_start (median layer over the claimed ones, over
-    all where none can be claimed), id_start_95, id_start_98, retained_paper, id_rank (numerical rank of the ID
-    embeddings by layer).
+    Columns: backbone, label, n_datasets, retained (as if probed on every dataset: :mod:`analysis.estimates.additive`),
+    retained_own (on its own datasets), low, high (null where datasets do not tell), strength, settled (whether the
+    interval lies within one class); and, where the table has curves: n_layers, tunnels (OOD datasets with a fall after
+    the peak layer), tunnels_claimed (of these, the interval from test images excludes zero; null without one),
+    tunnel_start (median layer over the claimed ones, over all where none can be claimed), id_start_95, id_start_98,
+    retained_paper, id_rank (numerical rank of the ID embeddings by layer).
     """
     frame = experiments.frame
-    if "retained" not in frame:
+    if "retained" not in frame or additive is None:
         return pd.DataFrame()
     groups = frame.groupby("backbone", sort=False)
     values = groups["retained"]
-    table = pd.DataFrame({"label": groups["label"].first(), "n_datasets": values.count(), "retained": values.mean()})
-    half = half_width(values.std().to_numpy(float), table["n_datasets"].to_numpy())
-    table["low"], table["high"] = table["retained"] - half, table["retained"] + half
+    table = pd.DataFrame({"label": groups["label"].first(), "n_datasets": values.count(), "retained": np.nan})
+    known = table.index[table["n_datasets"] > 0]
+    table.loc[known, "retained"] = additive.mean_B
+    table["retained_own"] = values.mean()
+    most = float(frame["retained"].max())
+    low, high = possible(table["retained"].to_numpy(), table["n_datasets"].to_numpy(), additive, most)
+    table["low"], table["high"] = low, high
     table["strength"] = [strength(mean) if np.isfinite(mean) else None for mean in table["retained"]]
+    ends = [(strength(a), strength(b)) if np.isfinite(a) else ("", "-") for a, b in zip(low, high, strict=True)]
+    table["settled"] = [a == b for a, b in ends]
     if "tunnel" in frame:
         table = table.join(_tunnels(frame))
     if experiments.curves is not None:
         rank_of = _ranks(experiments.curves)
         table["id_rank"] = pd.Series([rank_of.get(str(name)) for name in table.index], table.index, dtype=object)
     return table.reset_index()
+
+
+def possible(mean_B: Array, n_B: npt.NDArray[Any], additive: Additive, most: float) -> tuple[Array, Array]:
+    """95 % intervals of shares in %, which are positive, from what backbone and dataset leave unexplained.
+
+    They are symmetric for the logarithm; no end lies above the largest share of the table, or 100 (B,), (B,).
+    """
+    if additive.df < 1:
+        return np.full(len(mean_B), np.nan), np.full(len(mean_B), np.nan)
+    half = stats.t.ppf(0.975, additive.df) * additive.sd / np.sqrt(np.where(n_B > 0, n_B, np.nan))
+    factor = np.exp(half / np.where(mean_B > 0, mean_B, np.nan))
+    return mean_B / factor, np.minimum(mean_B * factor, np.maximum(mean_B, max(float(most), 100.0)))
 
 
 def _tunnels(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,15 +89,38 @@ def _ranks(curves: Curves) -> dict[str, list[float]]:
     return found
 
 
-def half_width(sd: npt.NDArray[Any], n: npt.NDArray[Any]) -> Array:
-    """Half of the 95 % Student interval of means of ``n`` values; NaN below two values."""
-    n = np.where(n > 1, n, np.nan)
-    result: Array = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
-    return result
+@dataclass(frozen=True)
+class Brief:
+    """One backbone in a sentence."""
+
+    label: str
+    retained: float
+    strength: str
 
 
-def overview(table: pd.DataFrame) -> dict[str, Any] | None:
-    """All backbones together: mean % retained, the two extremes, counts of each strength, falls after the peak."""
+@dataclass(frozen=True)
+class Overview:
+    """All backbones together.
+
+    Attributes
+    ----------
+    unsettled : backbones whose interval spans more than one class.
+    experiments, falls, falls_claimed : experiments; with a fall after the peak layer; with one beyond image noise.
+    """
+
+    backbones: int
+    retained: float
+    lowest: Brief
+    highest: Brief
+    strengths: Mapping[str, int]
+    unsettled: int
+    experiments: int
+    falls: int | None
+    falls_claimed: int | None
+
+
+def overview(table: pd.DataFrame) -> Overview | None:
+    """Mean % retained, the two extremes, counts of each strength, falls after the peak; None without any."""
     known = table[table["retained"].notna()] if len(table) else table
     if not len(known):
         return None
@@ -85,24 +129,25 @@ def overview(table: pd.DataFrame) -> dict[str, Any] | None:
     sums = {
         name: int(known[name].sum()) for name in ("n_datasets", "tunnels", "tunnels_claimed") if _counted(known, name)
     }
-    return {
-        "backbones": len(known),
-        "retained": float(known["retained"].mean()),
-        "lowest": _brief(ordered.iloc[0].to_dict()),
-        "highest": _brief(ordered.iloc[-1].to_dict()),
-        "strengths": {name: int(counts.get(name, 0)) for name in STRENGTH_NAMES},
-        "experiments": sums["n_datasets"],
-        "falls": sums.get("tunnels"),
-        "falls_claimed": sums.get("tunnels_claimed"),
-    }
+    return Overview(
+        backbones=len(known),
+        retained=float(known["retained"].mean()),
+        lowest=_brief(ordered.iloc[0].to_dict()),
+        highest=_brief(ordered.iloc[-1].to_dict()),
+        strengths={name: int(counts.get(name, 0)) for name in STRENGTH_NAMES},
+        unsettled=int((~known["settled"].astype(bool)).sum()),
+        experiments=sums["n_datasets"],
+        falls=sums.get("tunnels"),
+        falls_claimed=sums.get("tunnels_claimed"),
+    )
 
 
 def _counted(table: pd.DataFrame, name: str) -> bool:
     return name in table and bool(table[name].notna().all())
 
 
-def _brief(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {"label": str(row["label"]), "retained": float(row["retained"]), "strength": str(row["strength"])}
+def _brief(row: Mapping[Any, Any]) -> Brief:
+    return Brief(str(row["label"]), float(row["retained"]), str(row["strength"]))
 
 
 def extremes(table: pd.DataFrame, most: int) -> pd.DataFrame:

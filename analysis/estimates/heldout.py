@@ -53,7 +53,7 @@ def held_out(job: Task, group_N: Index, *, folds: int = FOLDS, jobs: int = 1) ->
         prediction_N = np.zeros(len(group_N))
         for tested, prediction in each(one, range(folds), job=job, jobs=jobs):
             prediction_N[tested] = prediction
-        scores.append(r_squared(job.y_N[used], prediction_N[used]))
+        scores.append(r_squared(job.raw_N[used], prediction_N[used]))
     return float(np.mean(scores))
 
 

@@ -1,48 +1,188 @@
-"""SHAP interaction values, and effects whose direction depends on another variable.
+"""Effects that differ with another variable: tested in the adjusted model; and SHAP interaction strengths.
 
-Legend: V variables, P design points, S sampled design points.
+Legend: V variables, P design points, S sampled design points, B backbones, R rows, K columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.design import ties
-from analysis.estimates import trees
-from analysis.estimates.estimate import certain
-from analysis.estimates.trees import Attribution, Task
+from analysis.design.levels import BACKBONE, CONFIGURATION, unit_of
+from analysis.design.points import Design, Index, level_numbers, shown
+from analysis.design.ties import Ties, columns_of
+from analysis.estimates import linear, trees
+from analysis.estimates.estimate import Estimate, holm
+from analysis.estimates.linear import Fit
+from analysis.estimates.trees import Task
 from analysis.tables.variables import Array, level_text
 
 SAMPLED_POINTS, SEEDS = 200, 4
-WORTH_SAYING = 0.1  # a flip counts if its smaller side is at least this share of the largest slope
-FLIPS_PER_VARIABLE = 2
+MOST_LEVELS = 3  # of a partner; an ordered one with more is cut into a lower and an upper half
+FEWEST_BACKBONES = 4  # at each value of the partner
+MOST_BACKBONES = 5000
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A slope that is wanted beside the single ones.
+class Within:
+    """The effect of a variable, lowest to highest, at one value of its partner."""
+
+    level: str
+    estimate: Estimate
+    backbones: int
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How far the effect of a variable differs between values of a partner.
 
     Attributes
     ----------
-    variable : the variable on the horizontal axis.
-    members : variables whose SHAP values are summed.
-    points_P : the design points it is computed on.
-    partner, level : the variable that ``points_P`` was cut by, and its value; no partner in a bundle.
+    estimate : difference between the largest and the smallest effect; its p is of all effects being equal.
     """
 
-    variable: int
-    members: tuple[int, ...]
-    points_P: np.ndarray
-    partner: int | None = None
-    level: str = ""
+    variable: str
+    partner: str
+    low: str
+    high: str
+    estimate: Estimate
+    within: tuple[Within, ...]
+
+    @property
+    def opposite(self) -> bool:
+        """Whether the difference may be asserted and both signs are more than chance."""
+        signs = {w.estimate.value > 0 for w in self.within if w.estimate.asserted and w.estimate.value is not None}
+        return self.estimate.asserted and len(signs) == 2
+
+    def corrected(self, p_adjusted: float | None) -> Interaction:
+        """The same after correction for all that was searched; effects within are corrected for one another too."""
+        inner = holm([w.estimate.p for w in self.within])
+        made = []
+        for w, p in zip(self.within, inner, strict=True):
+            worse = None if p is None or p_adjusted is None else max(p, p_adjusted)
+            made.append(replace(w, estimate=w.estimate.corrected(worse)))
+        return replace(self, estimate=self.estimate.corrected(p_adjusted), within=tuple(made))
+
+
+def found(design: Design, ties: Ties, y_B: Array) -> list[Interaction]:
+    """Every interaction that the design lets be tested, in the order of the variables."""
+    if len(design.point_B) > MOST_BACKBONES:
+        return []
+    told = {name for bundle in ties.bundles for name in bundle[1:]}
+    names = [name for name in design.names if name not in told]
+    made = []
+    for name in names:
+        if not design.variables[design.names.index(name)].has_slope:
+            continue
+        asked: list[str] = []
+        for partner in sorted(names, key=lambda other: len(design.variables[design.names.index(other)].levels)):
+            if partner == name or partner in ties.inseparable(name) or set(asked) & set(ties.inseparable(partner)):
+                continue  # of partners that go together the one with the fewest levels is asked
+            interaction = _tested(design, ties, y_B, name, partner)
+            if interaction is not None:
+                asked.append(partner)
+                made.append(interaction)
+    return made
+
+
+def _tested(design: Design, ties: Ties, y_B: Array, name: str, partner: str) -> Interaction | None:
+    v, u = design.names.index(name), design.names.index(partner)
+    code_B, other_B = shown(design, v), shown(design, u)
+    used = np.flatnonzero(np.isfinite(code_B) & np.isfinite(other_B) & np.isfinite(y_B))
+    pieces = list(_pieces(design, u, other_B[used])) if len(used) else []
+    if len(pieces) < 2 or not all(_enough(code_B[used][at]) for _, at in pieces):
+        return None
+    unit = unit_of([level.only(used) for level in design.levels], code_B[used])
+    if unit.level.name not in (BACKBONE, CONFIGURATION) and not unit.within:
+        return None  # of a property of clusters the other way round is asked
+    z_R = (code_B[used] - code_B[used].min()) / np.ptp(code_B[used])
+    masks = np.array([at for _, at in pieces]).T.astype(float)
+    own = np.column_stack([z_R, z_R[:, None] * masks[:, 1:]])
+    absorbed = unit.level if unit.within else unit.fixed
+    base = [np.ones((len(used), 1)), masks[:, 1:]]
+    if absorbed is not None:
+        base.append((absorbed.unit_B[:, None] == np.arange(1, absorbed.n_units)).astype(float))
+    cluster = unit.level.unit_B if unit.level.name != BACKBONE else None
+    fitted = _fit(design, ties, y_B[used], own, np.column_stack(base), (name, partner), used, cluster)
+    if fitted is None:
+        return None
+    scope = f"{unit.clusters} {unit.fixed.name}s" if unit.fixed is not None else ""
+    informative = unit.level.n_units if not unit.within else _varying(code_B[used], unit.level.unit_B)
+    return _described(design, (v, u), pieces, fitted, (unit.level.name, informative, scope))
+
+
+def _varying(code_R: Array, unit_R: Index) -> int:
+    return sum(np.ptp(code_R[unit_R == unit]) > 0 for unit in np.unique(unit_R))
+
+
+def _pieces(design: Design, u: int, code_R: Array) -> Iterator[tuple[str, np.ndarray]]:
+    variable = design.variables[u]
+    number_R = level_numbers(variable, code_R)
+    present = np.unique(number_R)
+    if len(present) <= MOST_LEVELS:
+        for k in present:
+            yield level_text(variable.levels[k]), number_R == k
+    elif variable.ordered:
+        middle = present[(len(present) - 1) // 2]
+        after = present[(len(present) - 1) // 2 + 1]
+        yield f"up to {level_text(variable.levels[middle])}", number_R <= middle
+        yield f"from {level_text(variable.levels[after])}", number_R >= after
+
+
+def _enough(code_R: Array) -> bool:
+    return len(code_R) >= FEWEST_BACKBONES and bool(np.ptp(code_R) > 0)
+
+
+def _fit(
+    design: Design, ties: Ties, y_R: Array, own: Array, base: Array, pair: tuple[str, str], used: Index,
+    cluster: Index | None,
+) -> Fit | None:  # fmt: skip
+    base = base[:, linear.independent(base[:, :0], base)]
+    if not linear.independent(base, own).all():
+        return None
+    matrix = np.column_stack([own, base])
+    for name in design.names:
+        if name in pair or name in ties.inseparable(pair[0]):
+            continue
+        columns = columns_of(design.variables[design.names.index(name)], shown(design, design.names.index(name))[used])
+        new = linear.independent(matrix, columns)
+        if new.any() and matrix.shape[1] + new.sum() < len(y_R) - 3:
+            matrix = np.column_stack([matrix, columns[:, new]])
+    return linear.fit(y_R, matrix, cluster) if len(y_R) > matrix.shape[1] + 1 else None
+
+
+def _described(
+    design: Design, pair: tuple[int, int], pieces: list[tuple[str, np.ndarray]], fitted: Fit,
+    about: tuple[str, int, str],
+) -> Interaction:  # fmt: skip
+    unit, n_units, scope = about
+    v, u = pair
+    size, k = fitted.x_NK.shape[1], len(pieces)
+    directions = [np.eye(size)[0] + (np.eye(size)[j] if j else 0) for j in range(k)]
+    slopes = [fitted.contrast(c) for c in directions]
+    low, high = int(np.argmin([s.value for s in slopes])), int(np.argmax([s.value for s in slopes]))
+    apart = fitted.contrast(directions[high] - directions[low])
+    method = "product of both in the adjusted model"
+    doubts = (f"it is seen within {scope} only",) if scope else ()
+    common = {
+        "unit": unit, "n_units": n_units, "scope": scope, "method": method, "exploratory": True, "doubts": doubts,
+    }  # fmt: skip
+    within = tuple(
+        Within(text, Estimate(s.value, *s.interval(), p=s.p, df=s.df, **common), int(at.sum()))  # type: ignore[arg-type]
+        for (text, at), s in zip(pieces, slopes, strict=True)
+    )
+    variable = design.variables[v]
+    return Interaction(
+        variable.name, design.variables[u].name, level_text(variable.levels[0]), level_text(variable.levels[-1]),
+        Estimate(apart.value, *apart.interval(), p=fitted.joint_p(np.arange(1, k)), df=apart.df, **common),  # type: ignore[arg-type]
+        within,
+    )  # fmt: skip
 
 
 def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
-    """Mean |interaction| of each pair of variables, main effects on the diagonal (V, V), and the share of interactions.
+    """Mean |SHAP interaction| of each pair of variables, main effects on the diagonal (V, V), and their share.
 
     At most :data:`SAMPLED_POINTS` design points are used, drawn by their weight; means over up to :data:`SEEDS` seeds.
     """
@@ -66,145 +206,3 @@ def strengths(job: Task, *, rng_seed: int = 0) -> tuple[Array, float | None]:
     total = float(mean_VV.sum())
     share = 1 - float(np.trace(mean_VV)) / total if total > 0 else None
     return mean_VV, share
-
-
-def cuts(job: Task, fitted: Attribution) -> list[Cut]:
-    """Pairs of variables where the slope of one has opposite signs at low and high values of the other.
-
-    For each variable the partners with the clearest flips, each with all its cuts.
-    """
-    weight_P = job.counts()
-    largest = np.nanmax(np.abs(fitted.slope_SV.mean(0)), initial=0.0)
-    found = []
-    for v, variable in enumerate(job.design.variables):
-        if not variable.has_slope:
-            continue
-        scored = []
-        for u in range(len(job.design.variables)):
-            pieces = _pieces(job, v, u) if u != v else []
-            slopes = [slope_within(job, fitted.shap_PV, cut, weight_P) for cut in pieces]
-            known = [s for s in slopes if np.isfinite(s)]
-            score = min(max(known), -min(known)) if len(known) > 1 else 0.0
-            if score > WORTH_SAYING * largest:
-                scored.append((score, len(pieces), u, pieces))
-        scored.sort(key=lambda item: -item[0])
-        near = [item for item in scored if item[0] >= 0.7 * scored[0][0]]
-        near.sort(
-            key=lambda item: (item[1], -item[0])
-        )  # of about equal flips the one with fewer values is easier to read
-        found += [cut for item in near[:FLIPS_PER_VARIABLE] for cut in item[3]]
-    return found
-
-
-def bundles(job: Task) -> list[Cut]:
-    """Variables that move together (|ρ| ≥ :data:`BUNDLED`): one slope for all of each bundle."""
-    rho_VV = ties.correlation(job.design)
-    tied_VV = np.abs(np.nan_to_num(rho_VV)) >= ties.BUNDLED
-    left, found = set(range(len(rho_VV))), []
-    while left:
-        members, new = set(), {min(left)}
-        while new:
-            members |= new
-            new = {int(u) for v in new for u in np.flatnonzero(tied_VV[v])} - members
-        left -= members
-        ordered = [v for v in sorted(members) if job.design.variables[v].has_slope]
-        if len(ordered) > 1:
-            everywhere = np.ones(job.design.n_points, dtype=bool)
-            found.append(Cut(min(ordered, key=lambda v: _readable(job, v)), tuple(ordered), everywhere))
-    return found
-
-
-def _readable(job: Task, v: int) -> tuple[bool, bool]:
-    """Which variable of a bundle is its axis: a grid variable rather than one derived from parameters or images."""
-    name = job.design.names[v]
-    return name == "overparametrization", name == "images_per_class"
-
-
-def _pieces(job: Task, v: int, u: int) -> list[Cut]:
-    """Design points by value of the partner: each of up to three values, else the lower and the upper half."""
-    code_P, levels = job.design.code_PV[:, u], job.design.variables[u].levels
-    if len(levels) <= 3:
-        values = (
-            np.linspace(0, 1, len(levels))
-            if job.design.variables[u].kind != "numeric"
-            else np.unique(code_P[np.isfinite(code_P)])
-        )
-        pieces = [
-            Cut(v, (v,), np.isclose(code_P, value), u, level_text(level))
-            for level, value in zip(levels, values, strict=True)
-        ]
-    elif job.design.variables[u].kind == "categorical":
-        return []
-    else:
-        middle = (len(levels) - 1) // 2
-        low, high = level_text(levels[middle]), level_text(levels[middle + 1])
-        edge = float(np.median(np.unique(code_P[np.isfinite(code_P)])))
-        upper = code_P >= edge if len(levels) % 2 == 0 else code_P > edge
-        pieces = [
-            Cut(v, (v,), np.isfinite(code_P) & ~upper, u, f"up to {low}"),
-            Cut(v, (v,), upper, u, f"from {high}"),
-        ]
-    return [cut for cut in pieces if _varies(job.design.code_PV[cut.points_P, v])]
-
-
-def _varies(code_P: Array) -> bool:
-    known = code_P[np.isfinite(code_P)]
-    return bool(len(known)) and bool(np.ptp(known) > 0)
-
-
-def slope_within(job: Task, shap_PV: Array, cut: Cut, weight_P: Array) -> float:
-    """Slope of the cut's summed SHAP values on its variable, among its design points."""
-    value_P = shap_PV[:, list(cut.members)].sum(axis=1)
-    return trees.slope(job.design.code_PV[:, cut.variable], value_P, weight_P * cut.points_P)
-
-
-def report(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Interactions for the report: strongest pairs, share, and flips with the slope at each value of the partner.
-
-    Parameters
-    ----------
-    slopes : per cut, its slope with intervals (``slope``, ``low``, ``high``, …).
-    """
-    names = job.design.names
-    if len(names) < 2:
-        return {"share": None, "variables": list(names), "pairs": [], "flips": [], "matrix": []}
-    mean_VV, share = strengths(job)
-    pairs: list[dict[str, Any]] = [
-        {"first": names[u], "second": names[v], "mean_abs_interaction": float(2 * mean_VV[u, v])}
-        for u in range(len(names)) for v in range(u + 1, len(names))
-    ]  # fmt: skip
-    flips: dict[tuple[str, str], dict[str, Any]] = {}
-    for cut, slope in zip(found, slopes, strict=True):
-        if cut.partner is not None:
-            own, partner = names[cut.variable], names[cut.partner]
-            within = {"level": cut.level, **slope, "n_points": int(cut.points_P.sum())}
-            flips.setdefault((own, partner), {"variable": own, "partner": partner, "within": []})["within"].append(
-                within
-            )
-    for flip in flips.values():
-        signs = {w["slope"] > 0 for w in flip["within"] if certain(w)}
-        flip["sure"] = len(signs) == 2
-    return {
-        "share": share,
-        "matrix": mean_VV.tolist(),
-        "variables": list(names),
-        "pairs": sorted(pairs, key=lambda pair: -pair["mean_abs_interaction"])[:10],
-        "flips": list(flips.values()),
-    }
-
-
-def report_bundles(job: Task, found: Sequence[Cut], slopes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Joint slopes of variables that move together."""
-    rows = []
-    for cut, slope in zip(found, slopes, strict=True):
-        if cut.partner is None:
-            axis = job.design.variables[cut.variable]
-            rows.append({
-                "variables": [job.design.names[v] for v in cut.members],
-                "axis": axis.name,
-                "always": ties.always(job.design, cut.members),
-                "from": level_text(axis.levels[0]),
-                "to": level_text(axis.levels[-1]),
-                **slope,
-            })  # fmt: skip
-    return rows

@@ -1,15 +1,13 @@
-"""What the design cannot tell apart: correlated variables, exact dependences, and what that does to attributions."""
+"""Other ways of sharing out: interventional SHAP values, and whole groups of variables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.design import points
-from analysis.estimates import estimate, trees
-from analysis.estimates.resampling import POINTS, Draws
+from analysis.estimates import trees
 from analysis.estimates.trees import Attribution, Task, by_variable
 from analysis.tables.variables import Array
 
@@ -41,18 +39,23 @@ def interventional_slopes(job: Task, *, rng_seed: int = 0) -> Array:
     return np.array(slopes).mean(axis=0)
 
 
-def joint_parts(job: Task, fitted: Attribution, draws: Mapping[str, Draws]) -> list[dict[str, Any]]:
-    """Attribution of whole groups (data, architecture, training): mean |sum of SHAP values|, with its interval."""
+@dataclass(frozen=True)
+class Part:
+    """Joint attribution of a declared group of variables: mean |sum of SHAP values|, in the model's unit."""
+
+    name: str
+    variables: tuple[str, ...]
+    mean_abs_shap: float
+
+
+def joint_parts(job: Task, fitted: Attribution) -> tuple[Part, ...]:
+    """Attribution of each declared group (data, architecture, training)."""
     weight_P = job.counts() / job.counts().sum()
-    grouped = points.parts(job.design)
-    rows = []
-    for number, (part, members) in enumerate(grouped.items()):
-        low, high = estimate.interval(draws[POINTS].part_RG[:, number]) if POINTS in draws else (None, None)
-        rows.append({
-            "part": part,
-            "variables": [job.design.names[v] for v in members],
-            "mean_abs_shap": float(weight_P @ np.abs(fitted.shap_PV[:, members].sum(axis=1))),
-            "low": low,
-            "high": high,
-        })  # fmt: skip
-    return rows
+    return tuple(
+        Part(
+            part,
+            tuple(job.design.names[v] for v in members),
+            float(weight_P @ np.abs(fitted.shap_PV[:, members].sum(axis=1))),
+        )
+        for part, members in points.parts(job.design).items()
+    )

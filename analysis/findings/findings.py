@@ -1,271 +1,236 @@
-"""Sentences from numbers. Each is built from the report's own entries and must be true for any table.
+"""Sentences from estimates. Each must be true for any table; what is asserted was asked of an estimate's verdict.
 
 A finding says: what, the number, its interval, how sure, and what it rests on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from analysis.design import ties
-from analysis.estimates.estimate import FEWEST_DRAWS, certain
-from analysis.findings.pairs import differences, matched, reversals
-from analysis.findings.phrases import Report, amount, capital, count, finding, leading, listing, span
-from analysis.tables.names import TARGETS, label
+from analysis.design.levels import FEWEST_UNITS
+from analysis.design.ties import CONFOUNDED, Ties
+from analysis.estimates.backbones import Overview
+from analysis.estimates.interactions import Interaction
+from analysis.estimates.outcome import Outcome
+from analysis.estimates.pairs import Contrast
+from analysis.findings import effects
+from analysis.findings.phrases import Finding, capital, count, labels, listing, p_value
+from analysis.tables.quality import Quality
 
 NEARLY = 0.9  # of the R² in sample
-TOP = 3  # variables named in the findings
-FEW_POINTS = 24  # distinct settings below which intervals of slopes are too narrow (tests/bench/coverage.py)
+MOST_NEAR = 4  # pairs of variables that are named as hard to separate
 
 
-def collect(report: Report) -> list[dict[str, str]]:
-    """All findings of a report, the most important first."""
-    found: list[dict[str, str]] = []
-    for part in (_tunnel, _claimed, _drivers, reversals, differences, _unsure, _confounded, _explained, _limits):
-        found += part(report)
-    return found
+@dataclass(frozen=True)
+class Evidence:
+    """What the sentences are made of.
+
+    Attributes
+    ----------
+    primary : the outcome that findings speak of; None if none could be attributed.
+    within : per interaction of the primary outcome, its matched pairs by value of the partner.
+    cluster : what the finest declared clusters are called; empty without any.
+    unequal : (fewest, most) OOD datasets of a backbone, if they were not all probed on the same ones.
+    lost : asserted variables → what they do not survive (:mod:`analysis.estimates.sensitivity`).
+    """
+
+    accuracy: str
+    n_experiments: int
+    n_datasets: int
+    overview: Overview | None
+    quality: Quality | None
+    outcomes: Sequence[Outcome]
+    primary: Outcome | None
+    ties: Ties | None
+    contrasts: Sequence[Contrast]
+    within: Sequence[tuple[Interaction, Sequence[tuple[str, int, float]]]]
+    cluster: str
+    n_clusters: int
+    unequal: tuple[int, int] | None
+    lost: Sequence[tuple[str, str]] = field(default=())
 
 
-def _tunnel(report: Report) -> list[dict[str, str]]:
-    about = report["tunnel"]
+def collect(evidence: Evidence) -> tuple[Finding, ...]:
+    """All findings of a table: warnings first, then the most important."""
+    found = [*_quality(evidence.quality), *_tunnel(evidence), *_claimed(evidence)]
+    primary = evidence.primary
+    if primary is not None:
+        found += effects.asserted(primary)
+        found += effects.interactions(primary, evidence.within)
+        found += effects.contrasts(primary.target, evidence.contrasts, evidence.cluster)
+        found += effects.unsettled(primary)
+    found += [*_not_attributed(evidence), *_survival(evidence), *_unequal(evidence), *_ties(evidence.ties)]
+    if primary is not None:
+        found += [*_fit(primary), *_limits(evidence, primary)]
+    return tuple(found)
+
+
+def _quality(quality: Quality | None) -> list[Finding]:
+    if quality is None or not quality.warnings:
+        return []
+    text = f"Read with care: {'; '.join(quality.warnings)}."
+    return [Finding("quality", "clear", text, basis="the probes' own records")]
+
+
+def _tunnel(evidence: Evidence) -> list[Finding]:
+    about = evidence.overview
     if about is None:
         return []
-    worst, best, n = about["lowest"], about["highest"], about["backbones"]
-    counts = {name: n for name, n in report["strengths"].items() if n}
-    if n == 1:
+    counts = {name: n for name, n in about.strengths.items() if n}
+    if about.backbones == 1:
         text = (
-            f"The one backbone keeps {worst['retained']:.1f} % of its best layer's accuracy on new datasets: its "
-            f"tunnel effect is {worst['strength']}."
+            f"The one backbone keeps {about.lowest.retained:.1f} % of its best layer's accuracy on new datasets: its "
+            f"tunnel effect is {about.lowest.strength}."
         )
     elif set(counts) == {"negligible"}:
         text = (
-            f"No backbone shows a tunnel worth the name: all {n} keep at least 95 % of their best layer's "
-            "accuracy on average."
+            f"No backbone shows a tunnel worth the name: all {about.backbones} keep at least 95 % of their best "
+            "layer's accuracy on average."
         )
     else:
         classes = listing([f"{name} in {of}" for name, of in counts.items()])
         text = (
-            f"Of {n} backbones the tunnel effect is {classes}. On average the last layer keeps "
-            f"{about['retained']:.1f} % of the best layer's accuracy on new datasets: from {worst['retained']:.1f} % "
-            f"({worst['label']}) to {best['retained']:.1f} % ({best['label']})."
+            f"Of {about.backbones} backbones the tunnel effect is {classes}. On average the last layer keeps "
+            f"{about.retained:.1f} % of the best layer's accuracy on new datasets: from {about.lowest.retained:.1f} % "
+            f"({about.lowest.label}) to {about.highest.retained:.1f} % ({about.highest.label})."
         )
-    basis = f"{count(report['counts']['experiments'], 'experiment')}; {report['accuracy']}"
-    return [finding(text, number=f"{about['retained']:.1f} %", basis=basis)]
+    if about.unsettled and about.backbones > 1:
+        n = about.unsettled
+        text += f" For {n} of them the interval spans more than one class, so that the class itself is open."
+    basis = f"{count(evidence.n_experiments, 'experiment')}; {evidence.accuracy}"
+    return [Finding("tunnel", "clear", text, number=f"{about.retained:.1f} %", basis=basis, n_units=about.backbones,
+                    unit="backbone")]  # fmt: skip
 
 
-def _claimed(report: Report) -> list[dict[str, str]]:
-    about = report["tunnel"]
-    if about is None or about["falls_claimed"] is None:
+def _claimed(evidence: Evidence) -> list[Finding]:
+    about = evidence.overview
+    if about is None or about.falls_claimed is None:
         return []
-    claimed, seen, n = about["falls_claimed"], about["falls"], about["experiments"]
-    if seen == 0:
-        return [
-            finding(f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer.", basis=_BITS)
-        ]
+    claimed, seen, n = about.falls_claimed, about.falls, about.experiments
+    basis = "a paired bootstrap over test images, the peak layer as held-out images chose it"
+    if not seen:
+        text = f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer."
+        return [Finding("tunnel", "clear", text, basis=basis)]
     text = (
         f"Accuracy falls after its peak layer in {seen} of {count(n, 'experiment')}; in {claimed} the fall is larger "
         "than the noise of the test images."
     )
+    sure = "the 95 % interval of the fall excludes zero in those"
+    return [Finding("tunnel", "clear", text, number=f"{claimed} of {n}", sure=sure, basis=basis)]
+
+
+def _not_attributed(evidence: Evidence) -> list[Finding]:
+    if evidence.primary is not None:
+        return []
     return [
-        finding(
-            text, number=f"{claimed} of {n}", sure="the 95 % interval of the fall excludes zero in those", basis=_BITS
-        )
-    ]
+        Finding("effect", "cannot tell", f"{o.target.label} is not attributed to variables: {o.problem}.",
+                sure="cannot tell")
+        for o in evidence.outcomes
+    ]  # fmt: skip
 
 
-_BITS = "a paired bootstrap over test images, the peak layer as held-out images chose it"
-
-
-def _drivers(report: Report) -> list[dict[str, str]]:
-    """The settings whose direction is clear, largest first; settings that move together count as one."""
-    name = leading(report)
-    if name is None:
+def _survival(evidence: Evidence) -> list[Finding]:
+    if not evidence.lost:
         return []
-    entry = report["targets"][name]
-    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
-    singles = [
-        (s, [variable])
-        for variable, s in entry["slopes"].items()
-        if s["slope"] is not None and variable not in bundled and certain(s)
-    ]
-    bundles = [(b, b["variables"]) for b in entry["bundles"] if certain(b)]
-    strongest = sorted(singles + bundles, key=lambda item: -abs(item[0]["slope"]))
-    return [_driver(report, name, slope, members) for slope, members in strongest[:TOP]] + _smaller(
-        name, strongest[TOP:]
-    )
-
-
-def _smaller(name: str, rest: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[dict[str, str]]:
-    """Settings whose direction is clear too, in one sentence."""
-    if not rest:
-        return []
-    parts = [
-        f"{' with '.join(map(label, members))} {slope['from']} → {slope['to']} {amount(name, slope['slope'])} "
-        f"({span(name, slope['low'], slope['high'])}"
-        + ("" if slope["p_permutation"] is None else f"; p = {slope['p_permutation']:.2f} when shuffled")
-        + ")"
-        for slope, members in rest
-    ]
-    text = f"Smaller slopes whose interval excludes zero too: {listing(parts)}."
-    return [finding(text, sure="the surer, the smaller the p", basis="SHAP slopes")]
-
-
-def _driver(report: Report, name: str, slope: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
-    about, axis = TARGETS[name], slope.get("axis", members[0])
-    others = [variable for variable in members if variable != axis]
-    always = "always" if slope.get("always", True) else "nearly always"
-    together = (
-        f" ({always} together with {listing([label(o) for o in others])}: one effect for all of them)" if others else ""
-    )
-    verb, gloss = ("rises", about.more) if slope["slope"] > 0 else ("falls", about.less)
-    text = (
-        f"{capital(label(axis))} {slope['from']} → {slope['to']}{together}: {about.phrase} {verb} by about "
-        f"{amount(name, abs(slope['slope']), sign=False)} ({gloss})."
-    )
-    pairs = matched(report, name, axis)
-    text += f" {pairs}" if pairs else ""
-    blurred = sorted(set(_inseparable(report, axis)) - set(members))
-    if blurred:
-        text += f" The grid cannot tell it apart from {listing([label(o) for o in blurred])}."
-    over = ", over settings and over settings × datasets" if slope["low_with_datasets"] is not None else ""
-    doubts = _doubts(report, slope, report["targets"][name])
-    sure = f"{'likely' if doubts else 'clear'}: the 95 % interval excludes zero{over}"
-    sure += f", yet {listing(doubts)}" if doubts else ""
-    basis = f"SHAP slope over {report['targets'][name]['n_design_points']} distinct settings"
-    return finding(
-        text,
-        number=amount(name, slope["slope"]),
-        interval=span(name, slope["low"], slope["high"]),
-        sure=sure,
-        basis=basis,
-    )
-
-
-def _doubts(report: Report, slope: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
-    """What speaks against a slope whose intervals exclude zero."""
-    p, outside = slope["p_permutation"], entry["r2_out_of_fold"]
-    found = []
-    if p is not None and p > 0.05 and p * (1 + report["protocol"]["permutations"]) > 1.5:  # more than none reached it
-        found.append(f"shuffled outcomes give such a slope with p = {p:.2f}")
-    if outside is not None and outside <= 0:
-        found.append("the fit predicts nothing on settings that were not fitted")
-    return found
-
-
-def _inseparable(report: Report, variable: str) -> list[str]:
-    about = report["confounding"]
-    return ties.partners(about).get(variable, []) if about else []
-
-
-def _confounded(report: Report) -> list[dict[str, str]]:
-    about = report["confounding"]
-    if not about:
-        return []
-    found = []
-    bound = ties.together(about)
-    parts = [f"{listing([label(v) for v in members])} always change together" for members in bound]
-    told = {variable for members in bound for variable in members[1:]}  # of what moves together one speaks for all
-    twins = [set(members) for members in bound]
     by: dict[str, list[str]] = {}
-    for dependence in about["dependences"]:
-        variable, givers = dependence["variable"], dependence["determined_by"]
-        if variable not in told and not any({variable, *givers} <= twin for twin in twins):
-            by.setdefault(variable, givers)
-    parts += [f"{label(v)} is determined by {listing([label(g) for g in givers])}" for v, givers in by.items()]
-    if parts:
-        text = (
-            f"Not identifiable in this grid: {'; '.join(parts)}. What is credited to the one may belong to the other."
-        )
-        found.append(finding(text, sure="exact in this table", basis="the design alone, whatever the outcomes"))
-    near = [p for p in about["pairs"] if p["confounded"] and not any({p["first"], p["second"]} <= t for t in twins)]
-    if near:
-        parts = [f"{label(p['first'])} with {label(p['second'])} ({p['rho']:+.2f})" for p in near[:4]]
-        found.append(
-            finding(
-                f"Strongly correlated settings: {listing(parts)}.",
-                sure="their shares cannot be separated reliably",
-                basis="correlation over backbones",
-            )
-        )
-    return found
+    for name, what in evidence.lost:
+        by.setdefault(what, []).append(name)
+    parts = [f"{labels(names)} does not survive {what}" for what, names in by.items()]
+    names = tuple(dict.fromkeys(name for name, _ in evidence.lost))
+    text = f"Not every finding holds whatever is left out: {'; '.join(parts)}."
+    return [Finding("effect", "likely", text, names, sure="see the table of what survives")]
 
 
-def _unsure(report: Report) -> list[dict[str, str]]:
-    name = leading(report)
-    if name is None:
-        return [
-            finding(f"{entry['label']} is not attributed to variables: {entry['problem']}.", sure="cannot be estimated")
-            for entry in report["targets"].values()
-        ]
-    entry = report["targets"][name]
-    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
-    slopes = [s for variable, s in entry["slopes"].items() if s["slope"] is not None and variable not in bundled]
-    slopes += [{**b, "label": " with ".join(map(label, b["variables"]))} for b in entry["bundles"]]
-    without = [s["label"] for s in slopes if s["low"] is None]
-    unsure = [s["label"] for s in slopes if s["low"] is not None and not certain(s)]
-    found = []
-    if unsure:
-        found.append(
-            finding(
-                f"The direction is open for {listing(unsure)}: the interval of the slope includes zero.",
-                sure="cannot tell from this table",
-                basis=f"bootstrap over {entry['n_design_points']} distinct settings",
-            )
-        )
-    if without:
-        strongest = max((s for s in slopes if s["low"] is None), key=lambda s: abs(s["slope"]))
-        found.append(
-            finding(
-                f"How sure the slopes of {listing(without)} are cannot be estimated from {entry['n_design_points']} "
-                f"distinct settings{_why_not(report)}; the largest is {strongest['label']} {strongest['from']} → "
-                f"{strongest['to']}.",
-                number=amount(name, strongest["slope"]),
-                sure="no interval",
-            )
-        )
-    return found
-
-
-def _why_not(report: Report) -> str:
-    resamples = report["protocol"]["bootstrap"]
-    if not resamples:
-        return " (no resampling was asked for)"
-    return "" if resamples >= FEWEST_DRAWS else f" ({resamples} resamples are too few)"
-
-
-def _explained(report: Report) -> list[dict[str, str]]:
-    name = leading(report)
-    if name is None or report["targets"][name]["r2_in_sample"] is None:
+def _unequal(evidence: Evidence) -> list[Finding]:
+    if evidence.unequal is None:
         return []
-    entry = report["targets"][name]
-    inside, ceiling, outside = entry["r2_in_sample"], entry["r2_ceiling"], entry["r2_out_of_fold"]
+    fewest, most = evidence.unequal
     text = (
-        f"The variables explain {inside:.0%} of the variance of {TARGETS[name].phrase} in the table they were fitted "
-        f"to; no function of them could explain more than {ceiling:.0%}."
+        f"Backbones were not all probed on the same OOD datasets ({fewest} to {most} of {evidence.n_datasets} each): "
+        "what a dataset adds is taken out before anything is compared, so that easy datasets are no merit."
     )
-    text += f" {_predicts('settings', outside)}"
-    elsewhere = entry["r2_leave_architecture_out"]
-    if elsewhere is not None:
-        text += f" {_predicts('architectures', elsewhere)}"
-    shuffled = entry["r2_shuffled_95"]
-    if shuffled is not None:
+    if fewest == most:
+        text = text.replace(f"({fewest} to {most} of", f"({fewest} of")
+    return [Finding("design", "clear", text, sure="exact in this table", basis="the design alone")]
+
+
+def _ties(about: Ties | None) -> list[Finding]:
+    if about is None:
+        return []
+    found = []
+    parts = [f"{labels(members)} always change together" for members in about.bundles]
+    told = {variable for members in about.bundles for variable in members[1:]}
+    by: dict[str, tuple[str, ...]] = {}
+    for dependence in about.dependences:
+        variable, givers = dependence.variable, dependence.determined_by
+        inside = any({variable, *givers} <= set(bundle) for bundle in about.bundles)
+        if variable not in told and not told & set(givers) and not inside:
+            by.setdefault(variable, givers)
+    parts += [f"{labels([v])} is determined by {labels(givers)}" for v, givers in by.items()]
+    names = tuple(dict.fromkeys([*(n for b in about.bundles for n in b), *by, *(g for x in by.values() for g in x)]))
+    if parts:
+        text = f"Not separable in this table: {'; '.join(parts)}. What is credited to the one may belong to the other."
+        found.append(Finding("design", "clear", text, names, sure="exact in this table",
+                             basis="the design alone, whatever the outcomes"))  # fmt: skip
+    near = _near(about, by)
+    if near:
+        parts = [f"{labels([u])} with {labels([v])} ({x:.2f})" for u, v, x in near[:MOST_NEAR]]
+        text = f"Hard to separate: {listing(parts)} go together."
+        basis = "association over backbones: 0 none, 1 complete"
+        names = tuple(dict.fromkeys(name for u, v, _ in near[:MOST_NEAR] for name in (u, v)))
+        found.append(Finding("design", "clear", text, names, sure="their shares cannot be separated reliably",
+                             basis=basis))  # fmt: skip
+    if about.nested:
+        parts = [f"{labels([u])} applies for some values of {labels([v])} only" for u, v in about.nested.items()]
+        text = f"{capital(listing(parts))}: it is compared where it applies; not to apply is no effect of it."
+        found.append(Finding("design", "clear", text, tuple(about.nested), sure="exact in this table",
+                             basis="the design alone"))  # fmt: skip
+    return found
+
+
+def _near(about: Ties, given: dict[str, tuple[str, ...]]) -> list[tuple[str, str, float]]:
+    n, found = len(about.variables), []
+    for u in range(n):
+        for v in range(u + 1, n):
+            first, second, x = about.variables[u], about.variables[v], float(about.association_VV[u, v])
+            known = second in about.together(first) or given.get(first) == (second,) or given.get(second) == (first,)
+            if x > CONFOUNDED and not known:
+                found.append((first, second, x))
+    return sorted(found, key=lambda item: -item[2])
+
+
+def _fit(outcome: Outcome) -> list[Finding]:
+    quality = outcome.quality
+    if quality.in_sample is None or quality.ceiling is None:
+        return []
+    text = (
+        f"The variables explain {quality.in_sample:.0%} of the variance of {outcome.target.phrase} in the table they "
+        f"were fitted to; no function of them could explain more than {quality.ceiling:.0%}."
+    )
+    text += f" {_predicts('configurations', quality.out_of_fold)}"
+    if quality.n_clusters:
+        text += f" {_predicts(f'{quality.cluster}s', quality.by_cluster)}"
+    if quality.shuffled_95 is not None:
         verdict = (
-            "the fit explains no more than chance would" if inside <= shuffled
-            else "nearly as much, so the figure in sample alone proves little" if shuffled > NEARLY * inside
-            else "clearly less"
+            "the fit explains no more than chance would" if quality.in_sample <= quality.shuffled_95
+            else "nearly as much, so the figure in sample alone proves little"
+            if quality.shuffled_95 > NEARLY * quality.in_sample
+            else "less"
         )  # fmt: skip
         text += (
-            f" With outcomes shuffled between backbones one fit in twenty reaches {shuffled:.0%} in sample: {verdict}."
+            f" With outcomes shuffled between backbones one fit in twenty reaches {quality.shuffled_95:.0%} in sample: "
+            f"{verdict} (global test of all variables together: p {_equals(quality.global_p)})."
         )
-    number = f"{inside:.2f} in sample" + ("" if outside is None else f", {outside:.2f} held out")
-    return [
-        finding(
-            text,
-            number=f"R² {number}",
-            basis=f"{entry['n_experiments']} experiments, {entry['n_design_points']} distinct settings",
-        )
-    ]
+    number = f"{quality.in_sample:.2f} in sample"
+    number += "" if quality.out_of_fold is None else f", {quality.out_of_fold:.2f} held out".replace("-", "−")
+    basis = f"{count(outcome.n_experiments, 'experiment')}, {count(outcome.n_points, 'configuration')}"
+    return [Finding("fit", "clear", text, number=f"R² {number}", basis=basis)]
+
+
+def _equals(p: float | None) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _predicts(what: str, score: float | None) -> str:
@@ -277,24 +242,15 @@ def _predicts(what: str, score: float | None) -> str:
     return f"On {what} that were not fitted they explain {score:.0%}."
 
 
-def _limits(report: Report) -> list[dict[str, str]]:
+def _limits(evidence: Evidence, outcome: Outcome) -> list[Finding]:
     """What nobody could learn from this table, whatever the method."""
-    name = leading(report)
-    if name is None:
-        return []
-    entry, parts = report["targets"][name], []
-    if report["counts"]["datasets"] == 1:
+    parts = []
+    if evidence.n_datasets == 1:
         parts.append("whether it is so on other datasets, since there is one only")
-    if entry["r2_leave_architecture_out"] is None:
-        parts.append("whether it is so for other architectures, since they do not differ here")
-    if entry["n_backbones"] == entry["n_design_points"]:
-        parts.append("how much the training seed alone changes, since no setting was trained twice")
-    found = [finding(f"This table cannot tell {'; nor '.join(parts)}.", sure="cannot be estimated")] if parts else []
-    if entry["n_design_points"] < FEW_POINTS and any(s["low"] is not None for s in entry["slopes"].values()):
-        text = (
-            f"{entry['n_design_points']} distinct settings are few: slopes come out too small then, and their "
-            "intervals are too narrow. The directions they call clear are less affected."
-        )
-        basis = "synthetic tables of known truth: 95 % intervals held it in 75 to 90 % of tables of 10 to 16 settings"
-        found.append(finding(text, sure="read sizes as rough", basis=basis))
-    return found
+    if outcome.n_backbones == outcome.n_points:
+        parts.append("how much the training seed alone changes, since no configuration was trained twice")
+    if evidence.cluster and evidence.n_clusters < FEWEST_UNITS:
+        parts.append(f"whether it is so for other {evidence.cluster}s, since there are {evidence.n_clusters} only")
+    if not parts:
+        return []
+    return [Finding("design", "clear", f"This table cannot tell {'; nor '.join(parts)}.", sure="cannot tell")]

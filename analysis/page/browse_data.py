@@ -131,7 +131,8 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         "variables": [_variable(described[name], backbones[name]) for name in shown],
         "constant": {names.label(name): level_text(value) for name, value in constant.items()},
         "backbones": {
-            **_plain(backbones[["backbone", "label", *shown]]),
+            **_plain(backbones[["backbone", "label"]]),
+            **{name: [_level(value) for value in backbones[name].tolist()] for name in shown},
             **_architecture(backbones, named),
         },
         "summaries": {rule: _summaries(named, rule, number) for rule in named[0].by_rule},
@@ -185,7 +186,7 @@ def _variable(variable: Any, column: pd.Series) -> dict[str, Any]:
         "name": variable.name,
         "label": LABELS.get(variable.name, variable.label),
         "kind": "number" if numeric and not infinite else "word",
-        "levels": [level_text(level) for level in variable.levels],
+        "levels": [_level(level) for level in variable.levels],  # the page words them, as it does the values
         "ordered": variable.kind != "categorical",
         "if_null": IF_NULL.get(variable.name),
         "quoted": not numeric,
@@ -219,7 +220,7 @@ def _metrics(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> Columns:
     """Means of each backbone by a rule, in the order of the backbones; null where there is none."""
-    tables = [summary(part.by_rule[rule]) for part in parts]
+    tables = [backbone_means(part.by_rule[rule]) for part in parts]
     table = pd.concat([each for each in tables if len(each)], ignore_index=True) if any(map(len, tables)) else None
     if table is None:
         return {}
@@ -233,6 +234,11 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
     if "peak_layer" in frame:
         table["best_layer"] = groups["peak_layer"].median()
     return _plain(table.reindex(list(number)))
+
+
+def backbone_means(experiments: Experiments) -> pd.DataFrame:
+    """Means of each backbone with intervals and strength, as the report has them; for the page and for ``load``."""
+    return summary(experiments)
 
 
 def _values(parts: Sequence[Part], rule: str, rows: pd.DataFrame) -> Columns:
@@ -333,9 +339,16 @@ def _plain(frame: pd.DataFrame) -> Columns:
     return {str(name): [_value(value) for value in frame[name].tolist()] for name in frame}
 
 
+def _level(value: Any) -> Any:
+    """A value of a variable: a truth value is a word."""
+    return str(value) if isinstance(value, bool | np.bool_) else _value(value)
+
+
 def _value(value: Any) -> Any:
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else level_text(value)
+    if isinstance(value, np.generic):
+        return _value(value.item())
     return value if isinstance(value, bool | int | float | str) else str(value)

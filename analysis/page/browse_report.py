@@ -138,8 +138,8 @@ def _contrast(row: Report) -> dict[str, Any]:
         "target": row["target"],
         "variable": row["variable"],
         "label": label(str(row["variable"])),
-        "from": level_text(row["from"]),
-        "to": level_text(row["to"]),
+        "from": row["from"],  # raw: the page words it as it does the values of its columns
+        "to": row["to"],
         "together": together,
         "together_labels": [label(name) for name in together],
         "n_pairs": row.get("n_backbone_pairs", row.get("n_pairs")),

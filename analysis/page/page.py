@@ -1,30 +1,57 @@
-"""The files a person looks at: figures, tables and one self-contained page. Only layout is computed here."""
+"""One self-contained page from a study and its pictures. Only layout is computed here."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
-from analysis.page import rows
+from analysis.estimates import backbones
+from analysis.page import report_json, rows
+from analysis.page.report_json import MOST_LISTED
+from analysis.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
+CALIBRATION = Path(__file__).parent / "calibration.json"  # written by `python -m tests.bench coverage`
 
 
-def render(
-    report: Mapping[str, Any], pngs: Mapping[str, bytes], captions: Mapping[str, str], widths: Mapping[str, int]
-) -> str:
-    """The page. Images are embedded, ``widths`` px wide; nothing is fetched."""
+@dataclass(frozen=True)
+class Picture:
+    """A figure as SVG, its width in px, and what of its caption depends on the table."""
+
+    svg: bytes
+    width: int
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The picture as an address that needs no file."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+def render(study: Study, images: Mapping[str, Picture], source: str) -> str:
+    """The page. Pictures are embedded; nothing is fetched."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals.update(words=rows)
-    images = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pngs.items()}
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    template = environment.get_template("report.html.j2")
-    return template.render(report=report, images=images, captions=captions, widths=widths, made=made)
+    listed = report_json.records(backbones.extremes(study.backbones, MOST_LISTED))
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        words=rows,
+        images=images,
+        source=source,
+        protocol=report_json.protocol(study),
+        counts=report_json.counts(study),
+        listed=[row for row in listed if row["retained"] is not None],
+        ties=None if study.ties is None else report_json.confounding(study.ties),
+        incomplete=report_json.records(study.experiments.incomplete),
+        emergence=report_json.of_emergence(study),
+        calibration=json.loads(CALIBRATION.read_text(encoding="utf-8")),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

@@ -1,91 +1,69 @@
-"""Numbers as the page prints them, and rows as its tables and figures take them."""
+"""Numbers as the page prints them, and rows as its tables take them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from analysis.design import ties
-from analysis.estimates.estimate import certain
-from analysis.findings.phrases import listing
-from analysis.tables.names import TARGETS, label
+from analysis.estimates.effects import Effect
+from analysis.estimates.estimate import Estimate
+from analysis.estimates.outcome import Outcome, Slope
+from analysis.estimates.pairs import Contrast, plain
+from analysis.estimates.sensitivity import Survival
+from analysis.findings.phrases import DASH, minus, p_value, signed, span, units
+from analysis.study import Study
+from analysis.tables.names import Target, label
 from analysis.tables.variables import level_text
 
-
-def unit(target: str) -> str:
-    """Printed unit of a target's effects; empty for plain numbers."""
-    return TARGETS[target].unit
+__all__ = ["label", "minus", "p_value", "signed", "span", "units"]
 
 
-def factor(target: str) -> float:
-    """From the model's unit to the printed one."""
-    return TARGETS[target].factor
+def value(target: Target, estimate: Estimate) -> str:
+    """An estimate's value, signed."""
+    return signed(target, estimate.value)
 
 
-def effect(target: str, value: float | None) -> str:
-    """A signed effect without its unit; a dash if unknown."""
-    return "–" if value is None else f"{value * TARGETS[target].factor:+.{TARGETS[target].decimals}f}"
+def interval(target: Target, estimate: Estimate) -> str:
+    """An estimate's interval."""
+    return span(target, estimate.low, estimate.high)
 
 
-def interval(target: str, low: float | None, high: float | None) -> str:
-    """'low … high'; a dash if unknown."""
-    return "–" if low is None or high is None else f"{effect(target, low)} … {effect(target, high)}"
+def slope(target: Target, own: Slope) -> str:
+    """A SHAP slope in the outcome's own unit."""
+    return DASH if own.slope is None else signed(target, own.slope * target.scale)
 
 
-def plain(target: str, value: float | None) -> str:
-    """A signed difference that is in the printed unit already."""
-    return "–" if value is None else f"{value:+.{TARGETS[target].decimals}f}"
+def slope_span(target: Target, own: Slope) -> str:
+    """The interval of a SHAP slope in the outcome's own unit."""
+    if own.low is None or own.high is None:
+        return DASH
+    return span(target, own.low * target.scale, own.high * target.scale)
 
 
-def plain_interval(target: str, low: float | None, high: float | None) -> str:
-    """An interval that is in the printed unit already."""
-    return "–" if low is None or high is None else f"{plain(target, low)} … {plain(target, high)}"
+def scaled(target: Target, number: float | None) -> str:
+    """A number of the model in the outcome's own unit, without a sign."""
+    return DASH if number is None else minus(f"{number * target.scale:.{target.decimals}f}")
 
 
-def share(value: float | None) -> str:
+def share(number: float | None) -> str:
     """A share as a percentage; a dash if unknown."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return DASH if number is None else f"{100 * number:.0f} %"
 
 
-def decimal(value: float | None, digits: int = 2) -> str:
+def decimal(number: float | None, digits: int = 2) -> str:
     """A number; a dash if unknown."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return DASH if number is None else minus(f"{number:.{digits}f}")
 
 
-def percent(value: float | None) -> str:
+def percent(number: float | None) -> str:
     """A number that is a percentage already; a dash if unknown."""
-    return "–" if value is None else f"{value:.1f}"
+    return decimal(number, 1)
 
 
-def p_value(value: float | None) -> str:
-    """A p-value: '< 0.001' below that."""
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def seeds(report: Mapping[str, Any]) -> str:
+def seeds(study: Study) -> str:
     """How many fits were averaged, if that differs between outcomes from the fewest to the most."""
-    used = {entry["seeds"] for entry in report["targets"].values() if entry["seeds"]}
-    return reach([str(n) for n in sorted(used or {report["protocol"]["seeds"]})])
-
-
-def clear(entry: Mapping[str, Any]) -> str:
-    """': clear for a and b', or that nothing is; empty if the outcome is not attributed."""
-    if entry["problem"]:
-        return ""
-    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
-    names = [s["label"] for name, s in entry["slopes"].items() if name not in bundled and certain(s)]
-    names += [" with ".join(map(label, b["variables"])) for b in entry["bundles"] if certain(b)]
-    return f": direction clear for {listing(names)}" if names else ": no direction is clear"
-
-
-def telling(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Flips of which at least one side is more than chance; report.json has the others too."""
-    return [flip for flip in entry["interactions"]["flips"] if any(map(certain, flip["within"]))]
-
-
-def meaning(target: str) -> str:
-    """What a target is, in plain words."""
-    return TARGETS[target].meaning
+    used = sorted({outcome.seeds for outcome in study.outcomes.values() if outcome.seeds})
+    return reach([str(n) for n in used]) if used else DASH
 
 
 def reach(levels: Sequence[str]) -> str:
@@ -93,49 +71,75 @@ def reach(levels: Sequence[str]) -> str:
     return levels[0] if len(set(levels)) == 1 else f"{levels[0]}–{levels[-1]}" if levels else ""
 
 
-def slope_rows(target: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Slopes in printed units for the bar plot; what moves together is one bar, what has no direction none."""
-    scale = TARGETS[target].factor
-    bundled = {variable for bundle in entry["bundles"] for variable in bundle["variables"]}
-    chosen = [slope for name, slope in entry["slopes"].items() if slope["slope"] is not None and name not in bundled]
-    for bundle in entry["bundles"]:
-        others = [label(name) for name in bundle["variables"] if name != bundle["axis"]]
-        chosen.append({**bundle, "label": f"{label(bundle['axis'])} (with {', '.join(others)})"})
-    rows = []
-    for slope in chosen:
-        known = {key: slope.get(key) for key in ("low", "high", "low_with_datasets", "high_with_datasets")}
-        bounds = {key: None if value is None else value * scale for key, value in known.items()}
-        rows.append({**slope, "slope": slope["slope"] * scale, **bounds, "sure": certain(known)})
-    return rows
+def name(effect: Effect) -> str:
+    """A variable, with those that always change with it."""
+    others = ", ".join(label(other) for other in effect.variables[1:])
+    return label(effect.name) + (f" (with {others})" if others else "")
 
 
-def contrast_rows(
-    report: Mapping[str, Any], target: str, *, level: str = "backbone", clean: bool = False
-) -> list[dict[str, Any]]:
-    """Contrasts of a target with a label; ``clean``: only those where nothing else moves but what always does.
-
-    Without any clean one, all of them.
-    """
-    rows = []
-    tied = ties.partners(report["confounding"]) if report["confounding"] else {}
-    for row in report["contrasts"]:
-        if row["target"] != target or row["level"] != level:
-            continue
-        low, high = (level_text(row[key]) for key in ("from", "to"))
-        together = [label(name) for name in row["together_with"]]
-        text = f"{label(row['variable'])} {low} → {high}" + (f", with {', '.join(together)}" if together else "")
-        only_tied = set(row["together_with"]) <= set(tied.get(row["variable"], ()))
-        rows.append({**row, "label": text, "clean": not together, "only_tied": only_tied})
-    kept = [row for row in rows if row["only_tied"]]
-    return kept if clean and kept else rows
+def by_size(outcome: Outcome) -> list[Effect]:
+    """Effects in one order for every figure and table: asserted ones first, then by size."""
+    order = {"clear": 0, "likely": 1, "open": 2, "cannot tell": 3}
+    return sorted(outcome.effects, key=lambda e: (order[e.verdict], -abs(e.adjusted.value or 0.0)))
 
 
-def affected(report: Mapping[str, Any], target: str) -> list[dict[str, Any]]:
-    """Variables that cannot be told from others, with their conditional and interventional slopes."""
-    tied = ties.partners(report["confounding"]) if report["confounding"] else {}
-    slopes = report["targets"][target]["slopes"]
-    return [
-        {**slopes[name], "others": ", ".join(label(o) for o in others)}
-        for name, others in tied.items()
-        if name in slopes and slopes[name]["slope"] is not None
-    ]
+def summary(outcome: Outcome) -> str:
+    """': clear for a and b', or that nothing is; empty if the outcome is not attributed."""
+    if outcome.problem:
+        return ""
+    found = [label(effect.name) for effect in outcome.effects if effect.verdict in ("clear", "likely")]
+    return f": exploratory; {', '.join(found)} stand out" if found else ": exploratory; nothing stands out"
+
+
+def where(contrast: Contrast) -> str:
+    """What a contrast compares, in words."""
+    low, high = (level_text(plain(level)) for level in (contrast.low, contrast.high))
+    together = [label(other) for other in contrast.together_with]
+    text = f"{label(contrast.variable)} {low} → {high}" + (f", with {', '.join(together)}" if together else "")
+    also = ", ".join(f"{label(variable)} {levels}" for variable, levels in contrast.also)
+    return text + (f" (the same as {also})" if also else "")
+
+
+def sizes(contrast: Contrast) -> str:
+    """'8 pairs', or 'groups: 10 against 12'."""
+    if contrast.paired:
+        return f"{contrast.n_strata} {'pair' if contrast.n_strata == 1 else 'pairs'}"
+    return f"groups: {contrast.n_first} against {contrast.n_second}"
+
+
+def contrasts(study: Study, target: str) -> list[Contrast]:
+    """Contrasts of a target, those with most pairs first."""
+    own = [contrast for contrast in study.contrasts if contrast.target == target]
+    return sorted(own, key=lambda c: (c.estimate.low is None, len(c.together_with), -c.n_strata))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One cell of the table of what survives."""
+
+    text: str
+    kept: bool
+
+
+def kept(target: Target, row: Survival, kind: str) -> Kept:
+    """Range of the re-estimates of one kind, and whether all of them keep the finding."""
+    own = row.variants.get(kind, ())
+    if not own:
+        return Kept(DASH, True)
+    values = [variant.value for variant in own]
+    survived = sum(variant.survives(row.value) for variant in own)
+    text = (
+        signed(target, values[0]) if len(own) == 1 else f"{signed(target, min(values))} … {signed(target, max(values))}"
+    )
+    return Kept(text + (f" ({survived} of {len(own)})" if len(own) > 1 else ""), survived == len(own))
+
+
+def kinds(study: Study) -> list[str]:
+    """Kinds of re-estimates, in the order made."""
+    return list(dict.fromkeys(kind for row in study.survival for kind in row.variants))
+
+
+def short(path: str) -> str:
+    """The last part of a path or URI, with its folder: no local path stands on the page."""
+    parts = [part for part in path.partition("?")[0].rstrip("/").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) > 1 and parts[-1] == "probes.parquet" else parts[-1] if parts else path

@@ -1,26 +1,29 @@
-"""Slopes, contrasts and backbones as Markdown and LaTeX, for a paper or a README."""
+"""Effects, slopes, contrasts and backbones as Markdown and LaTeX, for a paper or a README."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from analysis.estimates.outcome import Outcome
+from analysis.findings.phrases import DASH
 from analysis.page import rows as words
+from analysis.study import Study
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def files(report: Mapping[str, Any]) -> dict[str, str]:
+def files(study: Study) -> dict[str, str]:
     """``NAME.md`` and ``NAME.tex`` of each table that is not empty. Each states which accuracy it rests on."""
-    tables: dict[str, Table] = {"backbones": _backbones(report), "fit": _fit(report)}
-    for name, entry in report["targets"].items():
-        tables[f"slopes_{name}"] = _slopes(name, entry)
-        tables[f"contrasts_{name}"] = _contrasts(report, name)
-    made = {}
-    for name, (head, rows) in tables.items():
-        if rows:
-            made[f"{name}.md"] = markdown(head, rows) + f"\nAccuracy: {report['accuracy']}.\n"
-            made[f"{name}.tex"] = f"% Accuracy: {report['accuracy']}\n" + latex(head, rows)
+    tables: dict[str, Table] = {"backbones": _backbones(study), "fit": _fit(study)}
+    for name, outcome in study.outcomes.items():
+        tables[f"effects_{name}"] = _effects(outcome)
+        tables[f"slopes_{name}"] = _slopes(outcome)
+        tables[f"contrasts_{name}"] = _contrasts(study, name)
+    made, accuracy = {}, study.experiments.accuracy
+    for name, (head, body) in tables.items():
+        if body:
+            made[f"{name}.md"] = markdown(head, body) + f"\nAccuracy: {accuracy}.\n"
+            made[f"{name}.tex"] = f"% Accuracy: {accuracy}\n" + latex(head, body)
     return made
 
 
@@ -49,6 +52,7 @@ _ESCAPES: Mapping[str, str] = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\to$", "φ": r"$\phi$", "γ": r"$\gamma$",
     "δ": r"$\delta$", "†": r"$\dagger$", "–": "--", "…": "--", "±": r"$\pm$", "²": r"$^2$", "≥": r"$\geq$",
+    "−": r"$-$", "×": r"$\times$", "<": r"$<$",
 }  # fmt: skip
 
 
@@ -56,53 +60,77 @@ def _escape(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
-def _slopes(name: str, entry: Mapping[str, Any]) -> Table:
-    head = ["variable", "scale", "slope", "95 %, settings", "95 %, settings × datasets", "p, shuffled", "rank"]
+def _effects(outcome: Outcome) -> Table:
+    """The three estimates side by side, with the one verdict."""
+    target = outcome.target
+    head = ["variable", "from → to", "adjusted", "95 %", "rests on", "matched backbones", "trees", "p, Holm", "verdict"]
     rows = [
         [
-            s["label"], f"{s['from']} → {s['to']}", words.effect(name, s["slope"]),
-            words.interval(name, s["low"], s["high"]),
-            words.interval(name, s["low_with_datasets"], s["high_with_datasets"]),
-            words.p_value(s["p_permutation"]), str(s["rank"]),
+            words.name(e), f"{e.low} → {e.high}", words.value(target, e.adjusted), words.interval(target, e.adjusted),
+            words.units(e.adjusted) or DASH, words.value(target, e.pairs), words.value(target, e.trees),
+            words.p_value(e.p_adjusted), e.verdict,
         ]
-        for s in [*entry["slopes"].values(), *map(_together, entry["bundles"])]
+        for e in words.by_size(outcome)
     ]  # fmt: skip
     return head, rows
 
 
-def _together(bundle: Mapping[str, Any]) -> dict[str, Any]:
-    return {**bundle, "label": "together: " + " + ".join(map(words.label, bundle["variables"])), "rank": "–"}
+def _slopes(outcome: Outcome) -> Table:
+    head = ["variable", "from → to", "SHAP slope", "95 %", "± seed", "rank"]
+    target = outcome.target
+    rows = [
+        [
+            s.label, f"{s.low_level} → {s.high_level}", words.slope(target, s), words.slope_span(target, s),
+            words.scaled(target, s.seed_sd), str(s.rank),
+        ]
+        for s in outcome.slopes
+    ]  # fmt: skip
+    return head, rows
 
 
-def _fit(report: Mapping[str, Any]) -> Table:
+def _fit(study: Study) -> Table:
     """R² in sample, never without what it must be held against."""
-    head = ["R²", "in sample", "ceiling", "shuffled, 95 %", "held out: settings", "backbones", "architectures"]
-    keys = ("r2_in_sample", "r2_ceiling", "r2_shuffled_95", "r2_out_of_fold", "r2_out_of_fold_by_backbone",
-            "r2_leave_architecture_out")  # fmt: skip
-    entries = [entry for entry in report["targets"].values() if not entry["problem"]]
-    return head, [[entry["label"], *(words.decimal(entry[key]) for key in keys)] for entry in entries]
-
-
-def _contrasts(report: Mapping[str, Any], name: str) -> Table:
-    head = ["contrast", "level", "pairs", "difference", "95 %", "p", "p, Holm", "Cliff's δ"]
+    head = ["R²", "in sample", "ceiling", "shuffled, 95 %", "held out: configurations", "backbones", "clusters"]
+    own = [outcome for outcome in study.outcomes.values() if not outcome.problem]
     rows = [
         [
-            row["label"], row["level"], str(row["n_pairs"]), words.plain(name, row["mean_difference"]),
-            words.plain_interval(name, row["low"], row["high"]), words.p_value(row["p"]), words.p_value(row["p_holm"]),
-            f"{row['cliffs_delta']:+.3f}",
+            outcome.target.label,
+            *(
+                words.decimal(value)
+                for value in (
+                    q.in_sample, q.ceiling, q.shuffled_95, q.out_of_fold, q.by_backbone, q.by_cluster
+                )
+            ),
         ]
-        for level in ("backbone", "experiment") for row in words.contrast_rows(report, name, level=level)
+        for outcome in own for q in [outcome.quality]
     ]  # fmt: skip
     return head, rows
 
 
-def _backbones(report: Mapping[str, Any]) -> Table:
+def _contrasts(study: Study, name: str) -> Table:
+    head = ["contrast", "compared", "difference", "95 %", "p, t", "p, Holm", "p, Wilcoxon", "Cliff's δ"]
+    target = study.outcomes[name].target
     rows = [
         [
-            row["label"], words.percent(row["retained"]),
-            "–" if row["low"] is None else f"{words.percent(row['low'])} … {words.percent(row['high'])}",
-            str(row["strength"]),
+            words.where(c), words.sizes(c), words.value(target, c.estimate), words.interval(target, c.estimate),
+            words.p_value(c.estimate.p), words.p_value(c.estimate.p_adjusted), words.p_value(c.wilcoxon),
+            words.minus(f"{c.delta:+.3f}"),
         ]
-        for row in sorted(report["backbones"], key=lambda row: (row["retained"] is None, row["retained"] or 0.0))
+        for c in words.contrasts(study, name)
+    ]  # fmt: skip
+    return head, rows
+
+
+def _backbones(study: Study) -> Table:
+    table = study.backbones
+    if not len(table):
+        return [], []
+    rows = [
+        [
+            str(row["label"]), words.percent(row["retained"]),
+            DASH if row["low"] != row["low"] else f"{words.percent(row['low'])} … {words.percent(row['high'])}",
+            str(row["strength"]) + ("" if row["settled"] else " (open)"),
+        ]
+        for row in table[table["retained"].notna()].sort_values("retained", kind="stable").to_dict("records")
     ]  # fmt: skip
     return ["backbone", "% retained", "95 % over OOD datasets", "tunnel"], rows

@@ -1,7 +1,7 @@
 """The tunnel along ID training ([M23]): the metrics of every epoch that was probed, beside the kept checkpoint.
 
 Probes of epochs along the way are used here only; experiments and their attribution are those of kept checkpoints.
-A *setting* is what tells backbones apart, but for replicates such as the seed.
+A *configuration* is what tells backbones apart, but for replicates such as the seed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Emergence:
 
     Attributes
     ----------
-    points : one row per setting, epoch and ``kept`` (true: the kept checkpoint, at its own epoch): the means of
+    points : one row per configuration, epoch and ``kept`` (true: the kept checkpoint, at its own epoch): the means of
         :data:`METRICS` over OOD datasets and replicates, the lowest (``…_low``) and highest (``…_high``) replicate,
         ``n_datasets`` and ``n_backbones``. ``id_start`` is the position (0: first layer, 1: last) of the first layer
         with 95 % of the last layer's ID accuracy, where [M23] lets the tunnel start.
-    layers : one row per setting, epoch along the way, ``is_id`` and ``layer``: the mean ``accuracy`` of the probes.
+    layers : one row per configuration, epoch along the way, ``is_id`` and ``layer``: mean ``accuracy`` of the probes.
     """
 
     points: pd.DataFrame
@@ -54,17 +54,17 @@ def describe(
     curves: Curves,
     *,
     labels: pd.Series,
-    setting: Sequence[str],
+    configuration: Sequence[str],
     run: Sequence[str],
 ) -> Emergence:
-    """Average the metrics of every epoch by setting.
+    """Average the metrics of every epoch by configuration.
 
     Parameters
     ----------
     kept, along : experiments of kept checkpoints, and of epochs along training.
     curves : per-layer data of ``along``.
-    labels : name of each setting, by its key.
-    setting, run : columns that tell settings apart, and training runs (settings and their replicates).
+    labels : name of each configuration, by its key.
+    configuration, run : columns that tell configurations apart, and training runs (these and their replicates).
     """
     own = kept[keys(kept, run).isin(keys(along, run))]  # runs that were probed along the way
     own = own.assign(**{EPOCH: own.get("backbone_epoch", np.nan), "kept": True})
@@ -75,25 +75,27 @@ def describe(
             both.assign(
                 epoch=both[EPOCH].astype(int),
                 run=keys(both, run),
-                setting=keys(both, setting).map(labels),
+                configuration=keys(both, configuration).map(labels),
                 id_start=(both[f"id_start_{ID_RULES[0]}"].astype(float) - 1) / deep,
                 backbone_top1=both.get("backbone_test_top1", np.nan),
             )
         ),
-        _layers(curves, keys(curves.table, setting).map(labels)),
+        _layers(curves, keys(curves.table, configuration).map(labels)),
     )
 
 
 def _points(frame: pd.DataFrame) -> pd.DataFrame:
-    by, metrics = ["setting", EPOCH, "kept"], list(METRICS)
+    by, metrics = ["configuration", EPOCH, "kept"], list(METRICS)
     groups = frame.groupby([*by, "run"])[metrics].mean().groupby(by)
     parts = [groups.mean(), groups.min().add_suffix("_low"), groups.max().add_suffix("_high")]
     counts = [groups.size().rename("n_backbones"), frame.groupby(by)["dataset"].nunique().rename("n_datasets")]
     return pd.concat([*parts, *counts], axis=1).reset_index()
 
 
-def _layers(curves: Curves, setting_C: pd.Series) -> pd.DataFrame:
-    table = pd.DataFrame({"setting": setting_C, EPOCH: curves.table[EPOCH].astype(int), "is_id": curves.table["is_id"]})
+def _layers(curves: Curves, configuration_C: pd.Series) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {"configuration": configuration_C, EPOCH: curves.table[EPOCH].astype(int), "is_id": curves.table["is_id"]}
+    )
     flat = table.loc[np.repeat(table.index, curves.stop_C - curves.start_C)]
     flat = flat.assign(layer=curves.layer_N, accuracy=curves.accuracy_N)
-    return flat.groupby(["setting", EPOCH, "is_id", "layer"])["accuracy"].mean().reset_index()
+    return flat.groupby(["configuration", EPOCH, "is_id", "layer"])["accuracy"].mean().reset_index()

@@ -11,7 +11,8 @@ from analysis.tables import metrics, names
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.names import Target
-from analysis.tables.variables import level_text
+from analysis.tables.quality import Quality
+from analysis.tables.variables import Kind, level_text
 
 GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
@@ -32,6 +33,10 @@ class Experiments:
     variables : columns to attribute to (role treatment, more than one value).
     context : columns that must be equal in a matched pair though they are not variables (ID dataset, …).
     replicates : columns that only repeat (seed).
+    clusters : levels above the backbone, as declared: name → column. What varies between them only, varies there.
+    kinds, logs, references, parts : what is declared of variables: kind, powers instead of steps, level to compare
+        with, group.
+    adjust : variable → the confounders that are held equal for it, as declared; mediators are left out.
     constant : variable → its only value.
     accuracy, choice : how accuracies were chosen, in words; and by name, for our own tables.
     notes : what a reader should know about this table, in words.
@@ -39,6 +44,7 @@ class Experiments:
     planned : curves that the sweep planned, if the table says so.
     set_aside : probes of a sweep inside a curve that held-out images did not choose; no experiment uses them.
     curves : per-layer data; None for a table that someone else made.
+    quality : how far the probes themselves can be trusted; None where nothing is known of it.
     emergence : what epochs along training show, which ``frame`` leaves out; None if none was probed.
     """
 
@@ -49,6 +55,12 @@ class Experiments:
     variables: tuple[str, ...]
     context: tuple[str, ...] = ()
     replicates: tuple[str, ...] = ()
+    clusters: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    logs: tuple[str, ...] = ()
+    references: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    adjust: dict[str, tuple[str, ...]] = field(default_factory=dict)
     constant: dict[str, object] = field(default_factory=dict)
     accuracy: str = ""
     choice: str = ""
@@ -57,6 +69,7 @@ class Experiments:
     planned: int | None = None
     set_aside: int = 0
     curves: metrics.Curves | None = None
+    quality: Quality | None = None
     emergence: Emergence | None = None
 
     def narrowed(

@@ -6,8 +6,16 @@ variables: {depth: {column: Depth, kind: ordinal}, …}     kind: numeric | ordi
            augmentation: {column: Aug, names: {0: "off", 2: "on"}}          values under other names
            size: {column: Size, kind: ordinal, levels: [small, large]}      words, from low to high
            seed: {column: Seed, role: replicate}   role: treatment (default) | nuisance | replicate
+           params: {column: Params, kind: numeric, scale: log}              counts in powers, not in steps
+           objective: {column: Objective, reference: supervised}            the level that others are compared with
+           depth: {column: Depth, part: architecture}                       group whose joint share is reported
 group: dnn                      column that names the backbone
 dataset: ood_dataset            column that names the OOD dataset (optional)
+cluster: architecture           column of what backbones lie in and share more than the variables say; or several, of
+                                which each lies in the next: {architecture: model, family: family}. What varies only
+                                between them has them as its units
+adjust: {depth: [params, year]} confounders held equal for a variable; mediators and all others are left out. Without
+                                it all other variables are held equal that can be told apart from it
 pairing: [id_dataset]           further columns that must be equal in a matched pair (optional)
 label: [model, depth]           columns that name a backbone for people (optional)
 fill:                           columns that the file may lack, from the position of its rows (optional)
@@ -35,20 +43,20 @@ from analysis.tables.experiments import Experiments, labels
 from analysis.tables.names import TARGETS, Target
 from analysis.tables.variables import Kind
 
-KEYS = ("title", "targets", "variables", "group", "dataset", "pairing", "label", "fill", "accuracy", "notes")
+KEYS = (
+    "title", "targets", "variables", "group", "dataset", "cluster", "adjust", "pairing", "label", "fill", "accuracy",
+    "notes",
+)  # fmt: skip
 KINDS = ("numeric", "ordinal", "categorical")
 ROLES = ("treatment", "nuisance", "replicate")
-ENTRY_KEYS = {"targets": ("column", "times"), "variables": ("column", "kind", "names", "levels", "role")}
+SCALES = ("linear", "log")
+ENTRY_KEYS = {
+    "targets": ("column", "times"),
+    "variables": ("column", "kind", "names", "levels", "role", "part", "scale", "reference"),
+}
+CLUSTER = "cluster: "  # what the column of a declared level is called here
 LARGEST_SHARE = 1.5  # percentages of which none is above this are shares by mistake
 Spec = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """Experiments read through a mapping, and the declared kinds of their variables."""
-
-    experiments: Experiments
-    kinds: Mapping[str, Kind]
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Source:
             raise UserError(f"{self.table}: column {name!r}, row {rows[0] + 1}: {why.format(value=_shown(value))}")
 
 
-def read_mapped(table: str, mapping: str) -> Mapped:
+def read_mapped(table: str, mapping: str) -> Experiments:
     """Read a CSV or Parquet table of experiments.
 
     Raises
@@ -113,15 +121,26 @@ def read_mapped(table: str, mapping: str) -> Mapped:
         kinds[name], data[name] = _variable(source, name, entry)
     for name in spec.get("pairing", ()):
         data[name] = source.words(name, "pairing")
+    for name, column in _clusters(spec).items():
+        data[CLUSTER + name] = data[column].astype(str) if column in kinds else source.words(column, "cluster")
     data["label"] = _labels(source, data, spec, list(kinds))
-    return Mapped(_experiments(source, data, spec, targets, kinds), kinds)
+    return _experiments(source, data, spec, targets, kinds)
+
+
+def _clusters(spec: Spec) -> dict[str, str]:
+    """Name of each declared level → its column."""
+    declared = spec.get("cluster") or {}
+    if isinstance(declared, str):
+        return {declared: declared}
+    return dict(declared) if isinstance(declared, dict) else {name: name for name in declared}
 
 
 def _wanted(spec: Spec) -> set[str]:
     """Columns of the file that the mapping speaks of."""
     entries = [*spec["targets"].values(), *spec["variables"].values()]
     singles = [spec["group"], spec.get("dataset")]
-    return {*(entry["column"] for entry in entries), *singles, *spec.get("pairing", ()), *(spec.get("label") or ())}
+    several = (*spec.get("pairing", ()), *(spec.get("label") or ()), *_clusters(spec).values())
+    return {*(entry["column"] for entry in entries), *singles, *several}
 
 
 def _labels(source: Source, data: pd.DataFrame, spec: Spec, variables: Sequence[str]) -> pd.Series:
@@ -144,7 +163,9 @@ def _experiments(
     empty = [target.name for target in targets if not np.isfinite(data[target.name]).any()]
     with_role = {role: [name for name in kinds if _role(spec, name) == role] for role in ROLES}
     varied = tuple(sorted(name for name in with_role["treatment"] if data[name].nunique() > 1))
-    _same_within_backbone(source, data, spec, varied)
+    clusters = {name: CLUSTER + name for name in _clusters(spec)}
+    _same_within_backbone(source, data, spec, (*varied, *clusters.values()))
+    declared = spec["variables"]
     notes = [str(note) for note in spec.get("notes", ())]
     notes += [f"target {name}: the column is empty" for name in empty]
     notes += [
@@ -154,7 +175,9 @@ def _experiments(
     for name in varied:
         missing = int(data[name].isna().sum())
         if missing:
-            notes.append(f"{names.label(name)} is missing in {missing} of {len(data)} experiments")
+            notes.append(
+                f"{names.label(name)} is missing in {missing} of {len(data)} experiments: not applicable there"
+            )
     again = int(data.duplicated(["backbone", "dataset"]).sum()) if spec.get("dataset") else 0
     if again:
         notes.append(f"{again} experiments have the backbone and dataset of an earlier row: they count as repeats")
@@ -166,6 +189,12 @@ def _experiments(
         variables=varied,
         context=(*spec.get("pairing", ()), *(name for name in with_role["nuisance"] if data[name].nunique() > 1)),
         replicates=tuple(name for name in with_role["replicate"] if data[name].nunique() > 1),
+        clusters={name: column for name, column in clusters.items() if data[column].nunique() > 1},
+        kinds=dict(kinds),
+        logs=tuple(name for name in varied if declared[name].get("scale") == "log"),
+        references={name: str(declared[name]["reference"]) for name in varied if "reference" in declared[name]},
+        parts={name: str(declared[name]["part"]) for name in varied if "part" in declared[name]},
+        adjust={name: tuple(others) for name, others in (spec.get("adjust") or {}).items() if name in varied},
         constant={name: data[name].iloc[0] for name in kinds if data[name].nunique() == 1},
         accuracy=str(spec.get("accuracy", "not stated: the table was made elsewhere")),
         notes=tuple(notes),
@@ -182,10 +211,17 @@ def _same_within_backbone(source: Source, data: pd.DataFrame, spec: Spec, variab
             backbone = data["backbone"].iloc[row]
             other = int(np.flatnonzero((data["backbone"] == backbone).to_numpy())[0])
             raise UserError(
-                f"{source.table}: column {spec['variables'][name]['column']!r}, row {row + 1}: "
+                f"{source.table}: column {_column(spec, name)!r}, row {row + 1}: "
                 f"{data[name].iloc[row]}, but row {other + 1} of the same backbone ({spec['group']} {backbone}) has "
                 f"{data[name].iloc[other]}; the group must be the backbone, and a variable a property of it"
             )
+
+
+def _column(spec: Spec, name: str) -> str:
+    """The file's column behind one of ours."""
+    if name.startswith(CLUSTER):
+        return _clusters(spec)[name.removeprefix(CLUSTER)]
+    return str(spec["variables"][name]["column"])
 
 
 def _outcome(source: Source, target: Target, entry: Spec) -> pd.Series:
@@ -203,7 +239,16 @@ def _variable(source: Source, name: str, entry: Spec) -> tuple[Kind, pd.Series]:
     values = source.column(column, where)
     kind: Kind = entry.get("kind") or ("ordinal" if is_numeric_dtype(values) or "levels" in entry else "categorical")
     if kind == "numeric":
-        return kind, source.numbers(column, where, finite=True)
+        numbers = source.numbers(column, where, finite=True)
+        if entry.get("scale") == "log" and (numbers <= 0).any():
+            row = int(np.flatnonzero(numbers <= 0)[0])
+            raise UserError(
+                f"{source.table}: column {column!r}, row {row + 1}: {numbers.iloc[row]:g} has no logarithm "
+                f"({where}.scale: log); leave the scale out, or the row"
+            )
+        return kind, numbers
+    if entry.get("scale") == "log":
+        raise UserError(f"{where}.scale: log needs kind: numeric")
     names = entry.get("names", {})
     values = values.map(lambda value: names.get(value, value)) if names else values
     order = [str(level) for level in entry.get("levels") or _known_order(name)]
@@ -251,7 +296,24 @@ def _read_yaml(path: str) -> dict[str, Any]:
     for part, keys in ENTRY_KEYS.items():
         for name, entry in spec[part].items():
             _check_entry(entry, keys, f"{path}: {part}.{name}")
+    _check_adjust(spec, path)
     return spec
+
+
+def _check_adjust(spec: Spec, path: str) -> None:
+    declared = spec.get("adjust") or {}
+    if not isinstance(declared, dict):
+        raise UserError(f"{path}: adjust: must be a mapping, as {{depth: [params, year]}}")
+    for name, others in declared.items():
+        if name not in spec["variables"]:
+            raise UserError(f"{path}: adjust.{name}: no such variable; there are {', '.join(spec['variables'])}")
+        if not isinstance(others, list):
+            raise UserError(f"{path}: adjust.{name}: must be a list of variables; [] holds nothing equal")
+        for other in others:
+            if other not in spec["variables"] or other == name:
+                raise UserError(
+                    f"{path}: adjust.{name}: {other} is no other variable; there are {', '.join(spec['variables'])}"
+                )
 
 
 def _check_entry(entry: Any, keys: Sequence[str], where: str) -> None:
@@ -260,7 +322,7 @@ def _check_entry(entry: Any, keys: Sequence[str], where: str) -> None:
     for key in entry:
         if key not in keys:
             raise UserError(f"{where}.{key}: unknown; valid keys are {', '.join(keys)}")
-    for key, valid in (("kind", KINDS), ("role", ROLES)):
+    for key, valid in (("kind", KINDS), ("role", ROLES), ("scale", SCALES)):
         if entry.get(key, valid[0]) not in valid:
             raise UserError(f"{where}.{key}: {entry[key]!r} is none of {', '.join(valid)}")
     if not isinstance(entry.get("times", 1), int | float) or not entry.get("times", 1):

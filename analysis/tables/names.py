@@ -14,7 +14,7 @@ class Target:
     ----------
     phrase : the label as the subject of a sentence.
     scale : the model is fitted to value / scale ([H24] A.9 divides % retained by 100).
-    unit, factor : how the page prints an effect: effect × factor, then the unit.
+    unit, decimals : how the page prints a value or an effect.
     more, less : what a higher, a lower value means, in plain words.
     """
 
@@ -23,7 +23,6 @@ class Target:
     phrase: str
     scale: float
     unit: str
-    factor: float
     decimals: int
     more: str
     less: str
@@ -37,7 +36,6 @@ TARGETS: Mapping[str, Target] = {
         "the share of OOD accuracy retained",
         100.0,
         "points",
-        100.0,
         1,
         "weaker tunnel",
         "stronger tunnel",
@@ -51,7 +49,6 @@ TARGETS: Mapping[str, Target] = {
         "the ID–OOD correlation",
         1.0,
         "",
-        1.0,
         3,
         "the curves agree more",
         "the curves agree less",
@@ -64,7 +61,6 @@ TARGETS: Mapping[str, Target] = {
         "the ID/OOD alignment",
         1.0,
         "",
-        1.0,
         3,
         "better on both together",
         "worse on both together",
@@ -79,7 +75,7 @@ class Known:
 
     Attributes
     ----------
-    part : ``architecture``, ``data`` or ``training``: the group whose joint attribution is reported.
+    part : ``architecture``, ``data`` or ``training``: the group of a sweep's own column. Other tables declare theirs.
     order : levels from low to high, where the values are words.
     """
 
@@ -118,8 +114,3 @@ PARTS = ("data", "architecture", "training")
 def label(name: str) -> str:
     """Plain name of a variable; an unknown column is its own label."""
     return KNOWN[name].label if name in KNOWN else name.replace("_", " ")
-
-
-def part(name: str) -> str:
-    """Group of a variable; an unknown column counts as training."""
-    return KNOWN[name].part if name in KNOWN else "training"

@@ -99,7 +99,8 @@ def _with_records(uri: str, files: Sequence[str], root: str) -> Stored:
     probes = _dataset(uri, files)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     found = _plans(root, about)
-    if "curve_key" in probes.schema.names and "is_id" not in probes.schema.names:  # fragments: plans name them
+    bare = "curve_key" in probes.schema.names and "is_id" not in probes.schema.names
+    if bare or (not about and any(plan.labels for plan in found)):  # fragments, maybe beside labelled ones of 0.1.0
         probes, about = _under_labels(uri, probes, found)
     return Stored(uri, probes, about, _planned(found, about), _failures(root))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.tables import epochs, metrics, names, stored
+from analysis.tables import epochs, metrics, names, quality, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, labels
@@ -19,6 +20,7 @@ NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "to
 OPTIONAL = (
     *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
     "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+    "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
 )  # fmt: skip
 
 NAMES = {
@@ -26,7 +28,8 @@ NAMES = {
     "id_dataset": ("id_classes", "images_per_class"),
 }
 
-CONTEXT = ("architecture", "id_dataset")
+CONTEXT = ("id_dataset",)
+CLUSTER = "architecture"  # what its backbones share no configuration of the grid makes
 
 
 def read_sweep(results: str, *, accuracy: str) -> Experiments:
@@ -58,6 +61,9 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         variables=variables,
         context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,
+        clusters={CLUSTER: CLUSTER} if CLUSTER in frame and frame[CLUSTER].nunique() > 1 else {},
+        parts={name: names.KNOWN[name].part for name in variables if name in names.KNOWN} | _declared(about, "part"),
+        logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
@@ -66,8 +72,27 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
         curves=curves,
+        quality=quality.of(epochs.split(every)[0], curves),
         emergence=emerged,
     )
+
+
+def other_accuracies(results: str, chosen: str) -> dict[str, Experiments]:
+    """The same sweep under the other accuracy rules that its table allows, to show what depends on the rule."""
+    there = set(stored.find(results).probes.schema.names)
+    rules = [rule for rule, needed in metrics.ACCURACIES.items() if rule != chosen and set(needed) <= there]
+    found = {}
+    for rule in rules:
+        try:
+            found[rule] = read_sweep(results, accuracy=rule)
+        except UserError:  # a rule whose accuracies are not there for any curve: there is nothing to show of it
+            continue
+    return found
+
+
+def _declared(about: dict[str, Any], key: str) -> dict[str, str]:
+    """What the sweep says of its own variables, beside their roles."""
+    return {name: spec[key] for name, spec in about.get("variables", {}).items() if key in spec}
 
 
 def _together(first: pd.DataFrame, *others: pd.DataFrame) -> pd.DataFrame:
@@ -84,10 +109,10 @@ def _along_training(
     if not len(frame):
         return None, curves.incomplete
     run = [c for c in GRID if c in frame]
-    setting = [c for c in run if ({"seed": "replicate"} | roles).get(c) != "replicate"]
-    named = frame[setting].assign(backbone=epochs.keys(frame, setting)).drop_duplicates()
+    configuration = [c for c in run if ({"seed": "replicate"} | roles).get(c) != "replicate"]
+    named = frame[configuration].assign(backbone=epochs.keys(frame, configuration)).drop_duplicates()
     names = _labelled(named, (), ()).set_index("backbone")["label"]
-    return epochs.describe(kept, frame, curves, labels=names, setting=setting, run=run), curves.incomplete
+    return epochs.describe(kept, frame, curves, labels=names, configuration=configuration, run=run), curves.incomplete
 
 
 def _probes(found: stored.Stored, varied: Iterable[str]) -> pd.DataFrame:

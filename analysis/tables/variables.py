@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,17 +25,26 @@ class Variable:
     Attributes
     ----------
     kind : ordinal values enter as ranks ([H24] A.9), numeric ones keep their spacing, categorical ones one-hot.
-    levels : its values, low to high. A missing value is not a level.
+    levels : its values, low to high. A missing value is not a level: the variable does not apply there.
+    log : whether a numeric variable counts in powers rather than in steps.
+    reference : the level that those of a categorical variable are compared with; None: the most frequent.
     """
 
     name: str
     kind: Kind
     levels: tuple[object, ...]
+    log: bool = False
+    reference: str | None = None
 
     @property
     def label(self) -> str:
         """Name for people."""
         return known.label(self.name)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its levels have an order."""
+        return self.kind != "categorical"
 
     @property
     def has_slope(self) -> bool:
@@ -59,10 +68,16 @@ def level_text(value: object) -> str:
 
 
 def describe(
-    frame: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, Kind] | None = None
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    kinds: Mapping[str, Kind] | None = None,
+    *,
+    logs: Collection[str] = (),
+    references: Mapping[str, str] | None = None,
 ) -> tuple[Variable, ...]:
     """Levels and kind of each variable; columns of words without a known order are categorical."""
-    return tuple(_variable(name, frame[name], (kinds or {}).get(name)) for name in sorted(names))
+    made = (_variable(name, frame[name], (kinds or {}).get(name)) for name in sorted(names))
+    return tuple(replace(v, log=v.name in logs, reference=(references or {}).get(v.name)) for v in made)
 
 
 def _variable(name: str, column: pd.Series, kind: Kind | None) -> Variable:
@@ -83,6 +98,8 @@ def code(variable: Variable, column: pd.Series) -> Array:
     if variable.kind == "numeric":
         values = np.asarray(column, dtype=np.float64)
         low, high = float(variable.levels[0]), float(variable.levels[-1])  # type: ignore[arg-type]
+        if variable.log:
+            values, low, high = np.log(values), float(np.log(low)), float(np.log(high))
         return (values - low) / (high - low)
     ranks = {level: i / max(len(variable.levels) - 1, 1) for i, level in enumerate(variable.levels)}
     return np.asarray(column.map(ranks), dtype=np.float64)

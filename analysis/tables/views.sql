@@ -23,7 +23,7 @@ WHERE false;
 -- probes: the rows of the table, and
 --   backbone   what tells backbones apart: weights and input resolution
 --   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set
--- This is the one place where labels come to a probe.
+-- Labels of fragments are joined before, from their plan: analysis/tables/stored.py.
 CREATE OR REPLACE VIEW probes AS
 SELECT weights_key || '@' || coalesce(resolution::VARCHAR, '?') AS backbone,
        CASE coalesce(getvariable('accuracy'), 'heldout')

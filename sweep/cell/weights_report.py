@@ -93,7 +93,7 @@ def _expected(source: WeightsSource) -> list[str]:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (source.mean, source.std))
     crop = f"; evaluated by {source.interpolation}, crop {source.crop:.3g}" if source.crop else ""
     known = str(source.trained_on) if source.trained_on else "not known: γ and id_images are null (trained_on says it)"
-    return [f"pixels: mean [{mean}], std [{std}] ({source.pixels_from}){crop}", f"trained on {known}"]
+    return [f"pixels: mean [{mean}], std [{std}] ({source.pixels_from}){crop}", f"trained on: {known}"]
 
 
 def _proposed(name: str, architecture: str, source: WeightsSource, resolution: int) -> list[str]:

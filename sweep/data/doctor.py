@@ -71,14 +71,22 @@ def examine(
     each : told what is being done.
     """
     sheet = sheet or sheets().get(name) or sheets().get(options.generator or "")
+    if options.path is None and options.kind == "folder":
+        fetch = f"; python -m sweep.data fetch {name} --to DIR gets it" if name in sheets() else ""
+        return Report(name, (Finding("fault", f"not here: datasets.{name}.path is not set{fetch}"),), None)
     each(f"{name}: listing")
     archives = list(_archives(sheet, options, everything=everything, each=each)) if sheet else []
     try:
-        undeclared = replace(options, classes=None) if options.kind == "folder" else options
-        dataset = open_dataset(name, undeclared, cache_dir=cache_dir)
+        declared = None if options.kind == "folder" else options.classes  # the sheet is what it is compared with
+        asked = replace(options, classes=declared, download=False)  # the doctor fetches nothing
+        dataset = open_dataset(name, asked, cache_dir=cache_dir)
     except UserError as error:
         return Report(name, (Finding("fault", str(error)), *archives), None)
     findings = [Finding("note", note) for note in dataset.notes]
+    if dataset.pixels:
+        findings.append(
+            Finding("note", f"it has images that a viewer shows otherwise than they are stored: {dataset.pixels}")
+        )
     if sheet is not None:
         findings += [*_counts(dataset, sheet, options), *_encoding(dataset, sheet)]
     findings += [*_readable(dataset, everything, sheet, each), *_repeated(dataset, sheet)]
@@ -170,7 +178,7 @@ def _readable(
     sides: set[tuple[int, int]] = set()
     for part in _PARTS:
         seen[part] = []
-        broken, count = [], 0
+        broken, flat, count = [], [], 0
         for name, image in _decoded(dataset, part, everything, each):
             count += 1
             if isinstance(image, Exception):
@@ -178,9 +186,13 @@ def _readable(
                 continue
             sides.add(image.size)
             seen[part].append((name, difference_hash(image), thumbnail(image)))
+            if all(low == high for low, high in image.getextrema()):
+                flat.append(name)
         if broken:
             level: Level = "fault" if len(broken) > _MAX_BROKEN * count else "warning"
             yield Finding(level, f"{part}: {len(broken)} of {count:,} images cannot be read: {'; '.join(broken[:5])}")
+        if flat:
+            yield Finding("warning", f"{part}: {len(flat)} images are of one flat colour, as {', '.join(flat[:3])}")
     whole = "all images" if everything else f"a sample of {SAMPLE} images a part"
     near = near_pairs(seen["train"], seen["test"])
     equal = set(equal_pairs(dataset.train, dataset.test))

@@ -48,13 +48,26 @@ class Place:
         whole = [home for home in found if all(home + mark in self.others for mark in marks)]
         return sorted(whole, key=lambda home: (home.count("/"), home))
 
+    @cached_property
+    def _loaded(self) -> dict[str, bytes]:
+        return {}
+
+    def load(self, *names: str) -> None:
+        """Have :meth:`read` find these files of an archive in one pass; a compressed one is slow to go back in."""
+        if self.is_tree:
+            return
+        with open_tar(self.path) as stream:
+            for name in sorted(names, key=lambda name: self.others[name].offset):
+                stream.seek(self.others[name].offset)
+                self._loaded[name] = stream.read(self.others[name].size)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file that is no image."""
         if self.is_tree:
             return (self.path / name).read_bytes()
-        with open_tar(self.path) as stream:
-            stream.seek(self.others[name].offset)
-            return stream.read(self.others[name].size)
+        if name not in self._loaded:
+            self.load(name)
+        return self._loaded.pop(name)  # read once: some are large
 
     def lines(self, name: str) -> list[str]:
         """The lines of a text file, without empty ones."""

@@ -129,10 +129,12 @@ def _downloaded(architecture: str, tag: str, *, classes: int, resolution: int) -
         return timm.create_model(
             f"{architecture}.{tag}", pretrained=True, num_classes=classes, **_size_argument(architecture, resolution)
         )
-    except Exception as error:  # the hub's clients raise a dozen unrelated types when there is no network
+    except Exception as error:  # an OSError where network, host or disk failed; else timm's own, of many types
+        elsewhere = f"Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{tag}.path"
+        advice = f"the network is not to blame: look at the tag, and at {resolution} px for this architecture"
         raise UserError(
-            f"weights {tag} of {architecture} could not be loaded ({type(error).__name__}: {error}); is there "
-            f"a network? Or fill the Hugging Face cache ($HF_HOME), or declare a local file: weights.{tag}.path"
+            f"weights {tag} of {architecture} could not be loaded ({type(error).__name__}: {error}); "
+            + (f"is there a network? {elsewhere}" if isinstance(error, OSError) else advice)
         ) from error
 
 

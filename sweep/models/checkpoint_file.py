@@ -129,7 +129,8 @@ def _read(file: Path) -> Any:
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{file} is a web page, not weights: the download gave a page, perhaps one that asks to log in")
     try:
-        if file.suffix == ".safetensors" or head[8:9] == b"{":
+        header = int.from_bytes(head[:8], "little")  # of safetensors: the length of the JSON that follows
+        if file.suffix == ".safetensors" or (head[8:9] == b"{" and header < file.stat().st_size):
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is read, or refused below

@@ -71,8 +71,13 @@ def torchvision_state(name: str) -> dict[str, Tensor]:
     weights = _entry(name)
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except Exception as error:  # urllib, ssl and the hub raise unrelated types when there is no network
+    except Exception as error:  # an OSError where network, host or disk failed; else a wrong hash or a damaged file
+        file = weights.url.rsplit("/", 1)[-1]
+        advice = (
+            f"is there a network? Or put {file} into $TORCH_HOME/hub/checkpoints"
+            if isinstance(error, OSError)
+            else f"the network is not to blame: remove {file} from $TORCH_HOME/hub/checkpoints and try again"
+        )
         raise UserError(
-            f"torchvision's {name} could not be loaded ({type(error).__name__}: {error}); is there a network? Or put "
-            f"{weights.url.rsplit('/', 1)[-1]} into $TORCH_HOME/hub/checkpoints"
+            f"torchvision's {name} could not be loaded ({type(error).__name__}: {error}); {advice}"
         ) from error

@@ -14,10 +14,7 @@ from pydantic import ValidationError
 from sweep import plugins
 from sweep.base.errors import UserError
 from sweep.config import (
-    CONVERGED,
     GRID_VARIABLES,
-    NO_PENALTY_KEYS,
-    PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
     Block,
@@ -34,9 +31,10 @@ from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
+from sweep.study.check_probes import probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
-from sweep.study.grid import asked_epochs, block_values, probes_of, recipe_of, resolution_of
+from sweep.study.grid import asked_epochs, block_values, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes
 
 
@@ -73,7 +71,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
     ----------
     need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
     """
-    problems = [*_names(config), *_solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
+    problems = [*_names(config), *solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
     problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
         for number, block in enumerate(config.grid):
@@ -81,7 +79,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
-        problems += [*_epochs(config), *_probe_sweeps(config), *_steps(config)]
+        problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config)]
     if not problems and need_data:
         problems += [*check_data_files(config), *check_files(config)]
     return problems
@@ -115,50 +113,6 @@ def _names(config: Config) -> Iterator[Problem]:
     yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     yield from check_layers(config)
-
-
-def _solvers(config: Config) -> Iterator[Problem]:
-    """Solvers of probes, in the ``probe`` section and in rules."""
-    valid = plugins.names("probe")
-    asked: list[tuple[KeyPath, Any]] = [(("probe", "solver"), config.probe.solver)]
-    asked += [
-        (("rules", number, "probe", "solver"), rule.probe["solver"])
-        for number, rule in enumerate(config.rules)
-        if "solver" in rule.probe
-    ]
-    for path, solver in asked:
-        if solver not in valid:
-            yield Problem(path, solver, "no such probe solver", valid)
-
-
-def _steps(config: Config) -> Iterator[Problem]:
-    """Keys of a solver that takes steps, where the one that holds takes none: a config that means the papers' probe."""
-    sections: list[tuple[KeyPath, Mapping[str, Any]]] = [
-        (("rules", number, "probe"), rule.probe) for number, rule in enumerate(config.rules)
-    ]
-    if all(probe.get("solver", CONVERGED) == CONVERGED for _, probe in sections):  # else they may be meant for a rule
-        section = config.probe
-        sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
-    for path, given in sections:
-        if given.get("solver", config.probe.solver) == CONVERGED:
-            for key in NO_PENALTY_KEYS:
-                if key in given:
-                    message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers'"
-                    value = given[key][0] if isinstance(given[key], tuple) and len(given[key]) == 1 else given[key]
-                    yield Problem((*path, key), value, message)
-
-
-def _probe_sweeps(config: Config) -> Iterator[Problem]:
-    """Lists of the probe section that its solver has no use for."""
-    for values in (values for block in config.grid for values in block_values(block)):
-        probes, seeds = probes_of(config, values)
-        solver, rates = probes[0].solver, tuple(dict.fromkeys(probe.lr for probe in probes))
-        if solver in PENALTIES and len(rates) > 1:
-            yield Problem(("probe", "lr"), list(rates), f"solver {solver} has no learning rate: list weight_decay")
-            return
-        if solver in PENALTIES and seeds > 1:
-            yield Problem(("probe", "seeds"), seeds, f"solver {solver} draws nothing at random", ("1",))
-            return
 
 
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:

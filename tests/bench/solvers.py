@@ -36,10 +36,10 @@ _MANY = 50  # classes from which on the float64 fit takes minutes: one layer of 
 def run(*, quick: bool, cases: Sequence[real.Curve] | None = None) -> dict[str, Any]:
     """Measure all curves."""
     curves = cases if cases is not None else real.QUICK if quick else list(real.curves())
-    return {"cases": [measure(curve) for curve in curves]}
+    return {"cases": [measure(curve, real.embeddings(curve)) for curve in curves]}
 
 
-def measure(curve: real.Curve) -> dict[str, Any]:
+def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
     """One curve, all layers, by every solver.
 
     ``retained`` (%) and ``peak`` (layer, 1 is the first) by solver, the peak found on held-out images; ``rank_order``:
@@ -48,7 +48,6 @@ def measure(curve: real.Curve) -> dict[str, Any]:
     those of AdamW; ``ratio_sklearn``: seconds of scikit-learn for the same penalties and fits over ours, one layer;
     ``agreement``: least share of a layer's test images on which a float64 fit by SciPy predicts the same.
     """
-    data = real.embeddings(curve)
     seconds, found = {}, {}
     for name, recipes in SOLVERS.items():
         seconds[name], results = machine.timed(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from analysis.estimates.curves import Panel
 from analysis.page.figures.style import GRID, INK, figure, label_below
 from analysis.tables.variables import Array
 
 
 def curve_panel(
-    axes: Axes, layer_L: Array, id_L: Array | None, ood: Sequence[tuple[str, Array]], *, start: int | None, title: str
+    axes: Axes, layer_L: Array, id_L: Array | None, ood: Sequence[tuple[str, Array]], *, start: float | None, title: str
 ) -> None:
     """One backbone's probe accuracies by layer, ID against OOD, with its tunnel shaded."""
     if start is not None:
@@ -40,13 +41,13 @@ def _lines() -> list[tuple[str, Any]]:
     return [(color, dash) for dash in ("-", (0, (4, 1.5)), (0, (1, 1))) for color in colors]
 
 
-def layer_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
+def layer_curves(panels: Sequence[Panel]) -> Figure:
     """Panels of :func:`curve_panel` on common axes, with one legend."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     made, grid = figure(1.2 + 3.1 * columns, 0.9 + 2.35 * rows, nrows=rows, ncols=columns, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        curve_panel(axes, panel["layer"], panel["id"], panel["ood"], start=panel["start"], title=panel["title"])
+        curve_panel(axes, panel.layer, panel.id, panel.ood, start=panel.start, title=panel.title)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     label_below(grid, len(panels), "layer (the last is the one before the classifier)")
@@ -66,13 +67,13 @@ def layer_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
     return made
 
 
-def rank_curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
+def rank_curves(panels: Sequence[Panel]) -> Figure:
     """Numerical rank of the ID embeddings by relative depth, one line per panel of :func:`layer_curves`."""
     made, axes = figure(7.8, 3.9)
     for panel, (color, dash) in zip(panels, _lines(), strict=False):
-        position_L = (panel["layer"] - 1) / max(len(panel["layer"]) - 1, 1)
-        name = panel["name"]
-        axes.plot(position_L, panel["rank"], color=color, linestyle=dash, linewidth=1.5, label=name)
+        position_L = (panel.layer - 1) / max(len(panel.layer) - 1, 1)
+        name = panel.name
+        axes.plot(position_L, panel.rank, color=color, linestyle=dash, linewidth=1.5, label=name)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())

@@ -31,22 +31,22 @@ def draw(emergence: Emergence) -> tuple[dict[str, Figure], str]:
     """Both figures by name, and what of the first one stands in a caption."""
     points = emergence.points
     drawn = {"emergence": metrics_by_epoch(points), "emergence_layers": layers_by_epoch(points, emergence.layers)}
-    settings, most = points["setting"].nunique(), int(points["n_backbones"].max())
+    configurations, most = points["configuration"].nunique(), int(points["n_backbones"].max())
     words = f"; bands reach from the lowest to the highest of up to {most} replicates" if most > 1 else ""
-    if settings > MOST_LINES:
-        words += f"; {MOST_LINES} of {settings} settings, evenly from the strongest tunnel to the weakest"
+    if configurations > MOST_LINES:
+        words += f"; {MOST_LINES} of {configurations} configurations, evenly from the strongest tunnel to the weakest"
     return drawn, words
 
 
 def chosen(points: pd.DataFrame, most: int) -> list[str]:
-    """At most so many settings, evenly from the strongest tunnel at the last epoch to the weakest."""
+    """At most so many configurations, evenly from the strongest tunnel at the last epoch to the weakest."""
     along = points[~points["kept"]].sort_values(EPOCH)
-    names = list(along.groupby("setting")["retained"].last().sort_values().index)
+    names = list(along.groupby("configuration")["retained"].last().sort_values().index)
     return names if len(names) <= most else [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
 
 
 def metrics_by_epoch(points: pd.DataFrame) -> Figure:
-    """Each metric against the epoch, one line per setting; diamonds are kept checkpoints, bands reach over replicates.
+    """Each metric against the epoch, a line per configuration; diamonds: kept checkpoints, bands reach over replicates.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def metrics_by_epoch(points: pd.DataFrame) -> Figure:
     made, grid = figure(1.0 + 3.2 * columns, 1.0 + 2.5 * rows, nrows=rows, ncols=columns, squeeze=False)
     for axes, (metric, text, factor) in zip(grid.flat, shown, strict=False):
         for name, color in zip(names, COLORS, strict=False):
-            _line(axes, points[points["setting"] == name], metric, factor, color, name)
+            _line(axes, points[points["configuration"] == name], metric, factor, color, name)
         axes.set_title(text, fontsize=8.5, fontweight="normal")
         axes.grid(color=GRID, linewidth=0.5)
         axes.tick_params(labelsize=8)
@@ -118,7 +118,7 @@ def layers_by_epoch(points: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     )
     for (is_id, text), line in zip(((True, "ID"), (False, "OOD, mean")), grid, strict=True):
         for name, axes in zip(names, line, strict=True):
-            own = layers[(layers["setting"] == name) & (layers["is_id"] == is_id)]
+            own = layers[(layers["configuration"] == name) & (layers["is_id"] == is_id)]
             _curves(axes, own, epochs, colors)
             axes.grid(color=GRID, linewidth=0.5)
             axes.tick_params(labelsize=7.5)
@@ -139,7 +139,7 @@ def _curves(axes: Axes, layers: pd.DataFrame, epochs: Sequence[int], colors: np.
 
 
 def _wrapped(name: str) -> str:
-    """A setting's name over two lines, broken at the comma nearest to its middle."""
+    """A configuration's name over two lines, broken at the comma nearest to its middle."""
     commas = [i for i, letter in enumerate(name) if letter == ","]
     middle = min(commas, key=lambda i: abs(i - len(name) / 2), default=None)
     return name if middle is None or len(name) < 30 else f"{name[: middle + 1]}\n{name[middle + 2 :]}"

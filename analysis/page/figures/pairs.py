@@ -1,40 +1,39 @@
-"""Plots that compare values of a variable: matched pairs, and SHAP values by level."""
+"""Differences of matched backbones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.page.figures.style import DOWN, GRID, INK, MUTED, UNSURE, UP, figure
+from analysis.estimates.pairs import Contrast
+from analysis.page.figures.style import DOWN, GRID, INK, MUTED, UNSURE, UP, figure, true_minus
+from analysis.page.rows import sizes, where
 
 MOST = 24
 
 
-def contrast_plot(rows: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
-    """Differences of matched backbone pairs, one line per contrast: a tick per pair, the mean with its 95 % interval.
-
-    Parameters
-    ----------
-    rows : label, mean_difference, low, high (None below two pairs), n_pairs, pair_differences; in printed units.
-    """
-    made, axes = figure(8.2, 1.0 + 0.34 * max(len(rows), 2))
-    for y, row in enumerate(reversed(rows)):
-        known = row["low"] is not None
-        sure = known and (row["low"] > 0 or row["high"] < 0)
-        color = UNSURE if not sure else UP if row["mean_difference"] > 0 else DOWN
-        pairs = row["pair_differences"]
-        axes.plot(pairs, [y - 0.27] * len(pairs), "|", color=MUTED, markersize=5, markeredgewidth=0.9)
-        if known:
-            axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
+def contrast_plot(contrasts: Sequence[Contrast], *, unit: str) -> Figure:
+    """One line per contrast: a tick per pair or group, the mean with its 95 % interval, hollow without one."""
+    made, axes = figure(8.6, 1.0 + 0.36 * max(len(contrasts), 2))
+    for y, contrast in enumerate(reversed(contrasts)):
+        own = contrast.estimate
+        value = own.value or 0.0
+        color = UNSURE if not own.asserted else UP if value > 0 else DOWN
         axes.plot(
-            row["mean_difference"], y, "o", color=color, markersize=6, markerfacecolor=color if known else "white"
-        )
-    axes.set_yticks(range(len(rows)), [f"{row['label']} ({row['n_pairs']})" for row in reversed(rows)], fontsize=8.5)
+            contrast.differences, [y - 0.27] * len(contrast.differences), "|", color=MUTED, markersize=5,
+            markeredgewidth=0.9,
+        )  # fmt: skip
+        if own.low is not None and own.high is not None:
+            axes.plot([own.low, own.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
+        face = color if own.low is not None else "white"
+        axes.plot(value, y, "o", color=color, markersize=6, markerfacecolor=face)
+    labels = [f"{where(contrast)} ({sizes(contrast)})" for contrast in reversed(contrasts)]
+    axes.set_yticks(range(len(contrasts)), labels, fontsize=8)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
+    axes.set_ylim(-0.7, max(len(contrasts), 2) - 0.3)
+    true_minus(axes)
     axes.set_xlabel("mean difference between matched backbones" + (f" ({unit})" if unit else ""))
     return made

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.page.figures.style import DOWN, GRID, INK, MAP, UNSURE, UP, figure
+from analysis.page.figures.style import DOWN, GRID, INK, MAP, UP, figure
 from analysis.tables.variables import Array
-
-
-def slope_bars(rows: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
-    """Horizontal bars of SHAP slopes with intervals, longest first.
-
-    Parameters
-    ----------
-    rows : label, from, to, slope, sure, and low, high, low_with_datasets, high_with_datasets (None where there is no
-        interval), in printed units.
-    """
-    ordered = sorted(rows, key=lambda row: abs(row["slope"]))
-    made, axes = figure(7.6, 0.9 + 0.46 * max(len(ordered), 2))
-    for y, row in enumerate(ordered):
-        known = row["low"] is not None
-        color = UNSURE if not row["sure"] else UP if row["slope"] > 0 else DOWN
-        axes.barh(y, row["slope"], color=color, height=0.62)
-        if row["low_with_datasets"] is not None:
-            axes.plot([row["low_with_datasets"], row["high_with_datasets"]], [y, y], color=INK, linewidth=0.7)
-        if known:
-            axes.plot([row["low"], row["high"]], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt")
-    axes.set_yticks(
-        range(len(ordered)), [f"{row['label']}\n{row['from']} → {row['to']}" for row in ordered], fontsize=8.5
-    )
-    axes.axvline(0, color=INK, linewidth=0.8)
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("SHAP slope: change from the lowest to the highest value" + (f" ({unit})" if unit else ""))
-    return made
 
 
 def beeswarm(
@@ -83,12 +55,12 @@ def _spread(x_N: Array, rng: np.random.Generator) -> Array:
     return jitter
 
 
-def heat_map(labels: Sequence[str], values_VV: Array, *, diverging: bool, text: str) -> Figure:
-    """Square matrix with its values written in: correlations (−1 … 1) or strengths (0 …)."""
+def heat_map(labels: Sequence[str], values_VV: Array, *, most: float | None, text: str) -> Figure:
+    """Square matrix with its values written in, from 0 to ``most``, or to its largest."""
     n = len(labels)
     made, axes = figure(2.6 + 0.72 * n, 1.9 + 0.62 * n)
-    high = 1.0 if diverging else max(float(np.nanmax(np.abs(values_VV), initial=0.0)), 1e-12)
-    image = axes.imshow(values_VV, cmap="RdBu" if diverging else "Blues", vmin=-high if diverging else 0, vmax=high)
+    high = most if most is not None else max(float(np.nanmax(np.abs(values_VV), initial=0.0)), 1e-12)
+    image = axes.imshow(values_VV, cmap="Blues", vmin=0, vmax=high)
     for row in range(n):
         for column in range(n):
             value = values_VV[row, column]
@@ -97,7 +69,7 @@ def heat_map(labels: Sequence[str], values_VV: Array, *, diverging: bool, text: 
                 axes.text(
                     column,
                     row,
-                    f"{value:.2f}".replace("-0.00", "0.00") if diverging else _short(value),
+                    f"{value:.2f}" if most is not None else _short(value),
                     ha="center",
                     va="center",
                     fontsize=8,
@@ -118,50 +90,54 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.3f}".removeprefix("0") if value >= 0.0005 else "0"
 
 
-MARKERS = "osD^vP"
+MARKERS = "osD^"
+COLORS = (UP, DOWN, "#009e73", "#cc79a7")
 
 
-def dependence(panels: Sequence[Mapping[str, Any]], *, unit: str) -> Figure:
-    """SHAP values of a variable by its level; marker and colour are the value of its strongest partner.
+@dataclass(frozen=True)
+class Dots:
+    """One variable's SHAP values, to be drawn over its values.
 
-    Parameters
+    Attributes
     ----------
-    panels : label, levels (texts), code_P in [0, 1], shap_P in printed units, partner, partner_P in [0, 1],
-        partner_levels (texts, low and high).
+    x_P, ticks : where each design point stands, and (place, text) of the marks on the same axis.
+    groups : (text, which points): values of the variable that it interacts with most; one nameless group without one.
     """
+
+    label: str
+    partner: str
+    x_P: Array
+    shap_P: Array
+    ticks: Sequence[tuple[float, str]]
+    groups: Sequence[tuple[str, np.ndarray]]
+
+
+def dependence(panels: Sequence[Dots], *, unit: str) -> Figure:
+    """SHAP values of each variable over its values; marker and colour are the value of its strongest partner."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     made, grid = figure(1.0 + 3.0 * columns, 0.6 + 2.9 * rows, nrows=rows, ncols=columns, squeeze=False)
     rng = np.random.default_rng(0)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        n = len(panel["levels"])
-        x_P = panel["code_P"] * max(n - 1, 1)
-        jitter_P = rng.uniform(-0.16, 0.16, len(x_P))
-        groups = _halves(panel["partner_P"])
-        for number, (name, members) in enumerate(groups):
-            text = panel["partner_levels"][name] if panel["partner"] else None
+        width = panel.ticks[-1][0] - panel.ticks[0][0]
+        jitter_P = rng.uniform(-0.03, 0.03, len(panel.x_P)) * (width or 1.0)
+        for number, (text, members) in enumerate(panel.groups):
             axes.scatter(
-                (x_P + jitter_P)[members], panel["shap_P"][members], s=16, marker=MARKERS[number],
-                color=(UP, DOWN)[number], alpha=0.8, linewidths=0, label=text, rasterized=len(x_P) > 200,
+                (panel.x_P + jitter_P)[members], panel.shap_P[members], s=16, marker=MARKERS[number],
+                color=COLORS[number], alpha=0.8, linewidths=0, label=text, rasterized=len(panel.x_P) > 200,
             )  # fmt: skip
         axes.axhline(0, color=INK, linewidth=0.7)
-        shown = range(n) if n <= 6 else [0, n // 2, n - 1]
-        axes.set_xticks(list(shown), [panel["levels"][i] for i in shown], fontsize=8)
-        axes.set_xlim(-0.5, n - 0.5)
-        axes.set_title(panel["label"], fontsize=9)
+        axes.set_xticks([x for x, _ in panel.ticks], [text for _, text in panel.ticks], fontsize=8)
+        axes.set_xlim(panel.ticks[0][0] - 0.12 * (width or 1.0), panel.ticks[-1][0] + 0.12 * (width or 1.0))
+        axes.set_title(panel.label, fontsize=9)
         axes.grid(axis="y", color=GRID, linewidth=0.5)
         axes.tick_params(axis="y", labelsize=8)
-        if panel["partner"]:
+        if panel.partner:
             axes.legend(
-                title=panel["partner"], title_fontsize=7, fontsize=7, frameon=False, loc="upper center",
+                title=panel.partner, title_fontsize=7, fontsize=7, frameon=False, loc="upper center",
                 bbox_to_anchor=(0.5, -0.1), ncols=2, handletextpad=0.1, columnspacing=0.8,
             )  # fmt: skip
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     made.supylabel("SHAP value of an experiment" + (f" ({unit})" if unit else ""), fontsize=9, color=INK)
     return made
-
-
-def _halves(partner_P: Array) -> list[tuple[int, np.ndarray]]:
-    """Points where the partner is in its lower and in its upper half; those without a value are left out."""
-    return [(0, partner_P < 0.5), (1, partner_P >= 0.5)]

@@ -1,4 +1,4 @@
-"""Plots of slopes and SHAP values. They fit nothing: numbers in, figure out."""
+"""The house style of figures, and how they are saved."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
 
 INK, MUTED, GRID = "#1f2933", "#697586", "#d9dee5"
 UP, DOWN, UNSURE = "#0072b2", "#d55e00", "#9aa5b1"  # Okabe-Ito blue and vermilion; grey: the interval includes zero
@@ -39,6 +40,11 @@ def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     with matplotlib.rc_context(dict(STYLE)):
         made = Figure(figsize=(width, height), layout="constrained")
         return made, made.subplots(**subplots)
+
+
+def true_minus(axes: Any) -> None:
+    """Ticks of the horizontal axis with true minus signs, without trailing zeros."""
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
 
 
 def sign(made: Figure, text: str) -> None:

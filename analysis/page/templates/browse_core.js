@@ -17,6 +17,8 @@ async function unpack(text) {
 const [page, probe] = await unpack(document.getElementById("data").textContent);
 const N = page.backbones.label.length;
 const variable = Object.fromEntries(page.variables.map((v) => [v.name, v]));
+for (const v of page.variables) v.levels = v.levels.map(words);
+for (const row of page.report?.contrasts ?? []) Object.assign(row, { from: words(row.from), to: words(row.to) });
 const hasLayers = Boolean(page.curves.start);
 const datasets = [...new Set(page.experiments.dataset)].sort();
 const numberOf = new Map(page.backbones.backbone.map((name, b) => [name, b]));

@@ -85,7 +85,7 @@ function drawVariables(chart) {
   note.textContent = `${points.length} experiments. ` + (lines.length ? `${lines.length / 2} matched pairs are joined: equal in ${page.kept[x].map(columnLabel).join(", ") || "nothing else"} and the dataset.` : isMetric(x) || x === "dataset" || !state.joined ? "" : "No two backbones differ in this column alone.");
   const spot = { title: columnLabel(state.vc || "dataset"), order, series: state.vc ? columnLabel(state.vc) : " ", legend_columns: order.length > 6 ? 4 : 0 };
   const hidden = { value: page.chart_words.colours[0] };
-  return draw(chart, "variables", [...lines, ...points], {
+  return draw(chart, lines.length ? "variables" : "variables_alone", [...lines, ...points], {
     x: columnLabel(x), y: columnLabel(y), x_type: few ? "ordinal" : "quantitative", x_order: few ? orderOf(x, rows) : null,
     x_scale: few ? {} : { zero: false, type: logarithmic(points) ? "log" : "linear" }, panels, columns, order, series: spot.series, angle: few && orderOf(x, rows).some((text) => text.length > 8) && orderOf(x, rows).length > 4 ? -35 : 0,
     width: columns > 1 ? Math.floor((total - 80 * columns) / columns) : Math.max(300, Math.min(total - 90, 900)), height: columns > 1 ? 220 : 340,

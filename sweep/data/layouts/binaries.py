@@ -72,10 +72,12 @@ def _parts(place: Place, train: list[Sample], test: list[Sample], layout: str, s
 
 def stl10_binaries(where: str, place: Place) -> Parts | None:
     """STL-10: ``train_X.bin``, ``train_y.bin`` (labels from 1) and the same of the test part."""
-    homes = place.homes("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+    files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+    homes = place.homes(*files)
     if not homes:
         return None
     home, size = homes[0], 3 * _STL_SIDE**2
+    place.load(*(home + file for file in files))
     names = place.lines(home + "class_names.txt")
     found = {}
     for part in ("train", "test"):
@@ -96,7 +98,9 @@ def cifar_binaries(where: str, place: Place) -> Parts | None:
         return None
     home, skip = (tens[0], 1) if tens else (hundreds[0], 2)  # CIFAR-100: a coarse label, then the fine one
     files = {"train": _CIFAR10_TRAIN, "test": ("test_batch.bin",)} if tens else _CIFAR100_FILES
-    names = place.lines(home + ("batches.meta.txt" if tens else "fine_label_names.txt"))
+    name_list = home + ("batches.meta.txt" if tens else "fine_label_names.txt")
+    place.load(name_list, *(home + batch for batches in files.values() for batch in batches))
+    names = place.lines(name_list)
     size, found = 3 * _CIFAR_SIDE**2, {}
     for part, batches in files.items():
         records, labels = [], []

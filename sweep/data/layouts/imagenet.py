@@ -48,6 +48,7 @@ def _validation_classes(where: str, place: Place) -> tuple[dict[int, str], str]:
             raise UserError(f"{where}: {_SOLUTION} is not as Kaggle publishes it (ImageId,PredictionString)")
         return {int(row[0].rpartition("_")[2]): row[1][:9] for row in rows}, _SOLUTION
     if homes := place.homes(_TRUTH, _META):
+        place.load(homes[0] + _TRUTH, homes[0] + _META)
         wnid_of = _synsets(where, place.read(homes[0] + _META))
         numbers = [int(line) for line in place.lines(homes[0] + _TRUTH)]
         return {image: wnid_of[number] for image, number in enumerate(numbers, 1)}, "the devkit's ground truth"

@@ -21,11 +21,12 @@ def original(where: str, place: Place) -> Parts | None:
 
 def cub(where: str, place: Place) -> Parts | None:
     """CUB-200-2011: numbered images, classes and parts in four lists."""
-    homes = place.homes("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+    lists = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+    homes = place.homes(*lists)
     if not homes:
         return None
     home = homes[0]
-    lists = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+    place.load(*(home + name for name in lists))
     path_of, label_of, is_train, class_of = (dict(pairs_of(where, place, home + name)) for name in lists)
     if odd := set(path_of) - set(label_of) | set(path_of) - set(is_train):
         raise UserError(
@@ -48,6 +49,7 @@ def aircraft(where: str, place: Place) -> Parts | None:
     homes = place.homes(*lists.values())
     if not homes:
         return None
+    place.load(*(homes[0] + name for name in lists.values()))
     listed = {
         part: [(f"images/{number}.jpg", variant) for number, variant in pairs_of(where, place, homes[0] + name)]
         for part, name in lists.items()
@@ -61,6 +63,7 @@ def pets(where: str, place: Place) -> Parts | None:
     homes = place.homes(*lists.values())
     if not homes:
         return None
+    place.load(*(homes[0] + name for name in lists.values()))
     listed = {
         part: [(f"images/{row[0]}.jpg", row[0].rpartition("_")[0]) for row in pairs_of(where, place, homes[0] + name)]
         for part, name in lists.items()

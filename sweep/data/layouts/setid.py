@@ -20,6 +20,7 @@ def flowers(where: str, place: Place) -> Parts | None:
     homes = place.homes("setid.mat", "imagelabels.mat")
     if not homes:
         return None
+    place.load(homes[0] + "setid.mat", homes[0] + "imagelabels.mat")
     ids, labels_N = read_split(place.read(homes[0] + "setid.mat"), place.read(homes[0] + "imagelabels.mat"), where)
     listed = {
         part: [(f"jpg/image_{number:05d}.jpg", f"{labels_N[number - 1]:03d}") for number in numbers.tolist()]

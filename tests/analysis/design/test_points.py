@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from analysis.design import points, ties
+from analysis.design import points
 from analysis.estimates import pairs
-from analysis.findings import findings
-from analysis.tables import experiments, mapped, sweep
+from analysis.tables import mapped, sweep
 from analysis.tables.errors import UserError
+from analysis.tables.experiments import Experiments
 from analysis.tables.variables import code, describe, level_text
 from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 
-def _read(folder: Path, table: pa.Table) -> experiments.Experiments:
+def _read(folder: Path, table: pa.Table) -> Experiments:
     return sweep.read_sweep(str(write_sweep(folder, table)), accuracy="heldout")
 
 
@@ -91,48 +91,13 @@ def test_one_hot_parts_belong_to_their_variable() -> None:
     assert (x_PF[:, :3].sum(axis=1) == 1).all()
 
 
-def test_exact_dependence_is_found_and_named() -> None:
-    frame = pd.DataFrame(
-        {"stem": [3, 3, 7, 7, 8, 8], "family": ["CNN"] * 4 + ["ViT"] * 2, "aug": [0, 1] * 3, "y": np.arange(6.0)}
-    )
-    frame = frame.assign(backbone=[str(i) for i in range(6)], dataset="x")
-    made = points.build(frame, describe(frame, ["stem", "family", "aug"]), "y")
-    assert ("family", ("stem",)) in ties.dependences(made)
-    assert not any(name == "aug" for name, _ in ties.dependences(made))
-    about = ties.describe(made)
-    assert ties.partners(about) == {"family": ["stem"], "stem": ["family"]}
-    assert ties.together(about) == []  # stem gives family, but not the other way round
-
-
-def test_what_always_changes_together_is_one_group_and_what_gives_it_is_named() -> None:
-    frame = pd.DataFrame({"depth": [11, 17, 12] * 2, "family": ["CNN", "CNN", "ViT"] * 2, "aug": [0, 0, 0, 1, 1, 1]})
-    frame = frame.assign(stem=frame.family.map({"CNN": 3, "ViT": 8}), y=np.arange(6.0), dataset="x")
-    frame = frame.assign(backbone=[str(i) for i in range(6)])
-    about = ties.describe(points.build(frame, describe(frame, ["depth", "family", "stem", "aug"]), "y"))
-    assert ties.together(about) == [["family", "stem"]]
-    text = findings._confounded({"confounding": about})[0]["text"]
-    assert "family and stem size always change together; family is determined by depth" in text
-
-
-def test_variance_inflation_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 5, 200)
-    b = np.clip(a + rng.integers(-1, 2, 200), 0, 4)
-    frame = pd.DataFrame({"a": a, "b": b, "c": a, "y": 1.0, "backbone": [str(i) for i in range(200)], "dataset": "x"})
-    two = points.build(frame, describe(frame, ["a", "b"]), "y")
-    rho = np.corrcoef(a, b)[0, 1]
-    np.testing.assert_allclose(ties.inflation(two), 1 / (1 - rho**2))
-    three = points.build(frame, describe(frame, ["a", "b", "c"]), "y")
-    assert np.isinf(ties.inflation(three)[[0, 2]]).all()
-
-
 def test_a_variable_must_be_a_property_of_the_backbone() -> None:
     frame = pd.DataFrame({"backbone": ["a", "a"], "dataset": ["x", "y"], "depth": [1, 2], "y": [1.0, 2.0]})
     with pytest.raises(UserError, match="backbone a: its rows differ in column depth"):
         points.build(frame, describe(frame, ["depth"]), "y")
 
 
-def _mapped(folder: Path, frame: pd.DataFrame, *, ending: str = "csv", **changes: object) -> mapped.Mapped:
+def _mapped(folder: Path, frame: pd.DataFrame, *, ending: str = "csv", **changes: object) -> Experiments:
     if ending == "csv":
         frame.to_csv(folder / "t.csv", index=False)
     else:
@@ -142,7 +107,7 @@ def _mapped(folder: Path, frame: pd.DataFrame, *, ending: str = "csv", **changes
 
 
 def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
-    found = _mapped(tmp_path, experiment_table(n_backbones=5)).experiments
+    found = _mapped(tmp_path, experiment_table(n_backbones=5))
     assert found.variables == ("a", "b", "c", "d")
     assert [target.name for target in found.targets] == ["retained"]
     assert found.curves is None
@@ -157,6 +122,14 @@ def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
         ({"variables": {"a": {"column": "a", "kind": "odd"}}}, "'odd' is none of numeric, ordinal, categorical"),
         ({"colour": 1}, "unknown key colour"),
         ({"variables": {"a": {"column": "a", "knid": "ordinal"}}}, "variables.a.knid: unknown; valid keys are column"),
+        ({"variables": {"a": {"column": "a", "scale": "odd"}}}, "'odd' is none of linear, log"),
+        ({"variables": {"a": {"column": "a", "kind": "ordinal", "scale": "log"}}}, "log needs kind: numeric"),
+        ({"variables": {"a": {"column": "dataset", "kind": "numeric", "scale": "log"}}}, "row 1: 0 has no logarithm"),
+        ({"cluster": "team"}, r"no column 'team' \(mapping key cluster\)"),
+        ({"cluster": "dataset"}, "column 'dataset', row 2: 1, but row 1 of the same backbone"),
+        ({"adjust": {"z": []}}, "adjust.z: no such variable"),
+        ({"adjust": {"a": ["z"]}}, "adjust.a: z is no other variable"),
+        ({"adjust": {"a": "b"}}, "adjust.a: must be a list"),
         ({"variables": {"a": {"column": "a", "role": "odd"}}}, "'odd' is none of treatment, nuisance, replicate"),
         ({"targets": {"retained": {"column": "retained", "times": "x"}}}, "times: 'x' is not a number"),
         ({"pairing": ["team"]}, r"no column 'team' \(mapping key pairing\); the columns are backbone, dataset, a"),
@@ -207,17 +180,16 @@ def test_an_order_of_words_comes_from_the_mapping_not_from_the_alphabet(tmp_path
     )
     entry = {"column": "size", "kind": "ordinal", "levels": ["small", "mid", "large", "huge", "giant"]}
     found = _mapped(tmp_path, frame, variables={"size": entry, "b": {"column": "b"}})
-    variable = describe(found.experiments.frame, ["size"], found.kinds)[0]
+    variable = describe(found.frame, ["size"], found.kinds)[0]
     assert (variable.kind, variable.levels) == ("ordinal", ("small", "mid", "large", "huge"))
-    np.testing.assert_allclose(code(variable, found.experiments.frame["size"]), frame.a / 3)
-    rows, _ = pairs.compute(found.experiments, [variable])
-    assert ("small", "huge") in {(row["from"], row["to"]) for row in rows}
+    np.testing.assert_allclose(code(variable, found.frame["size"]), frame.a / 3)
+    assert ("small", "huge") in set(pairs.level_pairs(variable))
 
 
 def test_roles_of_a_mapping(tmp_path: Path) -> None:
     roles = {"a": "treatment", "b": "nuisance", "c": "replicate"}
     variables = {name: {"column": name, "role": role} for name, role in roles.items()}
-    found = _mapped(tmp_path, experiment_table(n_backbones=20), variables=variables).experiments
+    found = _mapped(tmp_path, experiment_table(n_backbones=20), variables=variables)
     assert (found.variables, found.context, found.replicates) == (("a",), ("b",), ("c",))
     assert any("nuisance" in note for note in found.notes)
 
@@ -228,19 +200,19 @@ def test_shares_are_not_percentages(tmp_path: Path) -> None:
         UserError, match=r"these are shares and not percentages; say so: targets.retained: .*times: 100"
     ):
         _mapped(tmp_path, frame)
-    found = _mapped(tmp_path, frame, targets={"retained": {"column": "retained", "times": 100}}).experiments
+    found = _mapped(tmp_path, frame, targets={"retained": {"column": "retained", "times": 100}})
     assert found.frame.retained.mean() > 10
 
 
 def test_what_is_missing_or_repeated_is_noted(tmp_path: Path) -> None:
     frame = experiment_table(n_backbones=6).astype({"a": float})
     frame.loc[frame.backbone == 2, "a"] = np.nan
-    notes = " ".join(_mapped(tmp_path, pd.concat([frame, frame.iloc[:2]])).experiments.notes)
-    assert "a is missing in 6 of 38 experiments" in notes
+    notes = " ".join(_mapped(tmp_path, pd.concat([frame, frame.iloc[:2]])).notes)
+    assert "a is missing in 6 of 38 experiments: not applicable there" in notes
     assert "2 experiments have the backbone and dataset of an earlier row" in notes
 
 
 def test_matched_pairs_agree_in_variables_that_are_not_attributed_to(tmp_path: Path) -> None:
-    found = _mapped(tmp_path, experiment_table(n_backbones=40)).experiments.narrowed(variables=["b", "a"])
+    found = _mapped(tmp_path, experiment_table(n_backbones=40)).narrowed(variables=["b", "a"])
     assert (found.variables, found.context) == (("a", "b"), ("c", "d"))
     assert any("as --variables asked: c, d" in note for note in found.notes)

@@ -1,4 +1,4 @@
-"""Matched pairs: found by keys, tested as they should be."""
+"""Matched backbones: found by keys, called pairs where they are, compared as they should be."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.estimates import pairs
-from analysis.tables import mapped
+from analysis import study
+from analysis.estimates import outcome, pairs
+from analysis.estimates.pairs import Contrast
 from analysis.tables.experiments import Experiments
+from analysis.tables.mapped import read_mapped
 from analysis.tables.names import TARGETS
 from analysis.tables.variables import describe
 
@@ -24,14 +26,18 @@ def made(frame: pd.DataFrame, variables: tuple[str, ...], **more: object) -> Exp
     return Experiments(frame, "t", "t", (TARGETS["retained"],), variables, **more)  # type: ignore[arg-type]
 
 
-def compute(experiments: Experiments) -> list[dict]:
-    return pairs.compute(experiments, describe(experiments.frame, experiments.variables))[0]
+def compute(experiments: Experiments) -> list[Contrast]:
+    variables = describe(experiments.frame, experiments.variables, experiments.kinds)
+    fits = [outcome.prepared(experiments, variables, target, "default") for target in experiments.targets]
+    table = outcome.backbones(experiments, fits)
+    return study.contrasts_of(table, variables, [target.name for target in experiments.targets])
 
 
 def _grid() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
     rows = [
         {"backbone": f"{depth}-{aug}-{seed}", "dataset": dataset, "depth": depth, "augmentation": aug, "seed": seed,
-         "retained": 80.0 - depth + 5 * (aug == "on") + 2 * seed + (dataset == "x")}
+         "retained": 80.0 - depth + 5 * (aug == "on") + 2 * seed + (dataset == "x") + rng.normal(0, 0.1)}
         for depth in (11, 17) for aug in ("off", "on") for seed in (0, 1) for dataset in ("x", "y")
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -39,49 +45,88 @@ def _grid() -> pd.DataFrame:
 
 def test_pairs_hold_everything_else_equal_whatever_the_row_order() -> None:
     frame = _grid().sample(frac=1, random_state=0)
-    rows = compute(made(frame, ("depth", "augmentation"), replicates=("seed",)))
-    depth = {row["level"]: row for row in rows if row["variable"] == "depth"}
-    assert depth["experiment"]["n_pairs"] == 8
-    assert depth["backbone"]["n_pairs"] == depth["experiment"]["n_backbone_pairs"] == 4
-    for row in depth.values():
-        assert (row["from"], row["to"], row["together_with"]) == (11, 17, [])
-        assert row["mean_difference"] == pytest.approx(-6)
-        assert (row["low"], row["high"]) == pytest.approx((-6, -6))
-        assert row["p"] == pytest.approx(stats.wilcoxon(np.full(row["n_pairs"], -6.0)).pvalue)
+    found = next(
+        c for c in compute(made(frame, ("depth", "augmentation"), replicates=("seed",))) if c.variable == "depth"
+    )
+    assert (found.low, found.high, found.together_with, found.paired) == (11, 17, (), True)
+    assert (found.n_strata, found.by_experiment.n) == (4, 8)
+    wide = frame.pivot_table(index=["augmentation", "seed"], columns="depth", values="retained")
+    difference = (wide[17] - wide[11]).to_numpy()
+    low, high = stats.t.interval(0.95, 3, difference.mean(), stats.sem(difference))
+    assert found.estimate.value == pytest.approx(difference.mean())
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((low, high))
+    assert found.estimate.p == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+    assert found.wilcoxon == pytest.approx(stats.wilcoxon(difference).pvalue)
 
 
-def test_what_must_move_along_is_named() -> None:
+def test_what_must_move_along_is_named_and_the_same_comparison_stands_once() -> None:
     frame = _grid().assign(gamma=lambda f: f.depth * 2)
-    rows = compute(made(frame, ("depth", "augmentation", "gamma"), replicates=("seed",)))
-    assert {row["variable"]: row["together_with"] for row in rows} == {
-        "depth": ["gamma"], "gamma": ["depth"], "augmentation": [],
-    }  # fmt: skip
+    found = {c.variable: c for c in compute(made(frame, ("depth", "augmentation", "gamma"), replicates=("seed",)))}
+    assert {name: c.together_with for name, c in found.items()} == {"depth": ("gamma",), "augmentation": ()}
+    assert found["depth"].also == (("gamma", "22 → 34"),)
 
 
 def test_context_must_be_equal_too() -> None:
     frame = _grid().assign(id_dataset=lambda f: np.where(f.augmentation == "on", "A", "B"))
-    rows = compute(made(frame, ("depth", "augmentation"), replicates=("seed",), context=("id_dataset",)))
-    assert {row["variable"]: row["together_with"] for row in rows} == {"depth": [], "augmentation": ["id_dataset"]}
+    found = compute(made(frame, ("depth", "augmentation"), replicates=("seed",), context=("id_dataset",)))
+    assert {c.variable: c.together_with for c in found} == {"depth": (), "augmentation": ("id_dataset",)}
 
 
-def test_a_missing_outcome_breaks_only_its_pair() -> None:
+def test_a_missing_outcome_breaks_only_its_experiment() -> None:
     frame = _grid()
     frame.loc[0, "retained"] = np.nan
-    rows = compute(made(frame, ("depth",), replicates=("seed",), context=("augmentation",)))
-    assert {row["level"]: row["n_pairs"] for row in rows} == {"experiment": 7, "backbone": 4}
+    found = compute(made(frame, ("depth",), replicates=("seed",), context=("augmentation",)))
+    assert [(c.by_experiment.n, c.n_strata) for c in found] == [(7, 4)]
 
 
-def test_reversal_is_found_in_the_pairs_themselves() -> None:
-    frame = _grid()
-    sign = np.where(frame.augmentation == "on", 1.0, -1.0)
-    frame["retained"] = 80 + sign * (frame.depth == 17) * 10 + frame.seed * (frame.depth - 10) * 0.1
-    _, reversals = pairs.compute(
-        made(frame, ("depth", "augmentation"), replicates=("seed",)), describe(frame, ("depth", "augmentation"))
+def test_groups_are_called_groups_and_compared_as_two_samples() -> None:
+    rng = np.random.default_rng(1)
+    x, lr = np.repeat([0, 1], 10), np.linspace(1, 2, 20)
+    frame = pd.DataFrame({"backbone": [f"b{i}" for i in range(20)], "dataset": "d", "x": x, "lr": lr})
+    frame["retained"] = 70 - 8 * x + rng.normal(0, 3, 20)
+    found = next(c for c in compute(made(frame, ("x", "lr"))) if c.variable == "x")
+    assert (found.paired, found.n_first, found.n_second, found.together_with) == (False, 10, 10, ("lr",))
+    expected = stats.ttest_ind(frame.retained[x == 1], frame.retained[x == 0])
+    interval = expected.confidence_interval(0.95)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((interval.low, interval.high))
+    assert found.estimate.p == pytest.approx(expected.pvalue)
+    assert found.wilcoxon is None
+
+
+def test_seeds_that_do_not_match_are_compared_unpaired_and_those_that_do_in_pairs() -> None:
+    frame = _grid().assign(seed=lambda f: f.groupby(["depth"]).ngroup() * 2 + f.seed)
+    found = next(
+        c for c in compute(made(frame, ("depth", "augmentation"), replicates=("seed",))) if c.variable == "depth"
     )
-    found = next(r for r in reversals if r["variable"] == "depth")
-    assert found["partner"] == "augmentation"
-    assert [round(w["mean_difference"]) for w in found["within"]] == [-10, 10]
-    assert found["p"] < 0.01
+    assert (found.paired, found.n_strata, found.n_first) == (False, 2, 4)
+    assert found.estimate.low is not None
+
+
+def test_two_pairs_have_no_interval() -> None:
+    frame = _grid()
+    found = compute(made(frame[frame.seed == 0], ("depth", "augmentation")))
+    assert [(c.n_strata, c.estimate.low, c.estimate.verdict) for c in found] == [(2, None, "cannot tell")] * 2
+
+
+def test_enough_clusters_are_the_units_and_few_are_named() -> None:
+    rng = np.random.default_rng(2)
+    rows = [
+        {"backbone": f"{a}-{aug}-{k}", "dataset": "d", "cluster": f"net{a}", "depth": 10 * (1 + a % 2),
+         "aug": aug, "k": k, "retained": 60 + own + 10 * aug + more * aug + rng.normal(0, 0.5)}
+        for a, own, more in zip(range(8), rng.normal(0, 5, 8), rng.normal(0, 3, 8), strict=True)
+        for aug in (0, 1) for k in range(4)
+    ]  # fmt: skip
+    found = {
+        c.variable: c for c in compute(made(pd.DataFrame(rows), ("aug", "depth", "k"), clusters={"net": "cluster"}))
+    }
+    frame = pd.DataFrame(rows).groupby(["cluster", "aug"]).retained.mean().unstack()
+    apart = (frame[1] - frame[0]).to_numpy()
+    low, high = stats.t.interval(0.95, 7, apart.mean(), stats.sem(apart))
+    assert (found["aug"].estimate.low, found["aug"].estimate.high) == pytest.approx((low, high))
+    assert (found["aug"].estimate.unit, found["aug"].estimate.n_units, found["aug"].clusters) == ("net", 8, ())
+    assert found["depth"].clusters == ("net0, net2, net4, net6 against net1, net3, net5, net7",)
+    assert found["depth"].estimate.verdict == "cannot tell"
+    assert not found["depth"].searched
 
 
 def test_cliffs_delta_by_definition() -> None:
@@ -92,39 +137,25 @@ def test_cliffs_delta_by_definition() -> None:
     assert [pairs.cliffs_label(d) for d in (0.1, -0.2, 0.4, -0.9)] == ["negligible", "small", "medium", "large"]
 
 
-def test_holm_by_hand() -> None:
-    assert pairs.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert pairs.holm([]) == []
-
-
-def test_clustered_interval_is_the_t_interval_when_clusters_are_single() -> None:
-    values = np.array([1.0, 2.0, 4.0, 8.0])
-    low, high = pairs.clustered_interval(values, np.arange(4))
-    expected = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
-    assert (low, high) == pytest.approx(expected)
-    assert pairs.clustered_interval(values, np.zeros(4, dtype=int)) == (None, None)
-
-
 def test_no_difference_at_all_is_p_one() -> None:
     assert pairs.wilcoxon_p(np.zeros(5)) == 1.0
 
 
 @pytest.mark.skipif(not REFERENCE, reason="TUNNEL_SWEEP_REFERENCE is not set")
 def test_published_contrasts() -> None:
-    found = mapped.read_mapped(f"{REFERENCE}/harun2024_experiments.csv", str(PUBLISHED_MAPPING))
-    variables = describe(found.experiments.frame, found.experiments.variables, found.kinds)
-    rows, reversals = pairs.compute(found.experiments, variables)
-    by = {(r["target"], r["variable"], r["from"], r["to"], r["level"]): r for r in rows}
-    augmentation = by["retained", "augmentation", "off", "on", "experiment"]
-    assert augmentation["n_pairs"] == 256
-    assert augmentation["mean_from"] == pytest.approx(64.26, abs=0.005)
-    assert augmentation["mean_to"] == pytest.approx(78.41, abs=0.005)
-    assert abs(augmentation["cliffs_delta"]) == pytest.approx(0.370, abs=5e-4)
-    assert augmentation["p"] < 0.001
-    resolution = by["retained", "resolution", 32, 64, "experiment"]
-    assert (resolution["n_pairs"], resolution["n_backbone_pairs"]) == (48, 6)
-    assert resolution["p"] == pytest.approx(0.044, abs=5e-4)  # .315 with rows paired in the wrong order, as published
-    found_reversal = next(
-        r for r in reversals if (r["target"], r["variable"], r["partner"]) == ("retained", "resolution", "family")
-    )
-    assert [round(w["mean_difference"]) for w in found_reversal["within"]] == [19, -18]
+    found = compute(read_mapped(f"{REFERENCE}/harun2024_experiments.csv", str(PUBLISHED_MAPPING)))
+    by = {(c.target, c.variable, c.low, c.high): c for c in found}
+    augmentation = by["retained", "augmentation", "off", "on"]
+    experiments = augmentation.by_experiment
+    assert experiments.n == 256
+    assert experiments.means == pytest.approx((64.26, 78.41), abs=0.005)
+    assert abs(experiments.delta) == pytest.approx(0.370, abs=5e-4)
+    assert experiments.wilcoxon < 0.001
+    assert augmentation.estimate.n_units == 8
+    assert (augmentation.estimate.low, augmentation.estimate.high) == pytest.approx((7.5, 20.8), abs=1.2)
+    resolution = by["retained", "resolution", 32, 64]
+    assert (resolution.by_experiment.n, resolution.n_strata) == (48, 6)
+    assert resolution.by_experiment.wilcoxon == pytest.approx(0.044, abs=5e-4)  # .315 if paired wrongly, as published
+    reduction = by["retained", "spatial_reduction", 0.5, 1]
+    assert (reduction.paired, reduction.n_strata, reduction.together_with) == (True, 8, ())
+    assert (reduction.estimate.low, reduction.estimate.high) == pytest.approx((11.5, 27.6), abs=0.1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,11 @@ import yaml
 from sklearn.model_selection import GroupKFold
 
 from analysis import study
-from analysis.design import points
-from analysis.estimates import estimate, heldout, interactions, resampling, trees
+from analysis.design import points, ties
+from analysis.estimates import estimate, heldout, resampling, trees
 from analysis.tables import mapped
+from analysis.tables.experiments import Experiments
 from analysis.tables.variables import describe
-from tests.bench import coverage
 from tests.synthetic_tables import MAPPING, experiment_table
 
 REFERENCE = os.environ.get("TUNNEL_SWEEP_REFERENCE")
@@ -29,19 +29,19 @@ PUBLISHED_MAPPING = Path(__file__).parents[3] / "configs" / "tables" / "harun202
 
 def job_of(frame: pd.DataFrame, names: str = "abcd", *, protocol: str = "default") -> trees.Task:
     made = points.build(frame, describe(frame, list(names)), "retained")
-    return trees.task(made, protocol=protocol, scale=100.0)
+    return trees.task(made, ties.of(made), protocol=protocol, scale=100.0)
 
 
-def analyse(folder: Path, frame: pd.DataFrame, *, bootstrap: int, names: str = "abcd") -> dict[str, Any]:
+def analyse(folder: Path, frame: pd.DataFrame, *, bootstrap: int, names: str = "abcd") -> study.Study:
     frame.to_csv(folder / "t.csv", index=False)
     spec = {**MAPPING, "variables": {name: {"column": name, "kind": "ordinal"} for name in names}}
     (folder / "m.yaml").write_text(yaml.safe_dump(spec))
     found = mapped.read_mapped(str(folder / "t.csv"), str(folder / "m.yaml"))
-    return study.analyse(found.experiments, found.kinds, study.Options(bootstrap=bootstrap, jobs=1)).report
+    return study.analyse(found, study.Options(bootstrap=bootstrap, jobs=1))
 
 
 @pytest.fixture(scope="module")
-def published() -> mapped.Mapped:
+def published() -> Experiments:
     return mapped.read_mapped(f"{REFERENCE}/harun2024_experiments.csv", str(PUBLISHED_MAPPING))
 
 
@@ -71,7 +71,7 @@ def test_interventional_values_are_shapley_values_by_definition() -> None:
 def test_contributions_and_interactions_add_up() -> None:
     job = job_of(experiment_table(n_backbones=30, effects={"a": 0.3}, interaction=0.3))
     for protocol in trees.PROTOCOLS:
-        model = trees.task(job.design, protocol=protocol, scale=100.0).fit(1)
+        model = trees.task(job.design, job.ties, protocol=protocol, scale=100.0).fit(1)
         values = model.contributions(job.x_PF)
         base = model.predict(job.x_PF) - values.sum(axis=1)
         np.testing.assert_allclose(base, base[0], atol=1e-9)
@@ -99,10 +99,12 @@ def test_one_seed_gives_the_same_fit_whatever_the_processes(monkeypatch: pytest.
     monkeypatch.setattr(resampling, "WORTH_PROCESSES", 0)
     jobs = [job_of(experiment_table(effects={"a": 0.3}), protocol="default")]
     runs = [
-        resampling.resample(jobs, [()], bootstrap=20, permutations=10, jobs=n, progress=lambda done, total: None)
+        resampling.resample(
+            jobs, [["backbone"]], bootstrap=20, permutations=10, jobs=n, progress=lambda done, total: None
+        )
         for n in (1, 2)
     ]
-    assert set(runs[0][0]) == {resampling.POINTS, resampling.CROSSED, resampling.SHUFFLED}
+    assert set(runs[0][0]) == {"backbone", resampling.SHUFFLED}
     for kind in runs[0][0]:
         np.testing.assert_array_equal(runs[0][0][kind].slope_RV, runs[1][0][kind].slope_RV)
 
@@ -139,37 +141,48 @@ def test_column_order_does_not_matter() -> None:
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_additive_effect_lies_in_its_interval_and_noise_covers_zero(seed: int) -> None:
-    kind = resampling.POINTS
-    found = coverage.intervals(seed, resamples=100, kinds=[kind])[kind]
-    for (low, high), truth in zip(found, coverage.TRUTH.values(), strict=True):
-        assert low <= truth <= high
-        assert (low > 0 or high < 0) == (truth != 0)
+@pytest.mark.parametrize("seed", range(4))
+def test_trees_hold_an_effect_by_slope_and_by_prediction(seed: int) -> None:
+    job = job_of(experiment_table(effects={"a": 0.3, "b": -0.2}, seed=seed))
+    fitted = trees.attribute(job)
+    draws = resampling.resample(
+        [job], [["backbone"]], bootstrap=60, permutations=0, jobs=1, progress=lambda done, total: None
+    )[0]["backbone"]
+    for v, truth in enumerate((0.3, -0.2, 0.0, 0.0)):
+        low, high = estimate.basic_interval(fitted.slope_SV[:, v].mean(), draws.slope_RV[:, v])
+        assert low is not None
+        assert high is not None
+        assert low - 0.02 <= truth <= high + 0.02
+        apart = fitted.level_TL[v][-1] - fitted.level_TL[v][0]
+        assert apart == pytest.approx(truth, abs=0.06)
 
 
-def test_sign_flipping_interaction_is_reported(tmp_path: Path) -> None:
-    report = analyse(tmp_path, experiment_table(n_backbones=120, interaction=0.5), bootstrap=40)
-    flips = {(f["variable"], f["partner"]): f for f in report["targets"]["retained"]["interactions"]["flips"]}
-    assert flips["a", "b"]["sure"]
-    low, high = flips["a", "b"]["within"]
-    assert low["slope"] < -0.15 < 0.15 < high["slope"]
-    assert any(
-        "changes direction" in found["text"] or "opposite effects" in found["text"] for found in report["findings"]
-    )
-    assert report["targets"]["retained"]["interactions"]["share"] > 0.2
+def test_setting_a_variable_predicts_what_was_planted() -> None:
+    """g-computation against the model itself: mean prediction with the column overwritten."""
+    job = job_of(experiment_table(n_backbones=30, effects={"a": 0.3}, interaction=0.3))
+    model, weight_P = job.fit(1), job.counts()
+    for k, code in enumerate((0.0, 1 / 3, 2 / 3, 1.0)):
+        x_PF = job.x_PF.copy()
+        x_PF[:, 0] = code
+        expected = np.average(model.predict(x_PF), weights=weight_P)
+        assert trees.predicted(job, model, weight_P)[0][k] == pytest.approx(expected)
 
 
 def test_duplicated_columns_share_their_attribution(tmp_path: Path) -> None:
     frame = experiment_table(effects={"a": 0.4}).assign(e=lambda f: f.a)
-    report = analyse(tmp_path, frame, bootstrap=0, names="abcde")
-    entry = report["targets"]["retained"]
-    a, e = (entry["slopes"][name]["slope"] for name in "ae")
+    found = analyse(tmp_path, frame, bootstrap=0, names="abcde")
+    slopes = {slope.variable: slope.slope for slope in found.outcomes["retained"].slopes}
+    a, e = slopes["a"], slopes["e"]
+    assert a is not None
+    assert e is not None
     assert a + e == pytest.approx(0.4, abs=0.05)
     assert 0.25 < a / (a + e) < 0.75
-    assert entry["bundles"][0]["variables"] == ["a", "e"]
-    assert entry["bundles"][0]["slope"] == pytest.approx(a + e)
-    assert {d["variable"] for d in report["confounding"]["dependences"]} == {"a", "e"}
+    both = next(effect for effect in found.outcomes["retained"].effects if effect.name == "a")
+    assert both.variables == ("a", "e")
+    assert both.slope.value == pytest.approx(100 * (a + e))
+    assert both.adjusted.value == pytest.approx(40, abs=5)
+    assert found.ties is not None
+    assert {d.variable for d in found.ties.dependences} == {"a", "e"}
 
 
 def test_group_effect_alone_explains_nothing_held_out() -> None:
@@ -191,30 +204,31 @@ def test_a_constant_variable_gets_nothing() -> None:
     assert np.isnan(fitted.slope_SV[:, 4]).all()
 
 
-def test_too_few_settings_have_no_interval() -> None:
+def test_too_few_units_have_no_interval() -> None:
     frame = experiment_table(n_backbones=4, effects={"a": 0.3})
     draws = resampling.resample(
-        [job_of(frame)], [()], bootstrap=30, permutations=10, jobs=1, progress=lambda done, total: None
+        [job_of(frame)], [["backbone"]], bootstrap=30, permutations=10, jobs=1, progress=lambda done, total: None
     )
     assert draws == [{}]
     assert estimate.interval(np.array([np.nan] * 30 + [1.0] * 70)) == (None, None)
 
 
-def test_rank_share_by_hand() -> None:
+def test_rank_share_and_global_test_by_hand() -> None:
     draws = resampling.Draws(
-        np.zeros((2, 2)), np.array([[3.0, 1.0], [1.0, 3.0]]), np.zeros((2, 0)), np.zeros((2, 0)), np.zeros(2)
+        np.zeros((2, 2)), np.array([[3.0, 1.0], [1.0, 3.0]]), np.zeros((2, 0)), (), np.array([0.1, 0.6])
     )
     np.testing.assert_allclose(resampling.rank_share(np.array([2.0, 1.0]), draws), [0.5, 0.5])
-    assert estimate.permutation_p(0.5, np.array([0.1, -0.6, 0.5])) == pytest.approx(3 / 4)
+    assert resampling.global_p(0.5, {resampling.SHUFFLED: draws}) == pytest.approx(2 / 3)
+    assert resampling.global_p(0.5, {}) is None
 
 
 @needs_reference
 @pytest.mark.parametrize(("target", "r2"), [("retained", 0.624159), ("alignment", 0.444353), ("pearson", 0.730990)])
-def test_papers_protocol_reproduces_the_published_fit(published: mapped.Mapped, target: str, r2: float) -> None:
+def test_papers_protocol_reproduces_the_published_fit(published: Experiments, target: str, r2: float) -> None:
     """Slopes and tolerances: the authors' protocol computed on their own table (see the issue that asks for this)."""
-    found = published.experiments
-    made = points.build(found.frame, describe(found.frame, found.variables, published.kinds), target)
-    job = trees.task(made, protocol="paper", scale=100.0 if target == "retained" else 1.0)
+    found = published
+    made = points.build(found.frame, describe(found.frame, found.variables, found.kinds), target)
+    job = trees.task(made, ties.of(made), protocol="paper", scale=100.0 if target == "retained" else 1.0)
     fitted = trees.attribute(job)
     assert fitted.r2_in_sample == pytest.approx(r2, abs=1e-6)
     if target == "retained":
@@ -230,21 +244,31 @@ def test_papers_protocol_reproduces_the_published_fit(published: mapped.Mapped, 
 
 
 @needs_reference
-def test_the_default_report_says_what_the_published_analysis_does_not(published: mapped.Mapped) -> None:
-    options = study.Options(bootstrap=40, jobs=1)
-    report = study.analyse(published.experiments, published.kinds, options).report
-    assert report["strengths"] == {"negligible": 4, "weak": 8, "medium": 13, "strong": 39}
-    entry = report["targets"]["retained"]
-    assert entry["n_design_points"] == 62
-    assert 0.44 < entry["r2_out_of_fold"] < 0.56 < 0.60 < entry["r2_in_sample"] < entry["r2_ceiling"] < 0.65
-    text = " ".join(found["text"] for found in report["findings"])
+def test_the_default_report_says_what_the_published_analysis_does_not(published: Experiments) -> None:
+    found = study.analyse(published, study.Options(bootstrap=0, jobs=1))
+    outcome = found.outcomes["retained"]
+    quality = outcome.quality
+    assert outcome.n_points == 62
+    assert quality.out_of_fold is not None
+    assert quality.in_sample is not None
+    assert quality.ceiling is not None
+    assert 0.44 < quality.out_of_fold < 0.56 < 0.60 < quality.in_sample < quality.ceiling < 0.65
+    effects = {effect.name: effect for effect in outcome.effects}
+    for name in ("depth", "stem", "spatial_reduction"):
+        assert (effects[name].adjusted.unit, effects[name].adjusted.n_units) == ("architecture", 8)
+        assert effects[name].verdict != "clear"
+    augmentation = effects["augmentation"].adjusted
+    assert augmentation.value == pytest.approx(14, abs=1)
+    assert (augmentation.unit, augmentation.n_units, augmentation.verdict) == ("architecture", 8, "clear")
+    text = " ".join(f.text for f in found.findings)
+    raised = r"resolution \(px\) 32 → 224 .*?\+\d+\.\d points with family CNN .*?8 matched pairs \+18\.9"
+    assert re.search(raised, text)
+    assert "4 matched pairs −18.1" in text
+    assert "depth 11 → 17" in text
+    assert "VGGm-11 → VGGm†-11" in text
+    assert "64 backbones" in text
     assert "family is determined by stem size" in text
-    assert "Input resolution (px) 32 → 224 has opposite effects: +18.9 points for CNN" in text
-    assert "-18.1 points for ViT" in text
-    assert "the interval of the slope includes zero" in text
-
-
-def test_bundles_hold_only_what_moves_together() -> None:
-    frame = experiment_table().assign(e=lambda f: -f.b)
-    found = interactions.bundles(job_of(frame, "abcde"))
-    assert [cut.members for cut in found] == [(1, 4)]
+    told = [
+        name for f in found.findings if f.verdict in ("clear", "likely") and f.kind == "effect" for name in f.variables
+    ]
+    assert not {"depth", "stem", "family", "spatial_reduction"} & set(told)

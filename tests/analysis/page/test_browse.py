@@ -17,7 +17,7 @@ import yaml
 
 from analysis import browse as command
 from analysis import load
-from analysis.page import browse, browse_charts, browse_data, browse_report
+from analysis.page import browse, browse_charts, browse_data, browse_marks, browse_report
 from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 ROLES = {"architecture": "treatment", "id_classes": "treatment", "seed": "replicate"}
@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_table(tmp_path):
         assert header["summaries"][rule]["low"] == means.loc[header["backbones"]["backbone"], "low"].tolist()
     kinds = {v["name"]: (v["kind"], v["levels"]) for v in header["variables"]}
     assert kinds["architecture"] == ("word", ["vggm11", "vggm17"])
-    assert kinds["id_classes"] == ("number", ["10", "40"])
+    assert kinds["id_classes"] == ("number", [10, 40])
     # architecture tells depth, so that it cannot be held equal in a pair of depths; the seed can
     assert "architecture" not in header["kept"]["depth"]
     assert {"seed", "id_classes"} <= set(header["kept"]["depth"])
@@ -111,9 +111,7 @@ def test_a_running_sweep_with_failures(tmp_path):
     assert header["planned"] == 32
 
 
-COLOUR = browse_charts.fill(
-    browse_charts.colour_of("nominal"), {"order": ["s", "t"], "series": "s", "legend_columns": 1}
-)
+COLOUR = browse_marks.fill(browse_marks.colour_of("nominal"), {"order": ["s", "t"], "series": "s", "legend_columns": 1})
 WORDS = {
     "title": "a title", "x": "x title", "y": "y title", "series": "series title", "rows": ["one", "two"],
     "order": ["s", "t"], "panels": ["p", "q"], "columns": 2, "width": 300, "height": 200, "legend_columns": 2,
@@ -132,7 +130,9 @@ ROWS = [
 SEEN = {
     "strengths": ["a title", "one"],
     "layers": ["x title", "y title", "p", "series title"],
+    "layers_alone": ["x title", "y title", "q"],
     "variables": ["x title", "q"],
+    "variables_alone": ["y title", "q"],
     "heat": ["one", "12"],
     "estimates": ["x title", "two", "series title"],
     "pairs": ["x title", "y title"],
@@ -146,7 +146,7 @@ SEEN = {
 
 @pytest.mark.parametrize("name", sorted(browse_charts.charts()))
 def test_every_chart_draws_its_rows(name):
-    spec = browse_charts.fill(browse_charts.charts()[name], WORDS)
+    spec = browse_marks.fill(browse_charts.charts()[name], WORDS)
     assert not [word for word in json.dumps(spec).split('"') if word.startswith("$") and word != "$schema"]
     picture = vl_convert.vegalite_to_svg(json.dumps({**spec, "data": {"values": ROWS}}))
     for text in SEEN[name]:

@@ -205,6 +205,35 @@ def test_a_contrast_leads_to_its_pairs_and_their_curves(browser, file, sweep):
     assert heard.said == []
 
 
+def test_large_and_small_numbers_and_truth_values_are_levels_too(browser, tmp_path):
+    """What the page words itself is worded alike on both sides: pairs, filters and axes find their values."""
+    backbones = grid(id_classes=[1000, 21843], lr=[1e-05, 0.003])
+    table = probe_table(backbones, datasets=["digits"], varied={"id_classes": "treatment", "lr": "treatment"})
+    frozen = pa.array([row["lr"] > 1e-4 for row in table.to_pylist()])
+    about = {"name": "s", "variables": {name: {"role": "treatment"} for name in ("id_classes", "lr", "frozen")}}
+    table = table.append_column("frozen", frozen).replace_schema_metadata({"tunnel_sweep": json.dumps(about)})
+    write_sweep(tmp_path, table)
+    assert browse.main(["--results", str(tmp_path)]) == 0
+    page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(tab="variables", vx="id_classes"))
+    assert page.inner_text("#pairs-note").startswith("4 experiments. 2 matched pairs are joined")
+    page.click("#filters summary")
+    page.uncheck("[data-filter=frozen][value=True]")
+    settled(page)
+    assert "2 of 4 backbones" in page.inner_text("#filter-summary")
+    assert heard.said == []
+
+
+def test_one_backbone_and_one_dataset(browser, tmp_path):
+    write_sweep(tmp_path, probe_table(grid(seed=[0]), datasets=["digits"]))
+    assert browse.main(["--results", str(tmp_path)]) == 0
+    page, heard = visit(
+        browser, tmp_path / "report" / "browse.html", hash_of(sel=["weights-000@32"], data=["fractals"])
+    )
+    for tab in TABS:
+        open_tab(page, tab)
+    assert heard.said == []
+
+
 def test_a_click_on_a_dot_selects_its_backbone(browser, file):
     page, _ = visit(browser, file, hash_of(tab="variables", vx="id_classes"))
     dot = page.locator("#view .chart >> nth=0 >> path[aria-roledescription=point] >> nth=5")

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from analysis import shap_report, study
-from analysis.estimates.estimate import certain
+from analysis import shap_report
 from analysis.estimates.trees import PROTOCOLS
-from analysis.page import rows, text_tables
+from analysis.page import page, report_json, text_tables
 from analysis.page.figures import style
 from analysis.tables import storage
 from analysis.tables.metrics import ACCURACY_TEXT
@@ -38,31 +38,32 @@ def audited(report: dict[str, Any]) -> dict[str, Any]:
     """The report, after its sentences were held against its numbers."""
     if report["tunnel"]:
         assert sum(report["strengths"].values()) == report["tunnel"]["backbones"] <= report["counts"]["backbones"]
-    entry = next((entry for entry in report["targets"].values() if not entry["problem"]), None)
     texts = [found["text"] for found in report["findings"]]
     assert len(texts) == len(set(texts))
-    if entry is None:
-        assert not any(re.search("rises by|falls by|direction is open|explain", text) for text in texts)
-        return report
-    slopes = [*entry["slopes"].values()]
-    slopes += [{**b, "label": " with ".join(map(rows.label, b["variables"]))} for b in entry["bundles"]]
+    assert [found["id"] for found in report["findings"]] == [f"finding-{n}" for n in range(1, len(texts) + 1)]
     for found in report["findings"]:
-        text = found["text"]
-        if moved := re.match(
-            r"(.+?) (\S+) → (\S+)(?: \((?:nearly )?always together.*?\))?: .*? (rises|falls) by", text
-        ):
-            name = moved[1].lower()
-            own = next(s for s in slopes if s["label"].lower().startswith(name) and certain(s))
-            axis = next((b for b in entry["bundles"] if rows.label(b["axis"]).lower() == name), own)
-            assert (axis["slope"] > 0) == (moved[4] == "rises")
-            reached = round(axis["p_permutation"] * (1 + report["protocol"]["permutations"])) - 1
-            doubtful = (axis["p_permutation"] > 0.05 and reached > 0) or entry["r2_out_of_fold"] <= 0
-            assert found["sure"].startswith("likely" if doubtful else "clear")
-        if text.startswith("The direction is open for"):
-            named = [s for s in slopes if s["label"] in text and s["low"] is not None]
-            assert any(not certain(s) for s in named)
-    claimed = sum(s["low"] is not None and certain(s) for s in slopes)
-    assert claimed == 0 or any("rises by" in text or "falls by" in text for text in texts) or entry["bundles"]
+        assert found["kind"] in ("tunnel", "effect", "contrast", "interaction", "design", "fit", "quality")
+        assert found["verdict"] in ("clear", "likely", "open", "cannot tell")
+    if report["primary"] is None:
+        assert not any(re.search("rises by|falls by|explain", text) for text in texts)
+        return report
+    effects = {effect["variables"][0]: effect for effect in report["targets"][report["primary"]]["effects"]}
+    open_ = [
+        name for f in report["findings"] if f["kind"] == "effect" and f["verdict"] == "open" for name in f["variables"]
+    ]
+    for found in report["findings"]:
+        if found["kind"] != "effect" or found["verdict"] not in ("clear", "likely") or "survive" in found["text"]:
+            continue
+        effect = effects[found["variables"][0]]
+        assert effect["verdict"] == found["verdict"]
+        assert effect["p_adjusted"] < 0.05
+        if moved := re.search(r"(rises|falls) by", found["text"]):
+            own = effect["adjusted"]
+            assert (own["value"] > 0) == (moved[1] == "rises")
+            assert own["low"] * own["high"] > 0
+            assert ("probably" in found["text"]) == (found["verdict"] == "likely")
+        assert not set(found["variables"]) & set(open_)
+    assert all(effects[name]["verdict"] == "open" for name in open_ if name in effects)
     return report
 
 
@@ -90,12 +91,20 @@ def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
         "experiments.parquet",
         "shap_values.parquet",
         "slopes.parquet",
+        "effects.parquet",
         "contrasts.parquet",
     } <= names
-    for figure in ("layer_curves", "rank_curves", "slopes_retained", "beeswarm_retained", "dependence_retained",
-                   "interactions_retained", "contrasts_retained", "design_correlation"):  # fmt: skip
+    for figure in ("strengths", "forest_retained", "by_dataset_retained", "outcomes_retained", "layer_curves",
+                   "rank_curves", "beeswarm_retained", "dependence_retained", "interactions_retained",
+                   "contrasts_retained", "association"):  # fmt: skip
         assert {f"figures/{figure}.png", f"figures/{figure}.svg"} <= names
-    assert {"tables/slopes_retained.md", "tables/slopes_retained.tex", "tables/backbones.md", "tables/fit.md"} <= names
+    assert {
+        "tables/effects_retained.md",
+        "tables/slopes_retained.md",
+        "tables/slopes_retained.tex",
+        "tables/backbones.md",
+        "tables/fit.md",
+    } <= names
     experiments = pd.read_parquet(folder / "report" / "experiments.parquet")
     assert len(experiments) == report["counts"]["experiments"] == 72
     assert pq.read_table(folder / "report" / "shap_values.parquet").num_rows == 3 * 72
@@ -126,7 +135,7 @@ def test_what_the_page_shows_is_in_the_report(demo: tuple[Path, dict[str, Any]])
     entry = report["targets"]["retained"]
     assert entry["seeds"] == 20
     assert all(slope["seed_sd"] > 0 for slope in entry["slopes"].values())
-    assert {"low_with_datasets", "p_permutation"} <= set(entry["bundles"][0])
+    assert entry["effects"][0]["by_dataset"].keys() == {"glyphs", "gratings", "digits"}
     pairs = [c for c in report["contrasts"] if c["level"] == "backbone"]
     assert all(min(c["pair_differences"]) <= c["mean_difference"] <= max(c["pair_differences"]) for c in pairs)
 
@@ -140,6 +149,8 @@ def test_the_interface_that_scripts_rely_on(demo: tuple[Path, dict[str, Any]]) -
         for slope in entry["slopes"].values():
             assert slope["low"] <= slope["slope"] + 0.1
             assert slope["high"] >= slope["slope"] - 0.1
+        for effect in entry["effects"]:
+            assert {"adjusted", "pairs", "trees", "shap_slope", "verdict", "levels", "by_dataset"} <= set(effect)
     keys = {"target", "variable", "from", "to", "level", "n_pairs", "mean_difference", "p", "cliffs_delta"}
     assert report["contrasts"]
     assert all(keys <= set(contrast) for contrast in report["contrasts"])
@@ -148,23 +159,52 @@ def test_the_interface_that_scripts_rely_on(demo: tuple[Path, dict[str, Any]]) -
 
 def test_the_known_truth_is_found(demo: tuple[Path, dict[str, Any]]) -> None:
     _, report = demo
-    entry = report["targets"]["retained"]
-    bundle = next(b for b in entry["bundles"] if "id_classes" in b["variables"])
-    assert bundle["variables"] == ["id_classes", "images_per_class"]
-    assert 0.10 < bundle["slope"] < 0.22
+    effects = {effect["variables"][0]: effect for effect in report["targets"]["retained"]["effects"]}
+    assert effects["id_classes"]["variables"] == ["id_classes", "images_per_class"]
+    assert effects["id_classes"]["adjusted"]["value"] == pytest.approx(15, abs=3)
+    assert effects["augmentation"]["adjusted"]["value"] == pytest.approx(6, abs=3)
+    assert effects["depth"]["adjusted"]["value"] == pytest.approx(-10, abs=3)
+    assert effects["depth"]["adjusted"]["scope"] == "vggm11 against vggm17"
+    assert effects["depth"]["verdict"] == effects["id_classes"]["verdict"] == "clear"
     text = " ".join(found["text"] for found in report["findings"])
     assert "ID classes and images per class always change together" in text
-    assert "seed" not in entry["slopes"]
+    assert "seed" not in report["targets"]["retained"]["slopes"]
+
+
+def test_what_survives_is_shown_for_every_rule_and_dataset(demo: tuple[Path, dict[str, Any]]) -> None:
+    _, report = demo
+    row = next(row for row in report["survival"] if row["variable"] == "depth")
+    assert set(row["variants"]) == {"accuracy: last", "accuracy: paper", "without one dataset"}
+    assert [v["left_out"] for v in row["variants"]["without one dataset"]] == ["digits", "glyphs", "gratings"]
+    assert all(v["survives"] for own in row["variants"].values() for v in own)
 
 
 def test_the_page_stands_alone_and_says_which_accuracy(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, report = demo
     page = (folder / "report" / "index.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    outside = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)
+    assert outside == ["browse.html"]  # which lies beside it
     assert "http://" not in page
+    assert str(folder) not in page
+    anchors = set(re.findall(r'href="#([\w-]+)"', page))
+    assert anchors <= set(re.findall(r'id="([\w-]+)"', page))
+    assert {f"finding-{n}" for n in range(1, len(report["findings"]) + 1)} <= anchors
+    prose = re.sub(r"<style>.*?</style>|<[^>]*>|\b\d{4}-\d\d-\d\d\b", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?<![\w.])-\d", prose)  # a minus is a minus sign
     assert ACCURACY_TEXT["heldout"] in page
     for found in report["findings"]:
         assert found["text"].split(":")[0][:30] in page.replace("&#39;", "'").replace("&amp;", "&")
+
+
+def test_a_warning_comes_first_where_probes_are_not_to_be_trusted(tmp_path: Path) -> None:
+    table = probe_table(grid(id_classes=[10, 50, 100]))
+    n = table.num_rows
+    unfinished = table.append_column("epoch_chosen", pa.array([15] * n, pa.int32()))
+    unfinished = unfinished.append_column("probe_epochs", pa.array([15] * n, pa.int32()))
+    report = report_of(write_sweep(tmp_path, unfinished))
+    assert report["findings"][0]["kind"] == "quality"
+    assert "100% of 120 probes were best in their last epoch" in report["findings"][0]["text"]
+    assert report_of(write_sweep(tmp_path / "b", table))["findings"][0]["kind"] != "quality"
 
 
 @pytest.mark.parametrize("accuracy", ["last", "paper"])
@@ -192,12 +232,12 @@ def test_no_tunnel_at_all(tmp_path: Path) -> None:
     assert "strong" not in text
 
 
-def test_two_settings_have_no_interval_and_say_so(tmp_path: Path) -> None:
+def test_two_backbones_of_each_value_are_compared_but_few(tmp_path: Path) -> None:
     report = report_of(write_sweep(tmp_path, probe_table(grid(augmentation=["off", "on"], seed=[0, 1]))))
-    slope = report["targets"]["retained"]["slopes"]["augmentation"]
-    assert slope["slope"] is not None
-    assert slope["low"] is None
-    assert "cannot be estimated from 2 distinct settings" in " ".join(found["text"] for found in report["findings"])
+    (effect,) = report["targets"]["retained"]["effects"]
+    assert effect["adjusted"]["low"] is not None
+    assert effect["adjusted"]["n_units"] == 4
+    assert effect["verdict"] != "clear"
 
 
 def test_missing_metric(tmp_path: Path) -> None:
@@ -220,14 +260,11 @@ def test_ten_rows(tmp_path: Path) -> None:
     entry = report["targets"]["retained"]
     assert entry["problem"] is None
     assert entry["n_design_points"] <= 10
-    assert all(slope["low_with_datasets"] is None for slope in entry["slopes"].values())
+    assert all(effect["by_dataset"] == {} for effect in entry["effects"])
     text = " ".join(found["text"] for found in report["findings"])
-    assert (
-        "cannot tell whether it is so on other datasets, since there is one only; nor whether it is so for other"
-        in text
-    )
-    assert "no setting was trained twice" in text
-    assert "distinct settings are few" in text
+    assert "cannot tell whether it is so on other datasets, since there is one only" in text
+    assert "architectures" not in text  # nothing is known of them: nothing is said
+    assert "no configuration was trained twice" in text
 
 
 def _mapped(folder: Path, frame: pd.DataFrame, *arguments: str) -> dict[str, Any]:
@@ -260,7 +297,8 @@ def test_sentences_are_true_for_odd_tables(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_long_list_of_backbones_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "MOST_LISTED", 4)
+    monkeypatch.setattr(report_json, "MOST_LISTED", 4)
+    monkeypatch.setattr(page, "MOST_LISTED", 4)
     report = _mapped(tmp_path, experiment_table(n_backbones=12, n_datasets=2), "--bootstrap", "0")
     kept = [row["retained"] for row in report["backbones"]]
     every = pd.read_parquet(tmp_path / "out" / "backbones.parquet").retained.sort_values().tolist()
@@ -275,7 +313,7 @@ def test_every_protocol_names_itself(tmp_path: Path, protocol: str) -> None:
     frame = experiment_table(n_backbones=8, n_datasets=2)
     report = _mapped(tmp_path, frame, "--protocol", protocol, "--bootstrap", "2")
     assert report["protocol"]["name"] == protocol
-    assert "(2 resamples are too few)" in " ".join(found["text"] for found in report["findings"])
+    assert all(slope["low"] is None for slope in report["targets"]["retained"]["slopes"].values())  # too few resamples
     assert report["protocol"]["text"] == PROTOCOLS[protocol].text
 
 

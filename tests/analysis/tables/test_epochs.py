@@ -62,7 +62,7 @@ def test_points_are_means_over_datasets_and_replicates(folder: Path) -> None:
     found = read_sweep(str(folder), accuracy="heldout").emergence
     assert found is not None
     points = found.points
-    assert set(points["setting"]) == {"vggm11, 10 classes", "vggm11, 50 classes"}
+    assert set(points["configuration"]) == {"vggm11, 10 classes", "vggm11, 50 classes"}
     assert points.groupby("kept").size().to_dict() == {False: 2 * len(EPOCHS), True: 2}
     assert set(points["n_backbones"]) == {2}
     assert set(points["n_datasets"]) == {3}
@@ -79,20 +79,20 @@ def test_points_are_means_over_datasets_and_replicates(folder: Path) -> None:
             peak = len(curve) - 1 - int(np.argmax(curve["heldout_top1"].to_numpy()[::-1]))
             ratios.append(100 * curve["top1"].iloc[-1] / curve["top1"].iloc[peak])
         by_seed.append(np.mean(ratios))
-    row = points[(points["setting"] == "vggm11, 10 classes") & (points["epoch"] == 2)].iloc[0]
+    row = points[(points["configuration"] == "vggm11, 10 classes") & (points["epoch"] == 2)].iloc[0]
     assert row["retained"] == pytest.approx(np.mean(by_seed))
     assert (row["retained_low"], row["retained_high"]) == pytest.approx((min(by_seed), max(by_seed)))
 
     layers = found.layers
     assert len(layers) == 2 * len(EPOCHS) * 2 * 10
-    mine = layers[(layers["setting"] == row["setting"]) & (layers["epoch"] == 2) & ~layers["is_id"]]
+    mine = layers[(layers["configuration"] == row["configuration"]) & (layers["epoch"] == 2) & ~layers["is_id"]]
     assert mine["accuracy"].to_numpy() == pytest.approx(own.groupby("layer")["top1"].mean().to_numpy())
 
 
 def test_the_truth_is_seen(folder: Path) -> None:
     found = read_sweep(str(folder), accuracy="heldout").emergence
     assert found is not None
-    strong = found.points[(found.points["setting"] == "vggm11, 10 classes") & ~found.points["kept"]]
+    strong = found.points[(found.points["configuration"] == "vggm11, 10 classes") & ~found.points["kept"]]
     kept = strong.set_index("epoch")["retained"]
     assert kept[0] > kept[1] > kept[2] > kept[5]
     assert kept[5] == pytest.approx(kept[20], abs=4)
@@ -124,7 +124,7 @@ def test_runs_without_epochs_along_are_not_shown(tmp_path: Path) -> None:
     found = read_sweep(str(write_sweep(tmp_path, table)), accuracy="heldout")
     assert found.frame["id_classes"].nunique() == 2
     assert found.emergence is not None
-    assert found.emergence.points["setting"].nunique() == 1
+    assert found.emergence.points["configuration"].nunique() == 1
 
 
 def _renamed(table: pa.Table) -> pa.Table:
@@ -154,9 +154,9 @@ def test_a_table_of_epochs_along_the_way_alone_is_refused(tmp_path: Path) -> Non
         read_sweep(str(write_sweep(tmp_path, table_along(epoch=[0, 1]))), accuracy="heldout")
 
 
-def test_figures_choose_among_many_settings() -> None:
+def test_figures_choose_among_many_configurations() -> None:
     points = pd.DataFrame(
-        {"setting": [f"s{n:02d}" for n in range(20)], "epoch": 1, "kept": False, "retained": np.arange(20.0)}
+        {"configuration": [f"s{n:02d}" for n in range(20)], "epoch": 1, "kept": False, "retained": np.arange(20.0)}
     )
     names = epochs.chosen(points, 4)
     assert (len(names), names[0], names[-1]) == (4, "s00", "s19")

@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from analysis.estimates import backbones, images
+from analysis.design import points
+from analysis.estimates import additive, backbones, images
 from analysis.tables import experiments, metrics, sweep
 from analysis.tables.errors import UserError
 from tests.synthetic_tables import grid, probe_table, write_sweep
@@ -183,7 +184,8 @@ def test_image_intervals_hold_the_truth_and_claim_only_what_they_show(tmp_path: 
     assert ((frame.pearson_low <= frame.pearson) & (frame.pearson <= frame.pearson_high)).all()
     assert frame[frame.seed == 1].tunnel_claimed.all()
     assert not frame[frame.seed == 0].tunnel_claimed.all()
-    summary = backbones.summary(found)
+    own = points.build(frame, [], "retained")
+    summary = backbones.summary(found, additive.fit(own))
     assert (summary.tunnels_claimed <= summary.tunnels).all()
 
 

@@ -55,3 +55,15 @@ def test_fragments_of_version_0_1_0_carry_their_own_labels(tmp_path):
     found = stored.find(str(tmp_path))
     assert found.table(["architecture"]).to_pylist() == [{"architecture": "vggm11"}]
     assert found.planned.to_pylist() == [{"curve_key": "k1", "backbone": "vggm11 seed 0", "dataset": "glyphs"}]
+
+
+def test_old_and_new_fragments_side_by_side_are_under_the_plan(store, tmp_path):
+    """A store of version 0.1.0 that went on: its old fragment has labels, the new one none."""
+    old = pq.read_table(tmp_path / "fragments" / "k1.parquet")
+    labels = {"is_id": False, "dataset": "old", "width": 1.0}
+    for name, value in labels.items():
+        old = old.append_column(name, [[value] * len(old)])
+    pq.write_table(old, tmp_path / "fragments" / "k1.parquet")
+    table.publish_plan(store, plan(("k1", {"width": 0.5}), ("k2", {"width": 2.0})))
+    rows = stored.find(str(tmp_path)).table(["curve_key", "width"]).to_pandas()
+    assert rows.groupby("curve_key")["width"].unique().str[0].to_dict() == {"k1": 0.5, "k2": 2.0}

@@ -197,6 +197,25 @@ def test_pets_share_breeds_with_imagenet():
     assert "shares 23 of its 37 classes" in finding.text
 
 
+def test_a_drawing_in_the_colour_of_its_background_is_noticed(tmp_path):
+    root = LAYOUTS["imagenet_r"][0](tmp_path / "data")
+    file = images_of(root)[0]
+    file.unlink()
+    Image.new("RGBA", (20, 20), (255, 255, 255, 0)).save(file.with_suffix(".png"))
+    _, lines = said(root, tmp_path, sheet_of("imagenet_r"))
+    assert any("images are of one flat colour, as" in line for line in lines), lines
+    assert any("pixels 2 on white" in line for line in lines), lines
+
+
+def test_the_doctor_fetches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: pytest.fail("the doctor fetched files"))
+    options = DatasetOptions("torchvision", generator="cifar10", path=str(tmp_path), download=True)
+    (finding,) = examine("cifar10", options, cache_dir=tmp_path / "cache").findings
+    assert "no directory cifar-10-batches-py" in finding.text
+    (finding,) = examine("ninco", DatasetOptions("folder"), cache_dir=tmp_path / "cache").findings
+    assert "python -m sweep.data fetch ninco --to DIR gets it" in finding.text
+
+
 def test_exit_codes_for_scripts(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TUNNEL_SWEEP_CACHE", str(tmp_path / "cache"))
     root = LAYOUTS["imagenet_r"][0](tmp_path / "data")

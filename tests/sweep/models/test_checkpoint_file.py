@@ -17,7 +17,7 @@ from timm.layers import resample_abs_pos_embed
 
 from sweep.base.errors import UserError
 from sweep.config.schema import WeightsEntry
-from sweep.models.build import build_backbone, classes_in_file, match_weights
+from sweep.models.build import build_backbone, classes_in_file, classifier_names, match_weights
 from sweep.models.checkpoint_file import read_checkpoint
 from sweep.study.sources import source_of
 
@@ -259,3 +259,13 @@ def test_a_file_may_lack_the_classifier_or_bring_another(tmp_path, plain):
     assert found.fits
     assert found.unused == ("head_dist.weight",)
     assert classes_in_file("test_resnet", source(tmp_path / "w.pt"), resolution=64) is None
+
+
+@pytest.mark.parametrize("architecture", timm.list_models("test_*", pretrained=True))
+def test_the_classifier_is_the_one_that_timm_declares(architecture):
+    """Found by its shape, held against the name that timm's config gives it."""
+    architecture = architecture.split(".")[0]
+    config = timm.get_pretrained_cfg(architecture)
+    declared = (config.classifier,) if isinstance(config.classifier, str) else config.classifier
+    found = classifier_names(architecture, config.input_size[-1])
+    assert found == {f"{name}.{part}" for name in declared for part in ("weight", "bias")}

@@ -258,6 +258,28 @@ def test_torchvisions_weights_come_from_its_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
     with pytest.raises(UserError, match=r"is there a network\? Or put resnet18-\w+\.pth into"):
         read_source(found)
+    file.write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"the network is not to blame: remove resnet18-\w+\.pth"):
+        read_source(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError("no route to host"), "is there a network"),
+        (AssertionError("Input height (100) should be divisible by patch size (16)"), "the network is not to blame"),
+        (RuntimeError("size mismatch for head.weight"), "the network is not to blame"),
+    ],
+)
+def test_a_failure_of_timm_is_told_by_its_cause(monkeypatch, error, says):
+    source = source_of(WeightsEntry(timm="timm"), "test_resnet")
+
+    def fails(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(timm, "create_model", fails)
+    with pytest.raises(UserError, match=f"could not be loaded .*{says}"):
+        build_backbone("test_resnet", classes=5, resolution=64, weights=source)
 
 
 def _no_network(*_args, **_options):

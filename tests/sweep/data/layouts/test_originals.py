@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from sweep.base.errors import UserError
+from sweep.data import place
+from sweep.data.archive import open_tar
 from sweep.data.facts import sheets
 from sweep.data.layouts import synsets
 from sweep.data.layouts.originals import LAYOUTS as LAYOUT_NAMES
@@ -48,6 +50,16 @@ def test_an_original_is_read_as_a_tree_and_as_its_archive(layout, tmp_path):
             assert not any(isinstance(image, Exception) for _, image in split.read_many(range(len(split))))
     assert tree.fingerprint == archive.fingerprint
     assert np.array_equal(np.asarray(tree.test.read(test - 1)), np.asarray(archive.test.read(test - 1)))
+
+
+@pytest.mark.parametrize("layout", ["cub200", "aircraft", "flowers102", "pets", "stl10", "cifar10", "cifar100"])
+def test_the_lists_of_an_archive_are_read_in_one_pass(layout, tmp_path, monkeypatch):
+    archive = packed(LAYOUTS[layout][0](tmp_path / "data"), tmp_path / "data.tgz")
+    opened(archive, tmp_path)
+    passes = []
+    monkeypatch.setattr(place, "open_tar", lambda path: passes.append(path) or open_tar(path))
+    opened(archive, tmp_path)
+    assert len(passes) == 1
 
 
 def test_every_layout_of_a_sheet_has_a_loader_and_a_test():
@@ -206,14 +218,14 @@ def counts(samples):
 def test_sheets_agree_with_their_loaders_on_the_real_lists(name):
     if name == "cub200":
         lines = (STUDY / "cub200/images.txt").read_text().splitlines()
-        place = listed_place(STUDY / "cub200", [f"images/{line.split()[1]}" for line in lines])
+        there = listed_place(STUDY / "cub200", [f"images/{line.split()[1]}" for line in lines])
     elif name == "aircraft":
         lists = [STUDY / f"aircraft/images_variant_{part}.txt" for part in ("trainval", "test")]
         numbers = [line.split()[0] for file in lists for line in file.read_text().splitlines()]
-        place = listed_place(STUDY / "aircraft", [f"data/images/{n}.jpg" for n in numbers], below="data/")
+        there = listed_place(STUDY / "aircraft", [f"data/images/{n}.jpg" for n in numbers], below="data/")
     else:
-        place = listed_place(STUDY / "flowers102", [f"jpg/image_{n:05d}.jpg" for n in range(1, 8190)])
-    parts, sheet = original("it", place), sheets()[name]
+        there = listed_place(STUDY / "flowers102", [f"jpg/image_{n:05d}.jpg" for n in range(1, 8190)])
+    parts, sheet = original("it", there), sheets()[name]
     assert counts(parts.train) == (sheet.train, sheet.per_class["train"])
     assert counts(parts.test) == (sheet.test, sheet.per_class["test"])
     names = {sample.class_name for sample in parts.train}

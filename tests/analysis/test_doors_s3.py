@@ -1,0 +1,37 @@
+"""The three doors on a real S3 server: a finished table, fragments, the page written there, no secret in it."""
+
+import os
+
+import pytest
+
+from analysis import browse, load, sql
+from analysis.tables import storage
+from tests.s3_server import KEYS, Faults, s3_server
+from tests.synthetic_tables import grid, probe_table, write_sweep
+
+
+@pytest.fixture
+def served(monkeypatch):
+    faults = Faults()
+    with s3_server(faults) as environment:
+        for key in [key for key in os.environ if key.startswith("AWS_")]:
+            monkeypatch.delenv(key)
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        yield faults
+
+
+def test_a_sweep_on_s3(served, tmp_path, capsys):
+    write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50]), datasets=["glyphs", "digits"]))
+    data = (tmp_path / "probes.parquet").read_bytes()
+    storage.write("s3://bucket/done/probes.parquet", data)
+    storage.write("s3://bucket/running/fragments/part.parquet", data)
+    ours = load.experiments(str(tmp_path)).retained.mean()
+    for place in ("s3://bucket/done", "s3://bucket/running"):
+        assert load.experiments(place).retained.mean() == ours
+        assert sql.main([place, "-c", "SELECT avg(retained) AS r FROM experiments", "--csv"]) == 0
+        assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(ours, abs=1e-12)
+    assert browse.main(["--results", "s3://bucket/done"]) == 0
+    assert capsys.readouterr().out == "page: s3://bucket/done/report/browse.html\n"
+    page = storage.read("s3://bucket/done/report/browse.html").decode()
+    assert not any(secret in page for secret in KEYS.values())

@@ -72,7 +72,7 @@ def write(call: argparse.Namespace) -> str:
         raise UserError("--table stands alone: --results and --against are sweeps")
     if call.table:
         mapped = read_mapped(call.table, call.mapping)
-        parts = [Part(mapped.experiments.title, "", {GIVEN: mapped.experiments}, kinds=mapped.kinds)]
+        parts = [Part(mapped.title, "", {GIVEN: mapped}, kinds=mapped.kinds)]
         report = call.report or "report"
     else:
         results = call.results or storage.newest_sweep()

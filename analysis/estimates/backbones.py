@@ -11,12 +11,21 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from analysis.estimates.additive import Additive
+from analysis.design import points
+from analysis.estimates.additive import Additive, fit
 from analysis.tables.experiments import Experiments
 from analysis.tables.metrics import ID_RULES, Curves, strength
 from analysis.tables.variables import Array
 
 STRENGTH_NAMES = ("negligible", "weak", "medium", "strong")
+
+
+def means(experiments: Experiments) -> pd.DataFrame:
+    """:func:`summary` of experiments that no model was fitted to."""
+    frame = experiments.frame
+    if "retained" not in frame or not np.isfinite(frame["retained"].to_numpy(float)).any():
+        return pd.DataFrame()
+    return summary(experiments, fit(points.build(frame, (), "retained")))
 
 
 def summary(experiments: Experiments, additive: Additive | None) -> pd.DataFrame:

@@ -35,7 +35,8 @@ MOST_LEVELS = 4  # levels that one sentence compares
 def asserted(outcome: Outcome) -> list[Finding]:
     """Variables of which something may be said, the largest effect first; what cannot be told apart is told once."""
     able = [effect for effect in outcome.effects if effect.adjusted.asserted or effect.asserted_pairs]
-    found, told = [], set[str]()
+    found: list[Finding] = []
+    told: set[str] = set()
     for effect in sorted(able, key=lambda effect: len(effect.levels) or MANY):
         if effect.name not in told:
             found.append(effect)
@@ -185,7 +186,8 @@ def interactions(
     ----------
     within : per interaction, the matched pairs at each value of the partner: (value, how many, difference).
     """
-    found, told = [], set[str]()
+    found: list[Finding] = []
+    told: set[str] = set()
     sure = [(i, p) for i, p in within if i.estimate.asserted and any(w.estimate.asserted for w in i.within)]
     sure.sort(key=lambda item: item[0].estimate.p if item[0].estimate.p is not None else 1.0)
     for interaction, matched in sure:

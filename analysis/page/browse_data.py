@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.estimates.backbones import summary
+from analysis.estimates.backbones import means
 from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
 from analysis.tables.metrics import ACCURACY_TEXT
@@ -238,7 +238,7 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
 
 def backbone_means(experiments: Experiments) -> pd.DataFrame:
     """Means of each backbone with intervals and strength, as the report has them; for the page and for ``load``."""
-    return summary(experiments)
+    return means(experiments)
 
 
 def _values(parts: Sequence[Part], rule: str, rows: pd.DataFrame) -> Columns:

@@ -89,7 +89,7 @@ def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
 
 def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
     """SHAP slopes by variable, from the model's unit to the printed one; what has no direction has none."""
-    factor = TARGETS[target].factor if target in TARGETS else 1.0
+    factor = TARGETS[target].scale if target in TARGETS else 1.0
     rows = []
     for variable, entry in slopes.items():
         if entry.get("slope") is not None:
@@ -155,7 +155,7 @@ def _contrast(row: Report) -> dict[str, Any]:
 def _shap(shap: pd.DataFrame, target: str) -> dict[str, Any]:
     """SHAP values of a target, in the printed unit: one row per experiment."""
     rows = shap[shap["target"] == target] if "target" in shap else shap.iloc[:0]
-    factor = TARGETS[target].factor if target in TARGETS else 1.0
+    factor = TARGETS[target].scale if target in TARGETS else 1.0
     own: Sequence[str] = [str(c) for c in rows if c not in ("target", "backbone", "dataset") and rows[c].notna().any()]
     return {
         "backbone": rows["backbone"].tolist(),

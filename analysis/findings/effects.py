@@ -35,7 +35,7 @@ MOST_LEVELS = 4  # levels that one sentence compares
 def asserted(outcome: Outcome) -> list[Finding]:
     """Variables of which something may be said, the largest effect first; what cannot be told apart is told once."""
     able = [effect for effect in outcome.effects if effect.adjusted.asserted or effect.asserted_pairs]
-    found: list[Finding] = []
+    found: list[Effect] = []
     told: set[str] = set()
     for effect in sorted(able, key=lambda effect: len(effect.levels) or MANY):
         if effect.name not in told:

@@ -269,7 +269,7 @@ def _declared_ranges(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
     ranges = {key: declared(key).search for key in Recipe.model_fields}
-    return {key: ranges.get(key) or (None,) for key in value}
+    return {str(key): ranges.get(str(key)) or (None,) for key in value}
 
 
 class Search(Model):

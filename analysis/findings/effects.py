@@ -185,7 +185,8 @@ def interactions(
     ----------
     within : per interaction, the matched pairs at each value of the partner: (value, how many, difference).
     """
-    found, told = [], set[str]()
+    found: list[Finding] = []
+    told = set[str]()
     sure = [(i, p) for i, p in within if i.estimate.asserted and any(w.estimate.asserted for w in i.within)]
     sure.sort(key=lambda item: item[0].estimate.p if item[0].estimate.p is not None else 1.0)
     for interaction, matched in sure:

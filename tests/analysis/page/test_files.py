@@ -18,7 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from analysis import shap_report
-from analysis.estimates.trees import PROTOCOLS
+from analysis.estimates.models import PROTOCOLS
 from analysis.page import page, report_json, text_tables
 from analysis.page.figures import style
 from analysis.tables import storage

@@ -17,7 +17,7 @@ sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
 
 from analysis import study  # noqa: E402
-from analysis.estimates.trees import PROTOCOLS  # noqa: E402
+from analysis.estimates.models import PROTOCOLS  # noqa: E402
 from analysis.page import files  # noqa: E402
 from analysis.tables import storage  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402

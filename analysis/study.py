@@ -14,10 +14,10 @@ from analysis.estimates import backbones, curves, images, outcome, pairs, resamp
 from analysis.estimates.backbones import Overview
 from analysis.estimates.curves import Panel
 from analysis.estimates.estimate import COMPARISONS, holm, reachable
+from analysis.estimates.models import PROTOCOLS
 from analysis.estimates.outcome import Fitted, Outcome
 from analysis.estimates.pairs import Backbones, Contrast
 from analysis.estimates.sensitivity import Survival
-from analysis.estimates.trees import PROTOCOLS
 from analysis.findings import findings
 from analysis.findings.findings import Evidence
 from analysis.findings.phrases import Finding

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,16 +206,18 @@ def test_attribution_reports_time_and_memory_of_a_real_report():
     assert "| small |" in attribution.markdown({"cases": [found]})
 
 
-def test_coverage_counts_tables_whose_interval_holds_the_truth(monkeypatch):
-    held = itertools.cycle([[(0.2, 0.4)] * 4, [(-0.1, 0.1)] * 4, [(-0.3, 0.4)] * 4])
-    monkeypatch.setattr(coverage, "intervals", lambda *_, **__: dict.fromkeys(coverage.KINDS, next(held)))
-    result = coverage.run(quick=True)
-    assert [(row["backbones"], row["over"]) for row in result["intervals"]] == [
-        (size, kind) for size in coverage.SIZES for kind in coverage.KINDS
-    ]
-    for row in result["intervals"]:
-        assert row["coverage"] == pytest.approx({"a": 2 / 3, "b": 1 / 3, "c": 2 / 3, "d": 2 / 3})
-    assert "| 64 | points | 67% (width 0.367) |" in coverage.markdown(result)
+def test_coverage_counts_what_holds_and_what_is_asserted_wrongly(monkeypatch):
+    answers = iter([(True, None, None), (False, None, None), (False, None, None)])
+    cell = coverage.Cell("nothing", "independent", {})
+    counted = coverage._cell(cell, list(answers))
+    assert counted["false"] == pytest.approx(1 / 3)
+    assert counted["error"] == pytest.approx((2 / 9 / 3) ** 0.5)
+    own = coverage._cell(replace(cell, variable="a", effect=5.0), [(False, True, True), (False, True, False)])
+    assert (own["coverage"], own["power"]) == (1.0, 0.5)
+    result = {"tables": 3, "with_trees": 0, "cells": [counted, own | {"name": "five points"}]}
+    assert "| five points | 0.0% ± 35.4% | 100% | 50% |" in coverage.markdown(result)
+    false, holds, told = coverage.one(0, coverage.CELLS[-1])  # ten points in a table of its own
+    assert (false, holds, told) == (False, True, True)
 
 
 def test_storage_measures_a_real_rerun_and_listings():

@@ -17,7 +17,8 @@ import numpy as np
 
 from analysis.design.levels import Level
 from analysis.design.points import Index, totals
-from analysis.estimates.trees import Model, Task, predicted, r_squared, set_codes
+from analysis.estimates.models import Model
+from analysis.estimates.trees import Task, predicted, r_squared, set_codes
 from analysis.tables.variables import Array
 
 SHUFFLED = "shuffled"

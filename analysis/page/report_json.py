@@ -14,10 +14,11 @@ from analysis.estimates.adjusted import LevelEffect
 from analysis.estimates.effects import Effect
 from analysis.estimates.estimate import Estimate, number
 from analysis.estimates.interactions import Interaction
+from analysis.estimates.models import PROTOCOLS
 from analysis.estimates.outcome import Outcome, Slope
 from analysis.estimates.sensitivity import Survival
-from analysis.estimates.trees import PROTOCOLS
 from analysis.findings.phrases import Finding
+from analysis.page import contrast_rows
 from analysis.study import Study
 from analysis.tables.variables import Variable, level_text
 
@@ -51,7 +52,7 @@ def of(study: Study) -> dict[str, Any]:
         "layer_curves": [panel.plain() for panel in study.panels],
         "targets": {name: _outcome(outcome) for name, outcome in study.outcomes.items()},
         "confounding": None if study.ties is None else confounding(study.ties),
-        "contrasts": [row for contrast in study.contrasts for row in pairs.rows(contrast)],
+        "contrasts": [row for contrast in study.contrasts for row in contrast_rows.rows(contrast)],
         "survival": [_survival(row) for row in study.survival],
         "findings": [_finding(n, found) for n, found in enumerate(study.findings, 1)],
         "emergence": of_emergence(study),

@@ -53,13 +53,13 @@ CELLS = (
     Cell("no effect, 32 configurations trained twice", "repeated", {}),
     Cell("no effect, 200 models of 30 families", "observed", {}),
     *(
-        Cell(f"{size:g} points of {what}", draw, {option: size}, variable, size, level)
-        for what, draw, option, variable, level in (
-            ("a backbone", "independent", "effect", "a", ""),
-            ("a configuration", "repeated", "effect", "a", ""),
-            ("what varies within architectures", "architectures", "augmentation", "augmentation", ""),
-            ("an architecture", "architectures", "depth", "depth", ""),
-            ("an objective, 200 models", "observed", "effect", "objective", "objective: ssl"),
+        Cell(f"{size:g} points of {what}", draw, {**only, option: size}, variable, size, level)
+        for what, draw, option, variable, level, only in (
+            ("a backbone", "independent", "effect", "a", "", {}),
+            ("a configuration", "repeated", "effect", "a", "", {}),
+            ("what varies within architectures", "architectures", "augmentation", "augmentation", "", {}),
+            ("an architecture", "architectures", "depth", "depth", "", {"augmentation": 0.0}),
+            ("an objective, 200 models", "observed", "effect", "objective", "objective: ssl", {}),
         )
         for size in (5.0, 10.0)
     ),

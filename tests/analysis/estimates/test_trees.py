@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 
 from analysis import study
 from analysis.design import points, ties
-from analysis.estimates import estimate, heldout, resampling, trees
+from analysis.estimates import estimate, heldout, models, resampling, trees
 from analysis.tables import mapped
 from analysis.tables.experiments import Experiments
 from analysis.tables.variables import describe
@@ -70,7 +70,7 @@ def test_interventional_values_are_shapley_values_by_definition() -> None:
 
 def test_contributions_and_interactions_add_up() -> None:
     job = job_of(experiment_table(n_backbones=30, effects={"a": 0.3}, interaction=0.3))
-    for protocol in trees.PROTOCOLS:
+    for protocol in models.PROTOCOLS:
         model = trees.task(job.design, job.ties, protocol=protocol, scale=100.0).fit(1)
         values = model.contributions(job.x_PF)
         base = model.predict(job.x_PF) - values.sum(axis=1)
@@ -80,11 +80,11 @@ def test_contributions_and_interactions_add_up() -> None:
 
 def test_fitting_design_points_is_fitting_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Squared error on weighted means is squared error on rows: one row per experiment gives the same trees."""
-    monkeypatch.setitem(trees.LIGHTGBM, "feature_fraction_bynode", 1.0)  # its draws depend on the number of rows
+    monkeypatch.setitem(models.LIGHTGBM, "feature_fraction_bynode", 1.0)  # its draws depend on the number of rows
     frame = experiment_table(n_backbones=40, effects={"a": 0.3, "c": 0.2})
     job = job_of(frame)
-    separate = trees.Data(job.x_PF[job.design.point_N], np.arange(len(frame)), job.y_N, np.ones(len(frame)))
-    by_rows = trees.PROTOCOLS["default"].fit(separate, 3)
+    separate = models.Data(job.x_PF[job.design.point_N], np.arange(len(frame)), job.y_N, np.ones(len(frame)))
+    by_rows = models.PROTOCOLS["default"].fit(separate, 3)
     np.testing.assert_allclose(by_rows.predict(job.x_PF), job.fit(3).predict(job.x_PF), atol=1e-6)
 
 

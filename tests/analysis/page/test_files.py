@@ -18,7 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from analysis import shap_report
-from analysis.estimates.trees import PROTOCOLS
+from analysis.estimates.models import PROTOCOLS
 from analysis.page import page, report_json, text_tables
 from analysis.page.figures import style
 from analysis.tables import storage
@@ -163,9 +163,10 @@ def test_the_known_truth_is_found(demo: tuple[Path, dict[str, Any]]) -> None:
     assert effects["id_classes"]["variables"] == ["id_classes", "images_per_class"]
     assert effects["id_classes"]["adjusted"]["value"] == pytest.approx(15, abs=3)
     assert effects["augmentation"]["adjusted"]["value"] == pytest.approx(6, abs=3)
-    assert effects["depth"]["adjusted"]["value"] == pytest.approx(-10, abs=3)
+    assert effects["depth"]["adjusted"]["value"] == pytest.approx(-12, abs=3)
     assert effects["depth"]["adjusted"]["scope"] == "vggm11 against vggm17"
-    assert effects["depth"]["verdict"] == effects["id_classes"]["verdict"] == "clear"
+    assert effects["depth"]["verdict"] == "clear"
+    assert effects["id_classes"]["verdict"] == "likely"  # seen within two architectures only
     text = " ".join(found["text"] for found in report["findings"])
     assert "ID classes and images per class always change together" in text
     assert "seed" not in report["targets"]["retained"]["slopes"]

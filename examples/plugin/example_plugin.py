@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from sweep.config import Probe
-from sweep.data import DatasetOptions
 from sweep.plugins import (
+    DatasetOptions,
+    Probe,
     Samples,
     register_augmentation,
     register_dataset,

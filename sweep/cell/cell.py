@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sweep import plugins, table
+from sweep import register, table
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
@@ -72,8 +72,8 @@ def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
     """Whether plug-ins are here, and those that keys were made from; if not, that is why these curves fail."""
     started = time.monotonic()
     try:
-        plugins.load(task.imports, task.import_path)
-        plugins.check_code(task.settings.code)
+        register.load(task.imports, task.import_path)
+        register.check_code(task.settings.code)
     except UserError as error:
         for planned in curves:
             table.write_failure(store, failure_record(planned, "import", error, time.monotonic() - started))

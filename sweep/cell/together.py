@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from sweep import plugins
+from sweep import register
 from sweep.base.store import Store
 from sweep.cell.cell import run_cell, workshop
 from sweep.cell.task import CellTask
@@ -50,8 +50,8 @@ def train_together(task: CellTask, ranks: Ranks) -> None:
 
 def _help(task: CellTask, ranks: Ranks) -> None:
     torch.set_num_threads(task.threads)
-    plugins.load(task.imports, task.import_path)
-    plugins.check_code(task.settings.code)
+    register.load(task.imports, task.import_path)
+    register.check_code(task.settings.code)
     device = torch.device("cuda" if task.gpu else "cpu")
     shop = workshop(task, Store(task.store_uri), device, ranks)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from sweep import plugins
+from sweep import register
 from sweep.base.store import Store
 from sweep.cell.cell import TRANSIENT, library_of
 from sweep.cell.task import CellTask
@@ -37,8 +37,8 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
     device = torch.device("cuda" if task.gpu else "cpu")
     so_far: list[Record] = [Record("stopped")]
     try:
-        plugins.load(task.imports, task.import_path)
-        plugins.check_code(task.settings.code)
+        register.load(task.imports, task.import_path)
+        register.check_code(task.settings.code)
         n_heldout = _heldout(task)
 
         def after_epoch(history: Sequence[Mapping[str, float]], _total: int) -> None:

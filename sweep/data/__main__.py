@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.base.line import Line, duration
 from sweep.config import Config, read_yaml
@@ -72,8 +72,8 @@ def _config(arguments: argparse.Namespace) -> Config | None:
         return None
     reading = read_yaml(arguments.config)
     try:
-        plugins.load(reading.config.imports, reading.config.import_path)
-    except plugins.PluginImportError as error:
+        register.load(reading.config.imports, reading.config.import_path)
+    except register.PluginImportError as error:
         raise UserError(f"{arguments.config}: {error}") from error
     return reading.config
 

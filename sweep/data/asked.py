@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sweep import plugins
+from sweep import register
 from sweep.config import Config, DatasetEntry
 from sweep.data.facts import known_datasets
 from sweep.data.options import TORCHVISION, DatasetOptions
@@ -55,7 +55,7 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     kind, there = source_of(config, name)
     if kind:
         return _sourced(config, entry, kind, there, shared | {"path": path})
-    if registered := plugins.find_plugin("dataset", entry.generator or name):
+    if registered := register.find_plugin("dataset", entry.generator or name):
         shared |= {"path": path, "classes": entry.classes, "size": entry.size}
         return DatasetOptions(kind="plugin", generator=registered.name, **shared)
     generator = entry.generator or (name if fact and fact.reader == "builtin" and not entry.path else None)

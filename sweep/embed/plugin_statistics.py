@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 
@@ -50,7 +50,7 @@ def registered_statistics(
 
 
 def _value(name: str, layer: int, emb_ND: Tensor, labels_N: Tensor, classes: int, seed: int) -> float | None:
-    plugin = plugins.find_plugin("statistic", name)
+    plugin = register.find_plugin("statistic", name)
     if plugin is None:
         raise UserError(f"statistic {name} is registered by no module of imports on this machine")
     with torch.random.fork_rng(devices=[emb_ND.device] if emb_ND.is_cuda else []):
@@ -65,7 +65,7 @@ def _value(name: str, layer: int, emb_ND: Tensor, labels_N: Tensor, classes: int
 
 def descriptions(names: Sequence[str]) -> Mapping[str, str]:
     """Meaning of each statistic's column: what its decorator says, else the first line of its docstring."""
-    found = {name: plugins.find_plugin("statistic", name) for name in names}
+    found = {name: register.find_plugin("statistic", name) for name in names}
     return {
         name: plugin.facts["description"] or (plugin.make.__doc__ or name).strip().splitlines()[0]
         for name, plugin in found.items()

@@ -11,7 +11,7 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
 from sweep.models.evidence import Evidence, gather
@@ -111,9 +111,9 @@ def without_memory(architecture: str, resolution: int, *, classes: int = 2, widt
 
 
 def _untrained(architecture: str, *, classes: int, resolution: int, width: float) -> nn.Module:
-    if plugin := plugins.find_plugin("model", architecture):
+    if plugin := register.find_plugin("model", architecture):
         return plugin.make(classes=classes, resolution=resolution, width=width)
-    if builder := plugins.find_ours("model", architecture):
+    if builder := register.find_ours("model", architecture):
         return builder(classes=classes, resolution=resolution, width=width)
     return timm.create_model(architecture, num_classes=classes, **_size_argument(architecture, resolution))
 
@@ -189,14 +189,14 @@ def layers_of(
 
     They are looked for once in a process.
     """
-    plugin = plugins.find_plugin("model", architecture)
+    plugin = register.find_plugin("model", architecture)
     return list(_layers(architecture, plugin, resolution, width, pattern, pooling, norm))
 
 
 @functools.lru_cache(maxsize=256)
 def _layers(
     architecture: str,
-    _plugin: plugins.Plugin | None,  # another plug-in of the name has other layers
+    _plugin: register.Plugin | None,  # another plug-in of the name has other layers
     resolution: int,
     width: float,
     pattern: str | None,
@@ -210,7 +210,7 @@ def _layers(
 
 def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Evidence:
     """What an architecture shows of itself, at the resolution of timm's weights or one near that which is asked for."""
-    own = plugins.find_plugin("model", architecture) or plugins.find_ours("model", architecture)
+    own = register.find_plugin("model", architecture) or register.find_ours("model", architecture)
     config = None if own else timm.get_pretrained_cfg(architecture)
     side = config.input_size[-1] if config is not None else usual_side(resolution)
     return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)

@@ -25,7 +25,7 @@ from sweep.models.first_rule import was_right
 from sweep.models.layers import ProbedLayer, find_layers
 from sweep.models.layout import Layout
 from sweep.models.points import Point, blocks, convolutions
-from sweep.plugins import Plugin
+from sweep.register import Plugin
 
 _USUAL = 224  # px, for timm models without weights
 _RESOLUTION = 32  # px, for registered models: the smallest they take from here on

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
 from sweep.models.timm_tags import tags
@@ -101,7 +101,7 @@ def timm_names() -> tuple[str, ...]:
 
 def names() -> tuple[str, ...]:
     """Every architecture name that is valid: registered ones, the built-ins, then timm's."""
-    return tuple(dict.fromkeys((*plugins.plugin_names("model"), *_BUILT_IN, *_stored()["timm_names"])))
+    return tuple(dict.fromkeys((*register.plugin_names("model"), *_BUILT_IN, *_stored()["timm_names"])))
 
 
 def _described() -> Any:
@@ -122,7 +122,7 @@ def _timm_entry(name: str) -> dict[str, Any]:
 
 def architecture(name: str) -> Architecture:
     """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
-    if plugin := plugins.find_plugin("model", name):
+    if plugin := register.find_plugin("model", name):
         return Architecture(**_described().facts(plugin))
     if name in _BUILT_IN:
         own = _BUILT_IN[name]
@@ -168,7 +168,7 @@ def layers(
     if (layers, pooling, norm) != (None, "default", "none"):
         asked = _described().asked(name, resolution, width, layers, pooling, norm)
         return tuple(LayerFact(*fact) for fact in asked)
-    if plugin := plugins.find_plugin("model", name):
+    if plugin := register.find_plugin("model", name):
         return tuple(LayerFact(*fact) for fact in _described().layers(plugin, width=width, resolution=resolution))
     if name in _BUILT_IN:
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
@@ -189,7 +189,7 @@ def first_rule(name: str, *, layers: str | None, width: float, resolution: int) 
     ----------
     layers : a regular expression, or None for the default; only our own networks' default is known without torch.
     """
-    plugin = plugins.find_plugin("model", name)
+    plugin = register.find_plugin("model", name)
     if layers is None and plugin is None:
         return architecture(name).first_rule
     return _described().first_rule(name, plugin, layers, width, resolution)
@@ -197,7 +197,7 @@ def first_rule(name: str, *, layers: str | None, width: float, resolution: int) 
 
 def layers_pattern(name: str) -> str | None:
     """Which modules a registered model wants probed; None leaves it to the rule for all networks."""
-    plugin = plugins.find_plugin("model", name)
+    plugin = register.find_plugin("model", name)
     return plugin.facts["layers"] if plugin else None
 
 
@@ -207,7 +207,7 @@ def _pooled(channels: int, side: int, kind: str) -> int:
 
 def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
     """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
-    if plugin := plugins.find_plugin("model", name):
+    if plugin := register.find_plugin("model", name):
         return _described().parameters(plugin, classes=classes, width=width, resolution=resolution)
     if name in _BUILT_IN:
         steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
@@ -222,7 +222,7 @@ def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
 
     For timm models scaled by area from the native resolution: an estimate where attention is quadratic.
     """
-    if plugin := plugins.find_plugin("model", name):
+    if plugin := register.find_plugin("model", name):
         return _described().flops(plugin, width=width, resolution=resolution)
     if name in _BUILT_IN:
         return sum(step.flops for step in trace(name, width=width, resolution=resolution))
@@ -234,7 +234,7 @@ def width_problem(name: str, width: float) -> str | None:
     """Why a width multiplier is impossible for an architecture; None if it is fine."""
     if width == 1.0:
         return None
-    if plugin := plugins.find_plugin("model", name):
+    if plugin := register.find_plugin("model", name):
         return None if plugin.facts["ranges"]["scalable"] else "it is registered with scalable=False: one width, 1"
     if name not in _BUILT_IN:
         return "timm models have one width, 1"

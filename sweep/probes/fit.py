@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 from sweep.config import CONVERGED, Probe
@@ -64,7 +64,7 @@ def fit_probes(
         else:
             results += [ProbeResult(problem, layer, *which) for which in asked]
     replicates = replicate_seeds(seed, seeds)
-    ours = plugins.find_ours("probe", solver)
+    ours = register.find_ours("probe", solver)
     if solver == _BATCHED:
         results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
     elif solver == CONVERGED:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 from sweep.config import Probe
-from sweep.plugins import Plugin
 from sweep.probes.data import ProbeData, ProbeResult
+from sweep.register import Plugin
 
 Scorer = Callable[[Tensor], Tensor]  # (M, D) → (M, C)
 
@@ -35,12 +35,12 @@ def fit_registered(data: ProbeData, recipe: Probe, layers: Sequence[int], *, see
     Raises
     ------
     UserError
-        If no such probe is registered here, or it does not give what :func:`sweep.plugins.register_probe` asks for.
+        If no such probe is registered here, or it does not give what :func:`sweep.register.register_probe` asks for.
     """
-    plugin = plugins.find_plugin("probe", recipe.solver)
+    plugin = register.find_plugin("probe", recipe.solver)
     if plugin is None:
         raise UserError(
-            f"probe.solver {recipe.solver} is not registered here (there is {', '.join(plugins.names('probe'))})"
+            f"probe.solver {recipe.solver} is not registered here (there is {', '.join(register.names('probe'))})"
         )
     if not layers:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import (
     GRID_VARIABLES,
@@ -55,8 +55,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     reading = read_yaml(path, overrides)
     config = reading.config
     try:
-        plugins.load(config.imports, config.import_path)
-    except plugins.PluginImportError as error:
+        register.load(config.imports, config.import_path)
+    except register.PluginImportError as error:
         problem = Problem(("imports", error.position), config.imports[error.position], str(error))
         raise reading.error([problem]) from error
     if problems := check(config, need_data=need_data):
@@ -87,9 +87,9 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
 
 def _taken() -> Iterator[Problem]:
     """Plug-ins under the name of a timm model or of a dataset of the study, which the register does not know."""
-    known_elsewhere: Mapping[plugins.Kind, Container[str]] = {"model": facts.timm_names(), "dataset": DATASETS}
+    known_elsewhere: Mapping[register.Kind, Container[str]] = {"model": facts.timm_names(), "dataset": DATASETS}
     for kind, known in known_elsewhere.items():
-        for name in plugins.plugin_names(kind):
+        for name in register.plugin_names(kind):
             if name in known:
                 yield Problem(("imports",), name, f"{kind} {name!r} is built in: choose another name for the plug-in")
 
@@ -102,7 +102,7 @@ def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: s
 
 
 def _names(config: Config) -> Iterator[Problem]:
-    datasets, augmentations = dataset_names(config), plugins.names("augmentation")
+    datasets, augmentations = dataset_names(config), register.names("augmentation")
     yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
@@ -110,7 +110,7 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
-    yield from _unknown(("statistics",), config.statistics, plugins.plugin_names("statistic"), "registered statistic")
+    yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     yield from check_layers(config)
 
@@ -124,7 +124,7 @@ def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], wh
 def _rules(config: Config) -> Iterator[Problem]:
     known = {
         "id_dataset": dataset_names(config),
-        "augmentation": plugins.names("augmentation"),
+        "augmentation": register.names("augmentation"),
         "pretraining": None,
     }
     numbered: list[tuple[KeyPath, RecipeRule]] = [(("recipes", n), rule) for n, rule in enumerate(config.recipes)]
@@ -191,7 +191,7 @@ def _resolutions(config: Config, block: Block, name: str) -> set[tuple[int, int 
 
 def _unbuildable(name: str, resolution: int) -> str | None:
     """Why a registered model cannot be built for a resolution; others are known to be."""
-    if plugins.find_plugin("model", name):
+    if register.find_plugin("model", name):
         try:
             facts.layers(name, resolution=resolution)
         except UserError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweep import plugins
+from sweep import register
 from sweep.config import Config, DatasetEntry, KeyPath, Problem
 from sweep.data import TORCHVISION, dataset_options, known_datasets, sheets, source_of, used_datasets
 
@@ -22,7 +22,7 @@ def check_datasets(config: Config) -> Iterator[Problem]:
         yield from _meaningless(at, entry, kind)
         if kind:
             yield from _source(at, entry, kind, there)
-        elif plugins.find_plugin("dataset", entry.generator or name):
+        elif register.find_plugin("dataset", entry.generator or name):
             continue  # whether it takes a path and a size is its own affair
         elif entry.path and entry.generator:
             yield Problem((*at, "generator"), entry.generator, "a dataset has a path or a generator, not both")

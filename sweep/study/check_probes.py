@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweep import plugins
+from sweep import register
 from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Config, KeyPath, Problem
 from sweep.study.grid import block_values, probes_of
 
 
 def solvers(config: Config) -> Iterator[Problem]:
     """Solvers of probes, in the ``probe`` section and in rules."""
-    valid = plugins.names("probe")
+    valid = register.names("probe")
     asked: list[tuple[KeyPath, Any]] = [(("probe", "solver"), config.probe.solver)]
     asked += [
         (("rules", number, "probe", "solver"), rule.probe["solver"])

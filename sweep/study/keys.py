@@ -79,7 +79,7 @@ class Settings:
 
     Attributes
     ----------
-    code : "kind name" of each plug-in in use → its code, see :class:`sweep.plugins.Plugin`.
+    code : "kind name" of each plug-in in use → its code, see :class:`sweep.register.Plugin`.
     statistics : registered statistics that every curve gets.
     autocast : type that extraction computes in, where it is not float32.
     """

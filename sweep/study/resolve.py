@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import Config, DatasetEntry
 from sweep.data import DatasetOptions, cache_dir, dataset_options, known_datasets, source_of, used_datasets
@@ -138,12 +138,12 @@ def keyring(config: Config) -> Keyring:
 
 def plugin_code(config: Config) -> dict[str, str]:
     """Code of the plug-ins that a config uses, by "kind name"; of its datasets, the fingerprint tells."""
-    asked: dict[plugins.Kind, Iterable[str]] = {
+    asked: dict[register.Kind, Iterable[str]] = {
         "model": [name for block in config.grid for name in block.architecture],
         "dataset": [config.datasets.get(name, DatasetEntry()).generator or name for name in used_datasets(config)],
         "augmentation": [name for block in config.grid for name in block.augmentation or ()],
         "statistic": config.statistics,
         "probe": [config.probe.solver, *(rule.probe.get("solver", "") for rule in config.rules)],
     }
-    found = [plugins.find_plugin(kind, name) for kind, names in asked.items() for name in names]
+    found = [register.find_plugin(kind, name) for kind, names in asked.items() for name in names]
     return {plugin.label: plugin.code for plugin in found if plugin is not None}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from sweep import plugins
+from sweep import register
 
 Transform = Callable[[Tensor], Tensor]  # uint8 (C, H, W) → uint8 (C, R, R)
 
@@ -35,9 +35,9 @@ class Augmentation:
 
 def policy(name: str) -> Augmentation:
     """The policy of this name, ours or a plug-in's."""
-    if plugin := plugins.find_plugin("augmentation", name):
+    if plugin := register.find_plugin("augmentation", name):
         return Augmentation(plugin.facts["source"], plugin.make)
-    return plugins.find_ours("augmentation", name)
+    return register.find_ours("augmentation", name)
 
 
 def _off(resolution: int) -> Transform:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # each may import those after it; those of one line do not import each other
 FLOORS = (
-    ("run", "tune"),
+    ("run", "tune", "plugins"),  # plugins is for users' modules: no room imports it
     ("commands",),
     ("driver",),
     ("cell",),
@@ -20,11 +20,19 @@ FLOORS = (
     ("models",),
     ("data",),
     ("config",),
-    ("plugins",),
+    ("register",),
     ("base",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-LIGHT = ("config", "plugins", "study", "models.facts", "data.facts", "commands")  # answer a mistake within a second
+LIGHT = (
+    "config",
+    "plugins",
+    "register",
+    "study",
+    "models.facts",
+    "data.facts",
+    "commands",
+)  # answer a mistake within a second
 FILES = sorted((ROOT / "sweep").rglob("*.py"))
 
 

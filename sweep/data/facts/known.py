@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sweep import plugins
+from sweep import register
 from sweep.data.facts.sheet import sheets
 
 
@@ -42,6 +42,6 @@ DATASETS: Mapping[str, DatasetFact] = {fact.name: fact for fact in (*_GENERATED,
 
 def known_datasets() -> dict[str, DatasetFact]:
     """Datasets that need no entry in a config: the program's and the registered ones."""
-    registered = {name: plugins.find_plugin("dataset", name) for name in plugins.plugin_names("dataset")}
+    registered = {name: register.find_plugin("dataset", name) for name in register.plugin_names("dataset")}
     facts = {name: DatasetFact(name, reader="plugin", **plugin.facts) for name, plugin in registered.items() if plugin}
     return {**DATASETS, **facts}

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
 from sweep.data.options import DatasetOptions
@@ -24,7 +24,7 @@ _PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    samples: plugins.Samples
+    samples: register.Samples
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         for index in indices:
@@ -44,12 +44,12 @@ def _image(pixels: object) -> Image.Image:
 
 
 def _split(
-    name: str, part: Literal["train", "test"], plugin: plugins.Plugin, options: DatasetOptions
+    name: str, part: Literal["train", "test"], plugin: register.Plugin, options: DatasetOptions
 ) -> tuple[Split, str]:
     """One part and the digest of its files; its labels are checked: every class from 0 on has images."""
     where = f"dataset {name!r} ({plugin.label} of {plugin.module})"
     samples = plugin.make(part, options)
-    if not isinstance(samples, plugins.Samples):
+    if not isinstance(samples, register.Samples):
         raise UserError(f"{where} gives a {type(samples).__name__}, not sweep.plugins.Samples")
     labels_N = np.asarray(samples.labels, dtype=np.int64)
     if labels_N.ndim != 1 or not np.array_equal(np.unique(labels_N), np.arange(options.classes or 0)):
@@ -62,9 +62,9 @@ def _split(
 
 def open_registered(name: str, options: DatasetOptions, *, cache_dir: Path) -> Dataset:
     """Ask a plug-in for its samples; ``cache_dir`` is not used."""
-    plugin = plugins.find_plugin("dataset", options.generator)
+    plugin = register.find_plugin("dataset", options.generator)
     if plugin is None:
-        registered = ", ".join(plugins.plugin_names("dataset")) or "none"
+        registered = ", ".join(register.plugin_names("dataset")) or "none"
         raise UserError(f"dataset {name!r}: {options.generator!r} is not registered (there is {registered})")
     facts = plugin.facts
     filled = replace(

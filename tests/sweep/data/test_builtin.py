@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.data.open import fingerprint, open_dataset
 from sweep.data.options import DatasetOptions
@@ -33,7 +33,7 @@ def test_listing_matches_what_was_asked(tmp_path, name):
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
     names = data.train.names + data.test.names
     assert len(set(names)) == len(names)
-    side = plugins.find_ours("dataset", name).size
+    side = register.find_ours("dataset", name).size
     assert pixels(data.train).shape == (12, side, side, 3)
 
 
@@ -112,7 +112,7 @@ BRIGHTNESS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_pixels_stay_what_they_were(tmp_path, name):
     data = opened(tmp_path, name, classes=3, train_per_class=1, test_per_class=1)
-    expected = BRIGHTNESS[name, plugins.find_ours("dataset", name).version]
+    expected = BRIGHTNESS[name, register.find_ours("dataset", name).version]
     assert pixels(data.train).mean(axis=(1, 2, 3)) == pytest.approx(expected, abs=0.5)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config.schema import WeightsEntry
 from sweep.models import facts
@@ -65,7 +65,7 @@ def test_layer_counts_are_the_papers(name):
     assert len(layers_of(name, resolution=facts.architecture(name).native_resolution or 32)) == LAYERS[name]
 
 
-@pytest.mark.parametrize("name", plugins.OURS["model"])
+@pytest.mark.parametrize("name", register.OURS["model"])
 @pytest.mark.parametrize(("width", "resolution"), [(1.0, 32), (0.125, 32), (0.25, 64), (0.0625, 224)])
 def test_closed_forms_equal_the_networks(name, width, resolution):
     model = meta(name, resolution, width)

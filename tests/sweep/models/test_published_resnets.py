@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sweep import commands, plugins
+from sweep import commands, register
 from sweep.cell.cell import run_cell
 from sweep.driver import sweep as driver
 from sweep.models.build import build_backbone, match_weights
@@ -38,7 +38,7 @@ def config_of(root, *overrides):
 
 @pytest.mark.parametrize("depth", PARAMETERS)
 def test_the_networks_are_those_of_the_paper(depth):
-    plugins.load(["cifar_resnets"], str(EXAMPLE))
+    register.load(["cifar_resnets"], str(EXAMPLE))
     model = build_backbone(f"cifar_resnet{depth}", classes=10, resolution=32)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[depth]
     assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == depth - 1

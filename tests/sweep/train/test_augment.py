@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep import plugins
+from sweep import register
 from sweep.train.augment import policy
 
 IMAGE = torch.arange(3 * 60 * 80).reshape(3, 60, 80).remainder(251).to(torch.uint8)
@@ -23,7 +23,7 @@ def augmented(name, seed, count=5):
 
 
 def test_policies():
-    assert {name: policy(name).source for name in plugins.OURS["augmentation"]} == {
+    assert {name: policy(name).source for name in register.OURS["augmentation"]} == {
         "off": "evaluation",
         "on": "training",
         "strong": "training",
@@ -63,9 +63,9 @@ def test_on_crops_within_the_image_and_flips():
 
 
 def test_a_policy_of_ones_own(monkeypatch):
-    monkeypatch.setattr(plugins, "_REGISTERED", {})
+    monkeypatch.setattr(register, "_REGISTERED", {})
 
-    @plugins.register_augmentation("invert", source="evaluation")
+    @register.register_augmentation("invert", source="evaluation")
     def invert(resolution):
         return lambda image: 255 - image
 

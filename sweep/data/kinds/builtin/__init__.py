@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sweep import plugins
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
 from sweep.data.kinds.builtin.generator import Generator
@@ -40,11 +40,11 @@ class _GeneratedReader:
 
 
 def _generator(name: str, options: DatasetOptions) -> Generator:
-    generator = plugins.find_ours("dataset", options.generator)
+    generator = register.find_ours("dataset", options.generator)
     if generator is None:
         raise UserError(
             f"dataset {name!r}: generator {options.generator!r} is unknown; "
-            f"valid generators: {', '.join(sorted(plugins.OURS['dataset']))}"
+            f"valid generators: {', '.join(sorted(register.OURS['dataset']))}"
         )
     return generator
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sweep import plugins, table
+from sweep import register, table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell.cell import run_cell
@@ -41,7 +41,7 @@ SMALL = ["--set", "grid.0.seed=0", "--set", "grid.0.width=1"]
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     """What a test registers and imports is forgotten after it."""
-    monkeypatch.setattr(plugins, "_REGISTERED", {})
+    monkeypatch.setattr(register, "_REGISTERED", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
@@ -137,13 +137,13 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, text, expected):
 def test_what_a_broken_module_registered_is_forgotten(tmp_path, monkeypatch):
     start = "from sweep.plugins import register_probe\n@register_probe('mine')\ndef fit(): ...\n"
     (tmp_path / "half_plugin.py").write_text(start + "1 / 0\n")
-    with pytest.raises(plugins.PluginImportError, match="ZeroDivisionError"):
-        plugins.load(["half_plugin"], str(tmp_path))
-    assert plugins.plugin_names("probe") == ()
+    with pytest.raises(register.PluginImportError, match="ZeroDivisionError"):
+        register.load(["half_plugin"], str(tmp_path))
+    assert register.plugin_names("probe") == ()
     (tmp_path / "half_plugin.py").write_text(start + "# repaired\n")
-    plugins.load(["half_plugin"], str(tmp_path))
-    plugins.load(["half_plugin"], str(tmp_path))  # twice is once
-    assert plugins.plugin_names("probe") == ("mine",)
+    register.load(["half_plugin"], str(tmp_path))
+    register.load(["half_plugin"], str(tmp_path))  # twice is once
+    assert register.plugin_names("probe") == ("mine",)
 
 
 def test_modules_may_be_in_another_directory(copy, tmp_path):
@@ -200,15 +200,15 @@ def test_names_are_unique():
         "probe": ["adamw"],
     }.items():
         facts = {"classes": 2, "train": 4, "test": 4} if kind == "dataset" else {}
-        register = getattr(plugins, f"register_{kind}")
+        decorator = getattr(register, f"register_{kind}")
         for name in taken:
             with pytest.raises(UserError, match=f"{kind} '{name}' is built in"):
-                register(name, **facts)
-        register("mine", **facts)(same)
+                decorator(name, **facts)
+        decorator("mine", **facts)(same)
         with pytest.raises(UserError, match=f"{kind} 'mine' of .* is registered already"):
-            register("mine", **facts)(same)
+            decorator("mine", **facts)(same)
         with pytest.raises(UserError, match="must match"):
-            register("no name", **facts)
+            decorator("no name", **facts)
 
 
 @pytest.mark.parametrize(
@@ -266,10 +266,10 @@ def test_code_enters_the_keys_of_what_uses_it_and_no_others(tmp_path, monkeypatc
     treated = config.model_copy(update={"grid": (config.grid[0].model_copy(update={"augmentation": ("none",)}),)})
     assert plugin_code(treated) == {"augmentation none": "version 3"}
     before = keys_of(treated), keys_of(with_one)
-    monkeypatch.setattr(plugins, "_REGISTERED", {})
+    monkeypatch.setattr(register, "_REGISTERED", {})
     del sys.modules["keyed_plugin"]
     module.write_text(module.read_text() + "# changed, and the import system must see another size\n")
-    plugins.load(config.imports, config.import_path)
+    register.load(config.imports, config.import_path)
     assert keys_of(treated) == before[0]  # it has a version
     assert keys_of(with_one) != before[1]
 
@@ -277,9 +277,9 @@ def test_code_enters_the_keys_of_what_uses_it_and_no_others(tmp_path, monkeypatc
 def test_code_without_a_file_needs_a_version():
     made = eval("lambda *_, **__: 1.0")
     with pytest.raises(UserError, match="give the decorator a version"):
-        plugins.register_statistic("mine")(made)
-    plugins.register_statistic("mine", version="1")(made)
-    assert plugins.find_plugin("statistic", "mine").code == "version 1"
+        register.register_statistic("mine")(made)
+    register.register_statistic("mine", version="1")(made)
+    assert register.find_plugin("statistic", "mine").code == "version 1"
 
 
 # ------------------------------------------------------------------------------------------------- workers
@@ -303,9 +303,9 @@ def test_a_worker_that_lacks_the_module_or_has_other_code_says_so(copy, tmp_path
         records = table.read_failures(Store(task.store_uri), result.failed)
         assert {record["stage"] for record in records} == {"import"}
         assert all(message in record["message"] for record in records)
-    monkeypatch.setattr(plugins, "_REGISTERED", {})
+    monkeypatch.setattr(register, "_REGISTERED", {})
     with pytest.raises(UserError, match="is registered by no module of imports"):
-        plugins.check_code(task.settings.code)
+        register.check_code(task.settings.code)
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -326,8 +326,8 @@ def test_facts_come_from_the_network_where_the_plugin_is_silent():
         convolutions = [nn.Conv2d(3, round(8 * width), 5, stride=2), nn.Conv2d(round(8 * width), 6, 3)]
         return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes))
 
-    plugins.register_model("small", scalable=True)(small)
-    plugins.register_model("tall", depth=99)(small)
+    register.register_model("small", scalable=True)(small)
+    register.register_model("tall", depth=99)(small)
     about = facts.architecture("small")
     assert (about.family, about.stem, about.depth, about.spatial_reduction) == ("CNN", 5, 3, 30 / 64)
     assert facts.architecture("tall").depth == 99
@@ -351,11 +351,11 @@ def test_dense_layers_are_vectors():
 
 
 def test_a_model_that_cannot_be_built_is_a_problem_of_the_config(copy):
-    @plugins.register_model("stubborn")
+    @register.register_model("stubborn")
     def stubborn(*, classes, resolution, width):
         raise ValueError(f"not at {resolution} px")
 
-    @plugins.register_model("thing", family="CNN", stem=1, depth=1, spatial_reduction=1.0)
+    @register.register_model("thing", family="CNN", stem=1, depth=1, spatial_reduction=1.0)
     def thing(**_):
         return 7
 
@@ -375,7 +375,7 @@ def test_a_registered_pattern_is_the_backbones_unless_the_config_has_its_own(cop
 
 
 def dataset(samples, tmp_path, **options):
-    plugins.register_dataset("mine", classes=2, train=4, test=4)(samples)
+    register.register_dataset("mine", classes=2, train=4, test=4)(samples)
     return open_dataset("d", DatasetOptions(kind="plugin", generator="mine", **options), cache_dir=tmp_path)
 
 
@@ -388,7 +388,7 @@ def test_registered_datasets_are_read_and_fingerprinted(tmp_path):
             kinds = [np.full((4, 4, 3), index, np.uint8), Image.new("L", (4, 4), index), np.zeros((4, 4)), "no image"]
             return kinds[index % 4]
 
-        return plugins.Samples(labels, read)
+        return register.Samples(labels, read)
 
     one = dataset(samples, tmp_path)
     assert one.train.labels.tolist() == [0, 0, 1, 1]
@@ -410,10 +410,10 @@ def test_registered_datasets_are_read_and_fingerprinted(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "options", "message"),
     [
-        (plugins.Samples([0, 0], None), {}, "labels must be 0 to 1"),
-        (plugins.Samples([0, 1, 2], None), {}, "labels must be 0 to 1"),
+        (register.Samples([0, 0], None), {}, "labels must be 0 to 1"),
+        (register.Samples([0, 1, 2], None), {}, "labels must be 0 to 1"),
         ([0, 1], {}, "gives a list, not sweep.plugins.Samples"),
-        (plugins.Samples([0, 1], None), {"path": "/x"}, "needs a fingerprint"),
+        (register.Samples([0, 1], None), {"path": "/x"}, "needs a fingerprint"),
     ],
 )
 def test_wrong_samples_are_named(tmp_path, samples, options, message):
@@ -422,12 +422,12 @@ def test_wrong_samples_are_named(tmp_path, samples, options, message):
 
 
 def test_a_registered_policy_is_a_policy():
-    plugins.register_augmentation("negative", source="evaluation")(lambda resolution: lambda image: 255 - image)
+    register.register_augmentation("negative", source="evaluation")(lambda resolution: lambda image: 255 - image)
     found = policy("negative")
     assert found.source == "evaluation"
     assert torch.equal(found.build(4)(torch.zeros(3, 4, 4, dtype=torch.uint8)), torch.full((3, 4, 4), 255))
     assert policy("on").source == "training"
-    assert plugins.names("augmentation")[-1] == "negative"
+    assert register.names("augmentation")[-1] == "negative"
 
 
 # ------------------------------------------------------------------------------------------------- probes, statistics
@@ -453,7 +453,7 @@ def probe_data():
 def test_a_registered_probe_is_fitted_twice_and_scored(standardize):
     seen = []
 
-    @plugins.register_probe("means")
+    @register.register_probe("means")
     def means(train, labels_N, *, classes, recipe, seed):
         seen.append((len(labels_N), [tuple(x.shape) for x in train], float(train[0].mean()), float(torch.rand(()))))
         centres = [torch.stack([x[labels_N == c].mean(0) for c in range(classes)]) for x in train]
@@ -490,13 +490,13 @@ def test_a_registered_probe_is_fitted_twice_and_scored(standardize):
     ],
 )
 def test_a_probe_that_gives_nonsense_is_named(scorers, message):
-    plugins.register_probe("odd")(lambda train, labels_N, **_: scorers(train))
+    register.register_probe("odd")(lambda train, labels_N, **_: scorers(train))
     with pytest.raises(UserError, match=message):
         fit_probes(probe_data(), Probe(solver="odd"), seed=0)
 
 
 def test_scores_that_are_not_finite_are_a_problem_of_their_layer():
-    plugins.register_probe("inf")(lambda train, labels_N, **_: [lambda x: x[:, :3] / 0] * len(train))
+    register.register_probe("inf")(lambda train, labels_N, **_: [lambda x: x[:, :3] / 0] * len(train))
     assert (
         "inf gives scores that are not finite on a" in fit_probes(probe_data(), Probe(solver="inf"), seed=0)[0].problem
     )
@@ -506,10 +506,10 @@ def test_scores_that_are_not_finite_are_a_problem_of_their_layer():
 
 def test_statistics_are_per_layer_seeded_and_their_errors_named():
     data = probe_data()
-    plugins.register_statistic("size")(lambda emb_ND, labels_N, *, classes: emb_ND.shape[1] * classes)
-    plugins.register_statistic("none")(lambda emb_ND, labels_N, *, classes: None)
-    plugins.register_statistic("drawn")(lambda emb_ND, labels_N, *, classes: torch.rand(()))
-    plugins.register_statistic("wrong")(lambda emb_ND, labels_N, *, classes: "many")
+    register.register_statistic("size")(lambda emb_ND, labels_N, *, classes: emb_ND.shape[1] * classes)
+    register.register_statistic("none")(lambda emb_ND, labels_N, *, classes: None)
+    register.register_statistic("drawn")(lambda emb_ND, labels_N, *, classes: torch.rand(()))
+    register.register_statistic("wrong")(lambda emb_ND, labels_N, *, classes: "many")
 
     def of(*names):
         return registered_statistics(names, data.train, data.train_labels_N, classes=3, seed=1)
@@ -521,7 +521,7 @@ def test_statistics_are_per_layer_seeded_and_their_errors_named():
     ]
     assert of() == [{}, {}, {}]
     assert of("drawn") == of("drawn")
-    with pytest.raises(UserError, match=r"statistic wrong of .*test_plugins, probed layer 1: ValueError"):
+    with pytest.raises(UserError, match=r"statistic wrong of .*test_register, probed layer 1: ValueError"):
         of("wrong")
 
 
@@ -539,7 +539,7 @@ def test_a_statistics_column_travels_with_its_fragment(tmp_path):
 
 
 def test_the_command_line_names_what_is_wrong(copy, tmp_path):
-    edit(copy, "from sweep.config import Probe", "from sweep.config import Prob")
+    edit(copy, "    Probe,\n", "    Prob,\n")
     done = run_sweep(copy, tmp_path / "out", code=2)
     assert "imports[0] = example_plugin: cannot be imported: ImportError" in done.stderr
     assert "example_plugin.py, line" in done.stderr

@@ -210,6 +210,7 @@ class _Descent:
         return value.loss_L + 0.5 * self._penalty_L.double() * squares_L
 
     def run(self, hopeless: Callable[[Tensor], Tensor] | None) -> Minimum:
+        """Iterate until every layer is done; ``hopeless`` says which weights (L, C, F) are not worth going on with."""
         look = _LOOK[self._penalty_L.device.type]
         down_LCF = self._memory.descent(self._gradient_LCF, self._turned_LCF)
         for iteration in range(_ITERATIONS):

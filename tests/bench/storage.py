@@ -64,11 +64,6 @@ def rows(key: str, curve: Curve) -> list[dict[str, Any]]:
             "layer": number,
             "layer_name": layer.name,
             "is_penultimate": number == last,
-            "architecture": curve.backbone.architecture,
-            "id_dataset": curve.backbone.id_dataset,
-            "seed": curve.backbone.seed,
-            "dataset": curve.dataset,
-            "is_id": curve.is_id,
             "top1": 0.5,
             "top1_epochs": [0.5] * 30,
             "correct": bytes(256),
@@ -83,15 +78,15 @@ def rerun(backbones: int) -> dict[str, Any]:
         home = Path(directory)
         file = write(home, FINISHED, classes="[10, 20, 40]", seeds=list(range(backbones // 3)))
         sweep = driver.prepare(read_config(file), str(home / "out"))
-        for key, curve in sweep.curves.items():
-            table.write_fragment(sweep.store, key, rows(key, curve))
+        for key, planned in sweep.curves.items():
+            table.write_fragment(sweep.store, key, rows(key, planned.curve))
         command = [sys.executable, ROOT / "sweep" / "run.py", "--config", file, "--out", home / "out"]
         seconds = []
         for _ in range(2):
             started = time.perf_counter()
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - started)
-        probes = sum(len(rows(key, curve)) for key, curve in sweep.curves.items())
+        probes = sum(len(rows(key, planned.curve)) for key, planned in sweep.curves.items())
         return {"curves": len(sweep.curves), "probes": probes, "first": seconds[0], "again": seconds[1]}
 
 
@@ -113,7 +108,7 @@ def listing(curves: int) -> dict[str, Any]:
         started = time.perf_counter()
         missing = driver.missing_cells(sweep, done)
         times.append(time.perf_counter() - started)
-        driver.publish_plan(sweep)
+        table.publish_plan(sweep.store, driver.plan_of(sweep))
         started = time.perf_counter()
         status.show(store, None)
         times.append(time.perf_counter() - started)
@@ -129,9 +124,9 @@ def scheduling(cells: int) -> dict[str, Any]:
         home = Path(directory)
         file = write(home, FINISHED, classes="10", seeds="[0]")
         sweep = driver.prepare(read_config(file), str(home / "out"))
-        cell = sweep.grid.cells[0]
-        for key, curve in sweep.curves.items():
-            table.write_fragment(sweep.store, key, rows(key, curve))
+        cell = sweep.cells[0]
+        for key, planned in sweep.curves.items():
+            table.write_fragment(sweep.store, key, rows(key, planned.curve))
         with connect(Resources(gpus=0, max_in_flight=4)) as resources:
             task = driver.task_of(sweep, cell, gpu=False)
             bare = ray.remote(max_retries=0)(lambda: None)
@@ -141,7 +136,6 @@ def scheduling(cells: int) -> dict[str, Any]:
                     [cell] * count,
                     resources,
                     task_of=lambda _cell, _train_only: task,
-                    key_of=sweep.keys.curve,
                     lost=_fail,
                     show=_nothing,
                 )

@@ -88,19 +88,19 @@ def find(uri: str) -> Stored:
     for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
         files = [storage.join(folder, name) for name in _names(folder) if name.endswith(".parquet") and "/" not in name]
         if files:
-            return _with_records(folder, files, root)
+            return _with_records(folder, files, root, fragments=True)
     raise UserError(
         f"{whole}: no such file, and no fragments beside it; a finished sweep has one "
         f"(python sweep/run.py --out {uri} writes it), a running one has fragments after its first curve"
     )
 
 
-def _with_records(uri: str, files: Sequence[str], root: str) -> Stored:
+def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:
     probes = _dataset(uri, files)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     found = _plans(root, about)
-    bare = "curve_key" in probes.schema.names and "is_id" not in probes.schema.names
-    if bare or (not about and any(plan.labels for plan in found)):  # fragments, maybe beside labelled ones of 0.1.0
+    bare = "is_id" not in probes.schema.names  # without labels; those of 0.1.0 have theirs, and may lie beside others
+    if fragments and "curve_key" in probes.schema.names and (bare or any(plan.labels for plan in found)):
         probes, about = _under_labels(uri, probes, found)
     return Stored(uri, probes, about, _planned(found, about), _failures(root))
 

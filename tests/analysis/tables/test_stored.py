@@ -67,3 +67,10 @@ def test_old_and_new_fragments_side_by_side_are_under_the_plan(store, tmp_path):
     table.publish_plan(store, plan(("k1", {"width": 0.5}), ("k2", {"width": 2.0})))
     rows = stored.find(str(tmp_path)).table(["curve_key", "width"]).to_pandas()
     assert rows.groupby("curve_key")["width"].unique().str[0].to_dict() == {"k1": 0.5, "k2": 2.0}
+
+
+def test_a_table_from_elsewhere_is_not_relabelled_by_a_plan_that_lies_beside_it(store, tmp_path):
+    table.publish_plan(store, plan(("k1", {})))
+    frame = pd.DataFrame({"curve_key": ["other"], "layer": [1], "is_id": [True], "architecture": ["resnet18"]})
+    frame.to_parquet(tmp_path / "probes.parquet")
+    assert stored.find(str(tmp_path)).table(["architecture"]).to_pylist() == [{"architecture": "resnet18"}]

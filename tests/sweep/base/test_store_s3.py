@@ -14,7 +14,9 @@ from sweep.table.schema import RUN_COLUMNS
 from tests.s3_server import KEYS, Faults, clean_environment, s3_server
 from tests.sweep.driver.test_end_to_end import ROOT, TWO_CURVES, command, rows, run
 
-READ = "import sys; from sweep.base.store import Store; sys.stdout.buffer.write(Store(sys.argv[1]).get('probes.parquet'))"
+READ = (
+    "import sys; from sweep.base.store import Store; sys.stdout.buffer.write(Store(sys.argv[1]).get('probes.parquet'))"
+)
 
 
 @pytest.fixture

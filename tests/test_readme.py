@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
 
+from analysis.tables import database, stored
 from sweep.study.check import read_config
 from sweep.table.schema import data_dictionary
 from tests.synthetic_tables import grid, probe_table, write_sweep
@@ -47,11 +47,11 @@ def test_the_pandas_snippet_runs(table, capsys):
     assert "vggm11" in capsys.readouterr().out
 
 
-def test_the_duckdb_snippet_agrees_with_pandas(table):
-    found = duckdb.sql(snippet("sql")).df()
+def test_the_sql_snippet_agrees_with_pandas(table):
+    found = database.connect(stored.find("results/demo")).sql(snippet("sql")).df()
     probes = pd.read_parquet("results/demo/probes.parquet")
-    one = probes[(probes.id_classes == 10) & (probes.seed == 1) & (probes.dataset == "digits")]
-    kept = 100 * one[one.is_penultimate].top1.iloc[0] / one.top1.max()
+    one = probes[(probes.id_classes == 10) & (probes.seed == 1) & (probes.dataset == "digits")].set_index("layer")
+    kept = 100 * one.top1.iloc[-1] / one.top1[one.heldout_top1.idxmax()]
     row = found[(found.id_classes == 10) & (found.seed == 1) & (found.dataset == "digits")]
     assert row.retained.tolist() == [pytest.approx(kept)]
 

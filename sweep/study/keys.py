@@ -114,13 +114,22 @@ class Keyring(Settings):
 
     def cell(self, backbone: Backbone, curves: Iterable[Curve] = (), blocks: tuple[int, ...] = ()) -> PlannedCell:
         """A backbone and its curves with their keys."""
-        planned = tuple(self.planned(curve) for curve in curves)
-        return PlannedCell(backbone, self.run(backbone), self.selection(backbone), planned, blocks)
+        run, stages, planned = self.run(backbone), dict[int | None, str](), []
+        for curve in curves:
+            stage = curve.backbone.epoch
+            if stage not in stages:
+                stages[stage] = run if stage is None else self._after(run, stage)
+            planned.append(self._planned(curve, stages[stage], run))
+        return PlannedCell(backbone, run, self.selection(backbone), tuple(planned), blocks)
 
     def planned(self, curve: Curve) -> Planned:
         """A curve with its keys."""
-        weights, embedding = self.weights(curve.backbone), self.embedding(curve)
-        return Planned(curve, self.curve(curve), embedding, weights, self.run(curve.backbone))
+        return self._planned(curve, self.weights(curve.backbone), self.run(curve.backbone))
+
+    def _planned(self, curve: Curve, weights: str, run: str) -> Planned:
+        """A curve of these weights; each key is made once, from the one below it."""
+        embedding = self._embedding(curve, weights)
+        return Planned(curve, self._curve(curve, embedding), embedding, weights, run)
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -139,7 +148,7 @@ class Keyring(Settings):
     def weights(self, backbone: Backbone) -> str:
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
         if backbone.epoch is not None:
-            return content_key("weights", run=self.run(backbone), epoch=backbone.epoch)
+            return self._after(self.run(backbone), backbone.epoch)
         if backbone.weights is not None:
             identity = backbone.weights.identity
             if identity is None:
@@ -161,16 +170,24 @@ class Keyring(Settings):
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
+    @staticmethod
+    def _after(run: str, epoch: int) -> str:
+        """Key of the weights of a training run after an epoch."""
+        return content_key("weights", run=run, epoch=epoch)
+
     def run(self, backbone: Backbone) -> str:
         """Key of the training run that a backbone comes from: that of its kept weights."""
         return self.weights(backbone.after(None))
 
     def embedding(self, curve: Curve) -> str:
         """Key of the embeddings of one dataset by one backbone."""
+        return self._embedding(curve, self.weights(curve.backbone))
+
+    def _embedding(self, curve: Curve, weights: str) -> str:
         images = self.selection(curve.backbone) if curve.is_id else {"data": self.data[curve.dataset]}
         return content_key(
             "embedding",
-            weights=self.weights(curve.backbone),
+            weights=weights,
             images=images,
             resolution=curve.backbone.resolution,
             **_points(curve.backbone),
@@ -183,9 +200,12 @@ class Keyring(Settings):
 
     def curve(self, curve: Curve) -> str:
         """Key of a curve: the name of its fragment in the table."""
+        return self._curve(curve, self.embedding(curve))
+
+    def _curve(self, curve: Curve, embedding: str) -> str:
         return content_key(
             "curve",
-            embedding=self.embedding(curve),
+            embedding=embedding,
             probe=_probe_identity(curve),
             **({} if self._is_exact(curve) else {"seed": curve.backbone.seed}),
             split_seed=self.split_seed,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.base.errors import UserError
@@ -77,6 +76,8 @@ def read_fragment(store: Store, curve_key: str) -> pa.Table:
     """
     table = read_file(store, f"{FRAGMENTS}{curve_key}.parquet")
     if "trained_images" not in table.schema.names and "id_images" in table.schema.names:
+        import pyarrow.compute as pc  # see sweep.table.labels
+
         trained = pc.if_else(pc.is_valid(table["epochs"]), table["id_images"], None)
         table = table.append_column(FRAGMENT_SCHEMA.field("trained_images"), trained)
     return table

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sweep.table.fragments import conform
 from sweep.table.plans import PlannedCurve
@@ -47,6 +46,8 @@ def _with_labels(
     measured: pa.Table, curves: Sequence[PlannedCurve], curve_of_row: np.ndarray, schema: pa.Schema
 ) -> pa.Table:
     """The columns of the schema: labels of each row's curve, all else as it was measured."""
+    import pyarrow.compute as pc  # a tenth of a second, which a rerun that writes no table need not wait for
+
     take = pa.array(curve_of_row)
     told = pa.array([bool(curve.labels) for curve in curves]).take(take)
     found = {}

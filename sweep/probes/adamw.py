@@ -80,7 +80,11 @@ def fit_adamw(data: ProbeData, request: Request, layers: Sequence[int]) -> list[
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
     found: Outcome = {}
-    for outcome in each(lambda task: _fit(data, request, task), _tasks(data, request, list(by_width.values()))):
+
+    def run(task: _Task) -> Outcome:
+        return _fit(data, request, task)
+
+    for outcome in each(run, _tasks(data, request, list(by_width.values())), device=data.device):
         found |= outcome
     results = []
     for (fit, seed_index, group), of_recipes in found.items():

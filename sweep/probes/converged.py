@@ -48,7 +48,7 @@ def fit_converged(
     """
     if data.device.type == "cpu":
         longest = sorted(layers, key=data.width, reverse=True)
-        return each(lambda layer: _fit(data, recipe, [layer])[0], longest, alone=True)
+        return each(lambda layer: _fit(data, recipe, [layer])[0], longest, device=data.device, alone=True)
     by_width: dict[int, list[int]] = {}
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage
+from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage, train
 
 BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
     "solvers": solvers,
+    "train": train,
     "embed": embed,
     "gpu": gpu,
     "growth": growth,

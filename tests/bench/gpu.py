@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from sweep.config.schema import Probe
+from sweep.config import CONVERGED
+from sweep.config.schema import PENALTIES, Probe
 from sweep.embed.statistics import layer_statistics
 from sweep.probes.fit import fit_probes
 from sweep.study import plan
@@ -20,7 +21,7 @@ from sweep.study.check import read_config
 from sweep.study.grid import Sizes, expand
 from sweep.study.resolve import sizes
 
-from . import machine
+from . import gpu_stages, machine
 from .report import table
 from .shapes import Case, data_flops, synthetic, widths_of
 
@@ -28,6 +29,7 @@ PAPER = machine.ROOT / "configs" / "paper.yaml"
 FULL = Case("ResNet-34, ImageNet-100, 224 px", widths_of("resnet34"), 100, 126_689, 5_000, 30)
 SMALL = Case("small stand-in", (64, 64, 128), 10, 1_000, 500, 3)
 TARGET_SECONDS = 600.0
+CONVERGED_DEFAULT = Probe(solver=CONVERGED, standardize="feature", label_smoothing=0.0, penalties=PENALTIES[CONVERGED])
 _SEED = 3
 _STATE_BYTES = 32  # of a weight in one step: read weight, gradient and both moments, write them again, float32
 
@@ -64,8 +66,10 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
     Returns
     -------
     measured : whether this is the real size on a GPU; else ``case`` is small and only shows that the script runs.
-    stages : seconds of making the embeddings, of the probes' set-up, of their epochs, and of the statistics.
+    stages : seconds of making the embeddings, of the probes' set-up, of their epochs, of the converged probes with
+        their path of penalties, and of the statistics.
     limits : seconds of the probes' arithmetic at the matmul peak and of their traffic at the copy bandwidth.
+    others : the other stages, see :func:`tests.bench.gpu_stages.run`; None unless measured.
     study : number of probes of the scratch-trained study, and its seconds extrapolated by arithmetic, by traffic
         and by steps; None unless measured.
     """
@@ -79,6 +83,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         fitted, results = machine.timed(
             lambda: fit_probes(data, case.recipe, seed=_SEED), device=device, repeats=1 if on_gpu else 2
         )
+    converging, found = machine.timed(lambda: fit_probes(data, CONVERGED_DEFAULT, seed=_SEED), device=device, repeats=1)
     described, _ = machine.timed(
         lambda: layer_statistics(data.train, data.train_labels_N, classes=data.classes), device=device, repeats=1
     )
@@ -92,11 +97,12 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         "layers": len(case.widths),
         "n": case.n,
         "epochs": case.epochs,
-        "problems": [result.problem for result in results if result.problem],
+        "problems": [result.problem for result in (*results, *found) if result.problem],
         "stages": {
             "embeddings made": made,
             "probes: set-up": max(fitted - case.epochs * epoch, 0.0),
             "probes: epochs": case.epochs * epoch,
+            "converged probes": converging,
             "statistics": described,
         },
         "fit_seconds": fitted,
@@ -107,6 +113,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         "peak_bytes": memory.extra_bytes,
         "data_bytes": sum(emb_ND.nbytes for emb_ND in (*data.train, *data.test)),
         "study": extrapolate(counted, fitted, case) | ({} if measured else {"seconds": None}),
+        "others": gpu_stages.run(small=False) if measured else None,
     }
 
 
@@ -185,5 +192,6 @@ def markdown(result: dict[str, Any]) -> str:
             f"asked: ≤ {TARGET_SECONDS / 60:.0f} min, {verdict} by the slowest:",
             "",
             table(["if time goes by", "min"], minutes),
+            *(["", gpu_stages.markdown(result["others"])] if result["others"] else []),
         ]
     )

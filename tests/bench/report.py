@@ -15,6 +15,7 @@ What is measured, and how, stands in [README.md](README.md).
 TITLES = {
     "probes": "Fitting probes",
     "solvers": "Does the probe make the tunnel?",
+    "train": "ID training",
     "embed": "Extraction",
     "gpu": "A paper backbone on a GPU",
     "growth": "How time and memory grow",

@@ -12,6 +12,7 @@ Shapes: N images, M images to score, D width, C classes, R resolution in pixels.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -19,6 +20,7 @@ import inspect
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import Any, Literal, TypeVar
 from sweep.base.errors import UserError
 
 Kind = Literal["model", "dataset", "augmentation", "statistic", "probe"]
+_FACE = "sweep.plugins"  # what a plug-in imports from
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -287,6 +290,36 @@ def load(modules: Sequence[str], directory: str | None = None) -> None:
         except (Exception, SystemExit) as error:  # a user's module may raise anything
             _forget_broken()
             raise PluginImportError(position, _reason(name, error, directory)) from error
+
+
+def warn_of_other_doors(modules: Sequence[str]) -> None:
+    """Warn at each line of the modules that imports from this program otherwise than through its public face.
+
+    Such imports work in this release: of what the example plug-in once imported from ``sweep.config`` and
+    ``sweep.data.options`` everything is where it was. What stands there may move with the next one.
+    """
+    for name in modules:
+        try:
+            text = inspect.getsource(sys.modules[name])
+        except (OSError, TypeError):  # no source to look at: compiled, or built in
+            continue
+        for node in ast.walk(ast.parse(text)):
+            for door in _doors(node):
+                message = f"{door} may move after this release: a plug-in imports from {_FACE}"
+                file = sys.modules[name].__file__ or name
+                warnings.warn_explicit(message, FutureWarning, file, getattr(node, "lineno", 0))
+
+
+def _doors(node: ast.AST) -> list[str]:
+    """Modules of this program other than the public face that a statement imports."""
+    own = _FACE.partition(".")[0]
+    if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        names = [f"{own}.{each.name}" for each in node.names] if node.module == own else [node.module]
+    elif isinstance(node, ast.Import):
+        names = [each.name for each in node.names]
+    else:
+        return []
+    return [name for name in names if f"{name}.".startswith(f"{own}.") and name != _FACE]
 
 
 def _forget_broken() -> None:

@@ -59,6 +59,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
     except register.PluginImportError as error:
         problem = Problem(("imports", error.position), config.imports[error.position], str(error))
         raise reading.error([problem]) from error
+    register.warn_of_other_doors(config.imports)
     if problems := check(config, need_data=need_data):
         raise reading.error(problems)
     return config

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sweep import register, table
+from sweep import plugins, register, table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell.cell import run_cell
@@ -144,6 +144,21 @@ def test_what_a_broken_module_registered_is_forgotten(tmp_path, monkeypatch):
     register.load(["half_plugin"], str(tmp_path))
     register.load(["half_plugin"], str(tmp_path))  # twice is once
     assert register.plugin_names("probe") == ("mine",)
+
+
+def test_the_examples_old_imports_work_and_warn_at_their_lines(tmp_path):
+    old = "import sweep.plugins\nfrom sweep.config import Probe\nfrom sweep.data.options import DatasetOptions\n"
+    new = "from sweep.plugins import Samples\nfrom sweep import plugins\n"
+    (tmp_path / "old_plugin.py").write_text(old + new)
+    file = tmp_path / "c.yaml"
+    file.write_text("name: t\nimports: [old_plugin]\ngrid: [{architecture: vggm11, id_dataset: fractals}]\n")
+    with pytest.warns(FutureWarning) as caught:
+        read_config(file)
+    assert [(Path(each.filename).name, each.lineno, str(each.message).split()[0]) for each in caught] == [
+        ("old_plugin.py", 2, "sweep.config"),
+        ("old_plugin.py", 3, "sweep.data.options"),
+    ]
+    assert sys.modules["old_plugin"].Probe is plugins.Probe
 
 
 def test_modules_may_be_in_another_directory(copy, tmp_path):

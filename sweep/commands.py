@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweep import cell, driver, table
+from sweep import cell, data, driver, table
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
 from sweep.cell import CellTask
 from sweep.config import Config, closest
-from sweep.data import glance
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
@@ -76,7 +75,7 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
 def plan(config: Config, out: str) -> str:
     """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
     config = without_downloads(config)
-    with glance():
+    with data.glance():
         try:
             sweep = driver.prepare(config, out)
         except UserError as error:

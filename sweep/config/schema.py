@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
-NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+_LARGEST = 2**31 - 1  # what an integer column of the table holds
+PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
+ManyImages = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
@@ -215,7 +217,7 @@ class TrainingImages(Model):
     """What weights were trained on, where a user knows it, or knows it better; no part of any key."""
 
     corpus: str | None = None  # one that the program knows brings the rest
-    images: PositiveInt | None = None  # for γ
+    images: ManyImages | None = None  # for γ
     classes: PositiveInt | None = None
     objective: str | None = None
 

@@ -15,7 +15,7 @@ from typing import Any
 from sweep import table
 from sweep.base.line import duration
 from sweep.base.store import Store
-from sweep.table import Plan, fresh_notes, read_plans
+from sweep.table import Plan, fresh_notes, readable_plans
 
 STATES = ("done", "running", "failed", "missing")
 
@@ -108,15 +108,17 @@ def _reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:
 def show(uri: str, name: str | None) -> str:
     """The status of every plan in a store, or of that of a name."""
     store = Store(uri)
-    return "\n\n".join(table_of(look(store, plan)) for plan in read_plans(store, name))
+    plans, damaged = readable_plans(store, name)
+    return "\n\n".join([*(table_of(look(store, plan)) for plan in plans), *damaged])
 
 
 def watch(uri: str, name: str | None) -> None:
     """Show the status again and again until every planned curve is done, or a key interrupts it."""
     store = Store(uri)
     while True:
-        found = [look(store, plan) for plan in read_plans(store, name)]
-        text = "\n\n".join(map(table_of, found))
+        plans, damaged = readable_plans(store, name)
+        found = [look(store, plan) for plan in plans]
+        text = "\n\n".join([*map(table_of, found), *damaged])
         if sys.stdout.isatty():
             print(f"\x1b[H\x1b[2J{text}", flush=True)
         else:

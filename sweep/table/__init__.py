@@ -4,7 +4,7 @@ from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.notes import Progress, fresh_notes
-from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans
+from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans, readable_plans
 from sweep.table.schema import refuse_taken
 from sweep.table.trials import RECORDS, read_records, write_record
 from sweep.table.verify import Verified, describe_verified, problem_of, verify_fragments
@@ -31,6 +31,7 @@ __all__ = [
     "read_fragments",
     "read_plans",
     "read_records",
+    "readable_plans",
     "refuse_taken",
     "serialised",
     "verify_fragments",

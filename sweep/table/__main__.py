@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = verify_fragments(store, each=lambda done, total: line.show(f"verified {done}/{total} fragments"))
         line.end()
         print(describe_verified(found))
-        return 1 if found.quarantined else 0
+        return 1 if found.quarantined else 2 if found.newer else 0
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 
@@ -19,11 +20,12 @@ from sweep.base.store import Store
 from sweep.config import Role
 from sweep.table.fragments import listing, read_fragment, serialised
 from sweep.table.labels import joined, relabelled
-from sweep.table.plans import PLANS, Plan, PlannedCurve, read_plans
+from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
 from sweep.table.schema import SCHEMA_VERSION
 
 EXPORT, MANIFEST = "probes.parquet", "export.json"
 ROWS_PER_FILE = 2_000_000
+_OURS = re.compile(r"probes-\d{4,}-[0-9a-f]{12}\.parquet")  # what an export calls its files
 _SORTED_BY = ("architecture", "id_dataset", "dataset", "weights_key", "curve_key", "layer")
 
 
@@ -32,7 +34,7 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
 
     Parameters
     ----------
-    target : another place than the fragments'.
+    target : another place than the fragments'. Of what is there, only the files of an earlier export go.
     rows_per_file : a file ends after the curve that reaches so many rows.
 
     Returns
@@ -42,8 +44,10 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     Raises
     ------
     UserError
-        If there is no fragment, or the target is the store itself.
+        If there is no fragment, the target is the store itself, or files are to have no rows.
     """
+    if rows_per_file < 1:
+        raise UserError(f"--rows-per-file {rows_per_file}: a file needs at least one row")
     if target.uri.rstrip("/") == store.uri.rstrip("/"):
         raise UserError(f"--to {target.uri}: that is where the fragments are; name another directory")
     keys = sorted(listing(store).done)
@@ -54,16 +58,28 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
         data = serialised(part)
         names.append(f"probes-{number:04d}-{hashlib.sha256(data).hexdigest()[:12]}.parquet")
         target.put(names[-1], data)
-    old = [name for name in target.names() if name.startswith("probes-") and name not in names]
+    old = [name for name in _exported(target) if name not in names]
     target.put(MANIFEST, json.dumps({"of": store.uri, "curves": len(keys), "files": names}, indent=1).encode())
     for name in old:
         target.delete(name)
     return names
 
 
+def _exported(target: Store) -> list[str]:
+    """Files of the export that stands there, by its own list: what it does not name is none of ours."""
+    try:
+        listed = json.loads(target.get(MANIFEST))["files"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return []
+    there = set(target.names())
+    return [name for name in listed if isinstance(name, str) and name in there and _OURS.fullmatch(name)]
+
+
 def _everything(store: Store, keys: Sequence[str]) -> list[PlannedCurve]:
     """Every fragment under every label that some plan gives it; what no plan asks for comes as it is."""
-    plans = read_plans(store) if store.names(PLANS) else []
+    plans, damaged = readable_plans(store) if store.names(PLANS) else ([], [])
+    for problem in damaged:
+        print(f"notice: {problem}", file=sys.stderr)
     found: dict[str, dict[str, PlannedCurve]] = {key: {} for key in keys}
     for curve in (curve for plan in plans for curve in plan.curves):
         if curve.key in found and curve.labels:

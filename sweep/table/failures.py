@@ -14,6 +14,8 @@ from sweep.base.store import Store
 from sweep.table.fragments import FAILURES, conform, read_file, serialised
 from sweep.table.schema import FAILURE_SCHEMA
 
+_NEEDED = ("curve_key", "failed_at", "stage", "exception", "transient")  # no record says anything without them
+
 
 def write_failure(store: Store, record: Mapping[str, Any]) -> None:
     """Record a failed attempt at a curve, beside the probes."""
@@ -47,6 +49,6 @@ def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any
 def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
     try:
         rows = conform(read_file(store, name), FAILURE_SCHEMA).to_pylist()
-    except (UserError, FileNotFoundError):  # damaged, or cleared by a success in the meantime
+    except (UserError, FileNotFoundError, pa.ArrowException):  # damaged, or cleared by a success in the meantime
         return None
-    return rows[0] if rows and rows[0]["failed_at"] is not None else None
+    return rows[0] if rows and all(rows[0][name] is not None for name in _NEEDED) else None

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.table.schema import FRAGMENT_SCHEMA, is_statistic, statistic_field
+from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
 
 FRAGMENTS, FAILURES = "fragments/", "failures/"
+_ADVICE = "run the sweep with --verify: it is set aside and done again"
+_UPDATE = "use the version that wrote it, or a newer one"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,18 @@ def read_fragment(store: Store, curve_key: str) -> pa.Table:
     """The probes of a curve; those that version 0.1.0 wrote carry labels too.
 
     What that version called ``id_images`` is measured where this program trained the backbone.
+
+    Raises
+    ------
+    UserError
+        If it is damaged, holds rows of another curve, or was written by a version that knows more.
     """
-    table = read_file(store, f"{FRAGMENTS}{curve_key}.parquet")
+    name = f"{FRAGMENTS}{curve_key}.parquet"
+    table = read_file(store, name)
+    if newer := written_by_newer(table.schema):
+        raise UserError(f"{store.path(name)}: {newer}")
+    if set(table["curve_key"].to_pylist() if "curve_key" in table.schema.names else ()) != {curve_key}:
+        raise UserError(f"{store.path(name)} is damaged: it does not hold the rows of {curve_key}; {_ADVICE}")
     if "trained_images" not in table.schema.names and "id_images" in table.schema.names:
         import pyarrow.compute as pc  # see sweep.table.labels
 
@@ -98,8 +110,17 @@ def read_file(store: Store, name: str) -> pa.Table:
         return parse_parquet(data)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        advice = "run the sweep with --verify: it is set aside and done again"
-        raise UserError(f"{store.path(name)} is damaged: {reason}; {advice}") from error
+        raise UserError(f"{store.path(name)} is damaged: {reason}; {_ADVICE}") from error
+
+
+def written_by_newer(schema: pa.Schema) -> str | None:
+    """What a fragment has that this version does not know; None if it knows it all."""
+    version = (schema.metadata or {}).get(b"schema_version", b"1")
+    if version.isdigit() and int(version) > SCHEMA_VERSION:
+        return f"written with schema {int(version)}, this version reads up to {SCHEMA_VERSION}: {_UPDATE}"
+    known = {*SCHEMA.names, *FRAGMENT_SCHEMA.names}  # labels too: version 0.1.0 wrote them
+    unknown = [field.name for field in schema if field.name not in known and not is_statistic(field)]
+    return f"it has columns that this version does not know ({', '.join(unknown)}): {_UPDATE}" if unknown else None
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -18,6 +18,11 @@ from sweep.base.store import Store
 
 RUNNING = "running/"
 _SECONDS_BETWEEN = 3.0
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("key", "backbone", "stage", "host"), str),
+    **dict.fromkeys(("done", "total"), int),
+    "time": (int, float),
+}
 STALE_SECONDS = 120.0  # a note this old belongs to a worker that is gone, or whose clock is wrong
 
 
@@ -69,10 +74,10 @@ def read_notes(store: Store) -> list[dict[str, Any]]:
     """What is under way according to the workers' notes; a note that vanishes meanwhile, or is damaged, is left out."""
     notes = []
     for name in store.names(RUNNING):
-        try:
-            notes.append(json.loads(store.get(name)))
-        except (FileNotFoundError, ValueError):
-            continue
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            note = json.loads(store.get(name))
+            if isinstance(note, dict) and all(isinstance(note.get(key), kind) for key, kind in _FIELDS.items()):
+                notes.append(note)
     return notes
 
 

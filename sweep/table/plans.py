@@ -89,11 +89,36 @@ def read_plans(store: Store, name: str | None = None) -> list[Plan]:
     UserError
         If there is none, or it cannot be read.
     """
-    found = [place for place in store.names(PLANS) if name is None or place == f"{PLANS}{name}.json"]
+    found = [place for place in _places(store) if name is None or place == f"{PLANS}{name}.json"]
     if not found:
         what = f"no sweep named {name} was" if name else "no sweep was ever"
         raise UserError(f"{store.uri}: {what} started there (is --out right?)")
     return [_read_plan(store, place) for place in found]
+
+
+def readable_plans(store: Store, name: str | None = None) -> tuple[list[Plan], list[str]]:
+    """As :func:`read_plans`, but a damaged plan spares the others: the plans, and what is wrong with the damaged ones.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    found: list[Plan] = []
+    damaged: list[str] = []
+    for place in _places(store):
+        own = place.removeprefix(PLANS).removesuffix(".json")
+        if name is None or own == name:
+            try:
+                found += read_plans(store, own)
+            except UserError as error:
+                damaged.append(str(error))
+    return (found, damaged) if found or damaged else (read_plans(store, name), [])
+
+
+def _places(store: Store) -> list[str]:
+    """Files of plans; what else lies in their folder is none of ours."""
+    return [place for place in store.names(PLANS) if place.endswith(".json") and place.count("/") == 1]
 
 
 def _read_plan(store: Store, place: str) -> Plan:
@@ -102,6 +127,9 @@ def _read_plan(store: Store, place: str) -> Plan:
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
         roles = dict(saved.get("roles", {}))
         curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
+        known = {curve.key for curve in curves}
+        if strangers := [key for keys in blocks.values() for key in keys if key not in known]:
+            raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
     return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sweep.base.store import Store
-from sweep.table.fragments import FRAGMENTS, parse_parquet
-from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, is_statistic
+from sweep.table.fragments import FRAGMENTS, parse_parquet, written_by_newer
+from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA
 
 QUARANTINE = "quarantine/"
 _NEEDED = ("curve_key", "layer", "is_penultimate")  # no row is a probe without them
@@ -20,10 +21,18 @@ _NEEDED = ("curve_key", "layer", "is_penultimate")  # no row is a probe without 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at: number of fragments, and the reason for each that was set aside, by its new name."""
+    """What was looked at.
+
+    Attributes
+    ----------
+    fragments : how many.
+    quarantined : the reason for each that was set aside, by its new name.
+    newer : what each fragment of a newer version has that this one does not know; they stay where they are.
+    """
 
     fragments: int
     quarantined: dict[str, str]
+    newer: dict[str, str] = field(default_factory=dict)
 
 
 def problem_of(data: bytes, curve_key: str) -> str | None:
@@ -33,11 +42,10 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
-    known = {field.name: field.type for field in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
-    unknown = [f.name for f in table.schema if f.name not in known and not is_statistic(f)]
-    if unknown:
-        return f"columns that the schema does not know: {', '.join(unknown)}"
-    wrong = [f.name for f in table.schema if f.type != known.get(f.name, f.type)]
+    if written_by_newer(table.schema):
+        return None  # not damage, and not for this version to judge
+    known = {each.name: each.type for each in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
+    wrong = [each.name for each in table.schema if each.type != known.get(each.name, each.type)]
     if wrong:
         return f"columns of another type: {', '.join(wrong)}"
     if lacking := [name for name in _NEEDED if name not in table.schema.names]:
@@ -64,7 +72,7 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     each : told (done, total) after each fragment.
     """
     names = [name for name in store.names(FRAGMENTS) if name.endswith(".parquet")]
-    quarantined = {}
+    quarantined, newer = {}, {}
     for done, name in enumerate(names, start=1):
         key = name.removeprefix(FRAGMENTS).removesuffix(".parquet")
         try:
@@ -73,8 +81,10 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
             continue
         if reason := problem_of(data, key):
             quarantined[_set_aside(store, name, key, data, reason)] = reason
+        elif more := written_by_newer(pq.read_schema(pa.BufferReader(data))):
+            newer[name] = more
         each(done, len(names))
-    return Verified(len(names), quarantined)
+    return Verified(len(names), quarantined, newer)
 
 
 def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> str:
@@ -90,6 +100,5 @@ def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> s
 def describe_verified(found: Verified) -> str:
     """What was found, for people."""
     head = f"verified {found.fragments} fragments: {len(found.quarantined)} damaged"
-    return "\n".join(
-        [head, *(f"  {name}: {reason}; a run does it again" for name, reason in found.quarantined.items())]
-    )
+    damaged = [f"  {name}: {reason}; a run does it again" for name, reason in found.quarantined.items()]
+    return "\n".join([head, *damaged, *(f"  {name}: {more}" for name, more in found.newer.items())])

@@ -261,16 +261,15 @@ class _Run:
         return sealed(buffer.getvalue())
 
     def restore(self, data: bytes | None, *, not_after: int) -> None:
-        """Go on from a snapshot; one that is damaged, or past an epoch still wanted, is reported and ignored."""
+        """Go on from a snapshot; one that is damaged, foreign, or past an epoch still wanted is said and ignored."""
         if data is None:
             return
         try:
             state = torch.load(io.BytesIO(unsealed(data)), map_location=self.device, weights_only=True)
+            self._refuse_other(state)
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
             log.warning("checkpoint of %s is damaged (%s): training starts anew", self.key, error)
             return
-        if state["key"] != self.key:
-            raise ValueError(f"checkpoint belongs to {state['key']}, not to {self.key}")
         if state["epoch"] > not_after:
             log.warning("checkpoint of %s is past epoch %d, which is wanted: training starts anew", self.key, not_after)
             return
@@ -284,6 +283,17 @@ class _Run:
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
             self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
+
+    def _refuse_other(self, state: object) -> None:
+        """ValueError if this is not a snapshot of this run, whatever else it may be."""
+        parts = {"key", "epoch", "seconds", "model", "optimizer", "best", "history"}
+        if not isinstance(state, dict) or not parts <= set(state):
+            raise ValueError("it is no snapshot of a training run")
+        if state["key"] != self.key:
+            raise ValueError(f"it belongs to {state['key']}")
+        shapes = ({name: value.shape for name, value in s.items()} for s in (state["model"], self.model.state_dict()))
+        if len(set(map(str, shapes))) > 1:
+            raise ValueError("it holds weights of another network")
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,8 @@ from sweep.train.pretrain import (
     pretrain,
 )
 from sweep.train.ranks import ALONE, Ranks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,9 @@ def help_training(backbone: Backbone, shop: Workshop) -> None:
 
 def has_weights(backbone: Backbone, shop: Workshop) -> bool:
     """Whether nothing needs to be trained: named weights, or finished ones in the store."""
-    return backbone.recipe is None or shop.store.exists(f"{_stem(backbone, shop)}.json")  # the JSON is written last
+    if backbone.recipe is None:
+        return True
+    return all(shop.store.exists(f"{_stem(backbone, shop)}.{part}") for part in ("json", "safetensors"))
 
 
 def obtain_weights(backbone: Backbone, shop: Workshop) -> Weights:
@@ -136,7 +141,7 @@ def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], F
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ValueError("its bytes are not those that were written")
         return safetensors.torch.load(data), Facts(**about["facts"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         store.delete(f"{stem}.json")  # it says that the weights are complete
         raise StorageError(None, f"{store.path(stem)}.safetensors is damaged ({error}); it is trained again") from error
 
@@ -169,11 +174,11 @@ def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | Non
     try:
         trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
     except TrainingDivergedError:
-        shop.store.delete(checkpoint)  # another attempt would meet the same, with it or without
+        _clear(shop.store, checkpoint)  # another attempt would meet the same, with it or without
         raise
     if None in epochs:
         _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
-    shop.store.delete(checkpoint)
+    _clear(shop.store, checkpoint)
 
 
 def train_backbone(
@@ -224,14 +229,24 @@ def _layout(backbone: Backbone, device: torch.device) -> torch.memory_format:
 def _checkpoints(name: str, shop: Workshop) -> Checkpoints:
     if not shop.ranks.leads:
         return Checkpoints(load=lambda: None, save=lambda _data: None, every_seconds=math.inf)
-    return Checkpoints(load=lambda: _read_if_there(shop.store, name), save=lambda data: shop.store.put(name, data))
+    return Checkpoints(
+        load=lambda: shop.store.get(name) if shop.store.exists(name) else None,
+        save=lambda data: _save_if_possible(shop.store, name, data),
+    )
 
 
-def _read_if_there(store: Store, name: str) -> bytes | None:
+def _clear(store: Store, name: str) -> None:
+    """Remove a checkpoint; what else stands in its place is none of ours."""
+    if store.exists(name):
+        store.delete(name)
+
+
+def _save_if_possible(store: Store, name: str, data: bytes) -> None:
+    """A checkpoint that cannot be written costs what a kill would cost, no more."""
     try:
-        return store.get(name)
-    except FileNotFoundError:  # never written, or another driver's worker has just finished this backbone
-        return None
+        store.put(name, data)
+    except StorageError as error:
+        log.warning("no checkpoint: %s; training goes on without", error)
 
 
 def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes: int | None = None) -> None:

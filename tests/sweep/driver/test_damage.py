@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from sweep.base.errors import StorageError, UserError
 from sweep.cell.cell import run_cell
 from sweep.config.schema import Config
 from sweep.study.check import read_config
-from sweep.train.checkpoint import Checkpoints
+from sweep.train.checkpoint import Checkpoints, checkpoint_name
 from tests.sweep.driver.test_end_to_end import ROOT, TWO_CURVES
 from tests.sweep.train.test_pretrain import nowhere, same, train
 
@@ -115,6 +116,29 @@ def finished(tmp_path_factory):
 
 
 ACCURACIES = ["curve_key", "layer", "top1", "heldout_top1", "test_loss", "correct"]
+
+
+def test_weights_that_are_gone_are_trained_again(finished):
+    sweep, before = finished
+    (name,) = (name for name in sweep.store.names("weights/") if name.endswith(".safetensors"))
+    sweep.store.delete(name)
+    for key in sweep.curves:
+        sweep.store.delete(f"fragments/{key}.parquet")
+    assert len(run_cell(driver.task_of(sweep, sweep.cells[0], gpu=False)).done) == 2
+    after = table.read_fragments(sweep.store, sweep.curves)
+    assert after.select(ACCURACIES).equals(before.select(ACCURACIES))
+
+
+def test_a_directory_in_a_checkpoints_place_costs_no_run(finished, caplog):
+    sweep, before = finished
+    run = sweep.cells[0].run
+    Path(sweep.store.path(checkpoint_name(run))).mkdir(parents=True)
+    for name in (*sweep.store.names("weights/"), *(f"fragments/{key}.parquet" for key in sweep.curves)):
+        sweep.store.delete(name)
+    assert len(run_cell(driver.task_of(sweep, sweep.cells[0], gpu=False)).done) == 2
+    after = table.read_fragments(sweep.store, sweep.curves)
+    assert after.select(ACCURACIES).equals(before.select(ACCURACIES))
+    Path(sweep.store.path(checkpoint_name(run))).rmdir()
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "json", "no facts"])

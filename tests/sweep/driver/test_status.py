@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sweep import table
@@ -84,6 +85,37 @@ def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
     store.put("plans/other.json", b'{"blocks": [')
     with pytest.raises(UserError, match=r"plans/other\.json is damaged"):
         table.read_plans(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("running/run2.json", b"{}"),
+        ("running/run2.json", b"[1]"),
+        ("running/run2.json", b'{"key": "run2", "time": "now"}'),
+        ("plans/.DS_Store", b"\0\0"),
+        ("plans/old/notes.txt", b"mine"),
+        ("failures/.DS_Store", b"\0"),
+    ],
+)
+def test_what_lies_beside_does_not_matter(store, name, content):
+    store.put(name, content)
+    assert look(store).states["k0"] == "done"
+    assert "block 1" in status.show(store.uri, None)
+
+
+@pytest.mark.parametrize("content", [b"half", b"{}", b'{"blocks": {"0": ["k9"]}, "curves": {}}', b'{"version": 3}'])
+def test_a_damaged_plan_is_named_and_the_others_are_shown(store, content):
+    store.put("plans/other.json", content)
+    shown = status.show(store.uri, None)
+    assert "block 1" in shown
+    assert "plans/other.json is damaged" in shown
+
+
+def test_a_failure_record_of_another_type_is_left_out(store):
+    odd = pa.table({"curve_key": ["k1"], "failed_at": ["yesterday"], "transient": ["perhaps"]})
+    store.put("failures/k1/odd.parquet", table.serialised(odd))
+    assert [record["curve_key"] for record in look(store).failures] == ["k1", "k4"]
 
 
 def run(*arguments):

@@ -53,6 +53,7 @@ def test_yaml_1_2_words_and_numbers(tmp_path):
         (("[off, on]", "off\n    id_classes: ten"), ["id_classes[0] = ten", "valid integer", "'all'"]),
         (("[off, on]", "off\n    lr: -1"), ["grid[0].lr[0] = -1", "greater than 0"]),
         (("[off, on]", "off\n    seed: [0, 1.5]"), ["grid[0].seed[1] = 1.5", "valid integer"]),
+        (("[off, on]", "off\n    seed: 3000000000"), ["grid[0].seed[0] = 3000000000", "2147483647"]),
         (("[off, on]", "off\n    pretraining: dino"), ["pretraining[0] = dino", "vggm11", "valid: "]),
         (
             ("vggm11", "resnet50\n    pretraining: tv2_in1k"),

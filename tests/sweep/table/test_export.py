@@ -52,16 +52,23 @@ def test_an_export_replaces_the_older_one_and_nothing_else(store, tmp_path):
     target = Store(str(tmp_path / "big"))
     first = table.copy_sorted(store, target)
     assert table.copy_sorted(store, target) == first
-    target.put("notes.txt", b"mine")
+    mine = ["notes.txt", "probes-backup/thesis.txt", "probes-0000-0123456789ab.parquet", "probes-mine.parquet"]
+    for name in mine:
+        target.put(name, b"mine")
+    listed = json.loads(target.get("export.json"))
+    target.put("export.json", json.dumps(listed | {"files": [*first, "notes.txt", "../out/plans/mine.json"]}).encode())
     table.write_fragment(store, "k9", [row("k9", layer) for layer in (1, 2, 3)])
     second = table.copy_sorted(store, target)
-    assert target.names() == sorted(["export.json", "notes.txt", *second])
+    assert target.names() == sorted(["export.json", *mine, *second])
     assert first != second
+    assert store.exists("plans/mine.json")
 
 
 def test_impossible_exports_are_refused(store, tmp_path):
     with pytest.raises(UserError, match="where the fragments are"):
         table.copy_sorted(store, Store(store.uri + "/"))
+    with pytest.raises(UserError, match="at least one row"):
+        table.copy_sorted(store, Store(str(tmp_path / "big")), rows_per_file=0)
     with pytest.raises(UserError, match="no fragment"):
         table.copy_sorted(Store(str(tmp_path / "nothing")), store)
 

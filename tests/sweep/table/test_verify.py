@@ -44,7 +44,6 @@ def test_whole_fragments_stay(tmp_path):
         (fragment([]), "rows of no curve"),
         (fragment(rows()[:2]), "rows are missing"),
         (fragment(rows()[1:]), r"layers \[2, 3\] instead of 1 to 2"),
-        (fragment(rows(), SCHEMA.append(pa.field("extra", pa.int64()))), "does not know: extra"),
         (
             fragment(rows(), SCHEMA.set(SCHEMA.get_field_index("top1"), pa.field("top1", pa.float32()))),
             "another type: top1",
@@ -63,6 +62,32 @@ def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason)
     assert store.get(place) == data
     assert json.loads(store.get(place.replace(".parquet", ".json")))["fragment"] == "fragments/k1.parquet"
     assert table.listing(store).done == {"k0"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (SCHEMA.append(pa.field("extra", pa.int64())), r"columns that this version does not know \(extra\)"),
+        (SCHEMA.with_metadata({"schema_version": "99"}), "written with schema 99"),
+    ],
+)
+def test_a_fragment_of_a_newer_version_is_named_and_left_alone(tmp_path, schema, said):
+    store = Store(str(tmp_path))
+    store.put("fragments/k1.parquet", fragment(rows(), schema))
+    found = table.verify_fragments(store)
+    assert found.quarantined == {}
+    assert re.search(said, found.newer["fragments/k1.parquet"])
+    assert "fragments/k1.parquet" in table.describe_verified(found)
+    assert table.listing(store).done == {"k1"}
+    with pytest.raises(UserError, match=said):
+        table.read_fragments(store, ["k1"])
+
+
+def test_a_fragment_under_another_name_is_not_read(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("fragments/k2.parquet", WHOLE)
+    with pytest.raises(UserError, match=r"k2\.parquet is damaged: it does not hold the rows of k2"):
+        table.read_fragments(store, ["k2"])
 
 
 def test_an_export_names_the_damaged_fragment(tmp_path):

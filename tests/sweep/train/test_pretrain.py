@@ -1,5 +1,6 @@
 """ID training: schedule, batches, exact resumption."""
 
+import io
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from sweep.config.schema import Recipe
 from sweep.train.batches import PlainImages
-from sweep.train.checkpoint import Checkpoints
+from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
@@ -140,13 +141,27 @@ def test_a_checkpoint_of_another_layout_is_resumed(saved_in, resumed_in):
     close(resumed, train(nowhere(), dropout=0, layout=resumed_in))
 
 
-def test_damaged_checkpoint_is_ignored_and_a_foreign_one_refused(caplog):
+def test_a_damaged_or_foreign_checkpoint_is_said_and_ignored(caplog):
     assert same(train(Checkpoints(load=lambda: b"half", save=lambda data: None)), train(nowhere()))
     assert "damaged" in caplog.text
     kept = {}
     train(Checkpoints(load=lambda: None, save=lambda data: kept.update(state=data), every_seconds=0), key="other")
-    with pytest.raises(ValueError, match="belongs to other"):
-        train(Checkpoints(load=lambda: kept["state"], save=lambda data: None))
+    assert same(train(Checkpoints(load=lambda: kept["state"], save=lambda data: None)), train(nowhere()))
+    assert "belongs to other" in caplog.text
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"key": "k"}, "nets"])
+def test_a_sealed_checkpoint_of_other_content_is_said_and_ignored(caplog, content):
+    kept = []
+    train(Checkpoints(load=lambda: None, save=kept.append, every_seconds=0))
+    if content == "nets":  # the same run by its key, another network inside
+        content = torch.load(io.BytesIO(unsealed(kept[0])), weights_only=True)
+        content["model"] = {"other.weight": torch.zeros(3)}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    whole = train(nowhere())
+    assert same(train(Checkpoints(load=lambda: sealed(buffer.getvalue()), save=lambda data: None)), whole)
+    assert "training starts anew" in caplog.text
 
 
 @pytest.mark.parametrize(("on", "expected"), [("last", 4), ("heldout", None), ("test", None)])

@@ -163,7 +163,7 @@ class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
     architecture: Some[str]
-    id_dataset: Some[str]
+    id_dataset: Some[str] | None = None  # downloaded weights may leave it out: then only probe datasets are probed
     id_classes: Some[PositiveInt | All] = ("all",)
     images_per_class: Some[PositiveInt | All] = ("all",)
     resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights

@@ -38,8 +38,8 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     ],
     "Grid variables": [
         ("architecture", _text, "backbone architecture, built-in or timm name"),
-        ("id_dataset", _text, "in-distribution (ID) dataset of the backbone"),
-        ("id_classes", _int, "number of ID classes"),
+        ("id_dataset", _text, "in-distribution (ID) dataset of the backbone; the weights' corpus where none is named"),
+        ("id_classes", _int, "number of ID classes; null if unknown"),
         ("images_per_class", _int, "ID training images per class asked for; null: all there are"),
         ("resolution", _int, "side of the backbone's input, px"),
         ("augmentation", _text, "augmentation policy of ID training; null for downloaded weights"),
@@ -63,6 +63,9 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("parameters", _long, "trainable parameters with the ID head"),
         ("id_images", _long, "images the weights were trained on; null if unknown"),
         ("overparametrization", _real, "γ = parameters / id_images"),
+        ("corpus", _text, "what the weights were trained on, in order; trained here: the ID dataset; null if unknown"),
+        ("corpus_classes", _int, "classes of the last labels they were trained with; null if none or unknown"),
+        ("objective", _text, "how: supervised, language-image, self-supervised, …, in order; null if unknown"),
     ],
     "Probe dataset": [
         ("dataset", _text, "dataset the probe was fitted and tested on"),

@@ -311,6 +311,9 @@ class Config(Model):
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
     autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
+    keep_probes: Literal["best", "all"] | None = (
+        None  # weights of the best layer's probe of each curve, or of all layers'
+    )
     resources: Resources = Resources()
 
 

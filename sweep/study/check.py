@@ -31,7 +31,7 @@ from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
-from sweep.study.check_probes import probe_steps, probe_sweeps, solvers
+from sweep.study.check_probes import kept_probes, probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
@@ -79,7 +79,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
-        problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config)]
+        problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config), *kept_probes(config)]
     if not problems and need_data:
         problems += [*check_data_files(config), *check_files(config)]
     return problems

@@ -32,6 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--layer", help="number or name; default: the one that held-out images chose")
     parser.add_argument("--dataset", help="where the model was probed on several")
     parser.add_argument("--config", type=Path, help="of the sweep; default: what best_layer left in the results")
+    parser.add_argument("--no-onnx", action="store_true", help="do not try to write probe.onnx")
     return parser.parse_args(argv)
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parse(argv)
     try:
         found = artefact.find(given.results, given.model, layer=given.layer, config=given.config, dataset=given.dataset)
-        print(artefact.export(found, given.to))
+        print(artefact.export(found, given.to, onnx=not given.no_onnx))
         return 0
     except UserError as error:
         print(error, file=sys.stderr)

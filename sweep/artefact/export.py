@@ -39,7 +39,7 @@ _MAY_DIFFER = 0.01  # share of test images: another processor rounds differently
 _LOGITS_OFF = 0.05  # of ONNX
 
 
-def export(found: Found, folder: Path) -> str:
+def export(found: Found, folder: Path, *, onnx: bool = True) -> str:
     """Write the files; returns what was written, in words.
 
     Raises
@@ -53,7 +53,7 @@ def export(found: Found, folder: Path) -> str:
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".tmp-") as place:
         made = Path(place) / folder.name
         made.mkdir()
-        said = _made(found, made)
+        said = _made(found, made, onnx=onnx)
         shutil.rmtree(made / "__pycache__", ignore_errors=True)
         if folder.exists():
             shutil.rmtree(folder)
@@ -62,7 +62,7 @@ def export(found: Found, folder: Path) -> str:
     return "\n".join([*said, f"written to {folder}: {names}", f"use: python {folder / LOADER.name} IMAGE …"])
 
 
-def _made(found: Found, folder: Path) -> list[str]:
+def _made(found: Found, folder: Path, *, onnx: bool) -> list[str]:
     """Make the files, and look at them; what there is to say."""
     backbone = found.planned.curve.backbone
     weights = obtain_weights(backbone, workshop(found.task, found.store, found.device, ALONE))
@@ -80,7 +80,7 @@ def _made(found: Found, folder: Path) -> list[str]:
     agreed = f"right and wrong as in the table on {agree:,} of {total:,} test images"
     if total - agree > max(1, _MAY_DIFFER * total):
         raise UserError(f"{about}; {agreed}: nothing is written, the files are not to be trusted")
-    return [about, agreed, _onnx(folder, backbone.resolution)]
+    return [about, agreed, *([_onnx(folder, backbone.resolution)] if onnx else [])]
 
 
 _OURS = {"probe.json", "probe.safetensors", "probe.onnx", "probe.onnx.data", _NETWORK, LOADER.name, "__pycache__"}

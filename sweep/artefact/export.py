@@ -87,7 +87,7 @@ _OURS = {"probe.json", "probe.safetensors", "probe.onnx", "probe.onnx.data", _NE
 
 
 def _write(found: Found, folder: Path, layer: ProbedLayer, weights: Weights, kept: KeptProbe) -> None:
-    backbone, model = found.planned.curve.backbone, weights.model.eval().cpu()
+    backbone, model = found.planned.curve.backbone, weights.model.eval().requires_grad_(False).cpu()
     side = backbone.resolution
     images = torch.zeros(2, 3, side, side)
     linear = {name.rpartition("_")[0]: tensor.cpu() for name, tensor in _tensors(kept).items()}
@@ -198,7 +198,9 @@ def _save_program(model: nn.Module, layer: ProbedLayer, images: Tensor, file: Pa
             for name, value in program.state_dict.items():  # no operation reads them any more: a number stands for all
                 if name.removeprefix("network.") not in needed:
                     empty = value.detach().new_zeros(()).expand_as(value)
-                    program.state_dict[name] = nn.Parameter(empty) if isinstance(value, nn.Parameter) else empty
+                    program.state_dict[name] = (
+                        nn.Parameter(empty, requires_grad=False) if isinstance(value, nn.Parameter) else empty
+                    )
             torch.export.save(program, file)
     except Exception as error:  # of many types, from code of others
         reason = str(error).strip().splitlines()[0]
@@ -240,6 +242,7 @@ def _onnx(folder: Path, side: int) -> str:
     except ImportError as error:
         return f"no probe.onnx: torch needs {error.name} for it (pip install 'tunnel-sweep[onnx]')"
     probe = _loaded(folder)
+    probe.stops = False
     try:
         with torch.no_grad(), _quiet():
             torch.onnx.export(

@@ -48,6 +48,7 @@ class Probe(nn.Module):
         else:
             self.network = torch.export.load(Path(folder) / self.about["network"]).module()
         self.training = False
+        self.stops = True  # after the layer; False for exporters, which follow no exception and drop what is unused
 
     def train(self, mode: bool = True) -> "Probe":
         """It is fitted: nothing in it may be trained, and batch norms stay as they are."""
@@ -68,7 +69,8 @@ class Probe(nn.Module):
 
         def reached(_module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
             kept.append([inputs, named] if self.about["input"] else output)
-            raise _ReachedError
+            if self.stops:
+                raise _ReachedError
 
         handle = self.network.get_submodule(self.about["layer"]).register_forward_hook(reached, with_kwargs=True)
         try:

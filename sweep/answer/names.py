@@ -124,6 +124,8 @@ def _names(entry: WeightsEntry, architecture: str) -> bool:
 
 
 def _fits(architecture: str, entry: WeightsEntry, name: str) -> bool:
+    if isinstance(entry.path, Mapping) and architecture not in entry.path:
+        return False
     source = source_of(entry, architecture, name=name)
     resolution = source.resolution or facts.architecture(architecture).native_resolution or 224
     return match_weights(architecture, source, resolution=resolution).fits

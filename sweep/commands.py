@@ -14,6 +14,7 @@ from sweep.config import Config, closest
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
+    NOT_KNOWN,
     TrialOutcome,
     block_values,
     expand,
@@ -63,7 +64,7 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     fits = True
     for (architecture, resolution), values in sorted(used.items(), key=lambda item: item[0]):
         report = cell.look_at_weights(
-            config, name, architecture, resolution, values["id_dataset"], every_name=every_name
+            config, name, architecture, resolution, values["id_dataset"] or NOT_KNOWN, every_name=every_name
         )
         print(report.text)
         fits = fits and report.fits

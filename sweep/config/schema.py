@@ -165,7 +165,7 @@ class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
     architecture: Some[str]
-    id_dataset: Some[str]
+    id_dataset: Some[str] | None = None  # downloaded weights may leave it out: then only probe datasets are probed
     id_classes: Some[PositiveInt | All] = ("all",)
     images_per_class: Some[PositiveInt | All] = ("all",)
     resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights
@@ -313,6 +313,9 @@ class Config(Model):
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
     autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
+    keep_probes: Literal["best", "all"] | None = (
+        None  # weights of the best layer's probe of each curve, or of all layers'
+    )
     resources: Resources = Resources()
 
 

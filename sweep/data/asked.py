@@ -25,7 +25,7 @@ def used_datasets(config: Config) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
-        names |= dict.fromkeys((*block.id_dataset, *probed))
+        names |= dict.fromkeys((*(block.id_dataset or ()), *probed))
     return tuple(names)
 
 

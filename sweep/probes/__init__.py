@@ -4,11 +4,12 @@
 ``lbfgs`` (multinomial logistic regression to convergence), ``ridge``, and ``plugin`` for those of plug-ins.
 """
 
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
 
 __all__ = [
+    "LinearProbe",
     "ProbeData",
     "ProbeResult",
     "budget_bytes",

@@ -24,7 +24,7 @@ from sweep.base.seeds import derive_seed
 from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.bucket import AdamW, Bucket
-from sweep.probes.data import CONVERGED_NORM, ProbeData, ProbeResult
+from sweep.probes.data import CONVERGED_NORM, LinearProbe, ProbeData, ProbeResult
 from sweep.probes.graph import Graphed
 from sweep.probes.scores import History, Scores, summarise
 from sweep.probes.source import Source
@@ -104,10 +104,11 @@ def fit_adamw(data: ProbeData, request: Request, layers: Sequence[int]) -> list[
                     epochs_run=len(full.epochs),
                     gradient_norm=left,
                     converged=left <= CONVERGED_NORM,
+                    linear=full.kept[summary.epoch_chosen - 1][at] if full.kept else None,
                 )
                 if summary.problem is None
                 else replace(summary, layer=layer, recipe=number, seed_index=seed_index)
-                for layer, summary, left in zip(group, summaries, full.left_L.tolist(), strict=True)
+                for at, (layer, summary, left) in enumerate(zip(group, summaries, full.left_L.tolist(), strict=True))
             ]
     return results
 
@@ -133,12 +134,14 @@ class _Scored:
     """Scores after each epoch: of the selection fit on the held-out part, of the full fit on the test set.
 
     ``train`` are those of the full fit after the last epoch on all training images; ``left_L`` the norm of its
-    gradient over that at weights of zero, None for the selection fit.
+    gradient over that at weights of zero, None for the selection fit; ``kept`` the probes of the full fit after each
+    epoch, by layer, where their weights are asked for.
     """
 
     epochs: list[Scores]
     train: Scores
     left_L: Tensor | None
+    kept: list[list[LinearProbe]]
 
 
 @torch.inference_mode()
@@ -158,9 +161,13 @@ def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
             full = name == "full"
             fit = _Fit(data, request, task.groups, train, every_N if full else ~data.heldout_N, seed)
             scored: list[list[list[Scores]]] = [[[] for _ in request.recipes] for _ in task.groups]
+            kept: list[list[list[list[LinearProbe]]]] = [[[] for _ in request.recipes] for _ in task.groups]
             for epoch in range(request.recipes[0].epochs):
                 fit.train_epoch(derive_seed("order", seed, name, epoch))
-                for bucket, tested, of_recipes in zip(fit.buckets, test, scored, strict=True):
+                for bucket, tested, of_recipes, copies in zip(fit.buckets, test, scored, kept, strict=True):
+                    if full and data.keep_weights:
+                        for number, of_recipe in enumerate(copies):
+                            of_recipe.append(bucket.linear(number))
                     if full:
                         scores = bucket.scores(tested, data.test_labels_N)
                     else:
@@ -170,12 +177,14 @@ def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
             left: Sequence[Sequence[Tensor | None]] = [[None for _ in request.recipes] for _ in task.groups]
             if full:
                 left = fit.left(data.train_labels_N)
-            for group, bucket, of_recipes, norms in zip(task.groups, fit.buckets, scored, left, strict=True):
+            for group, bucket, of_recipes, norms, copies in zip(
+                task.groups, fit.buckets, scored, left, kept, strict=True
+            ):
                 last = (
                     bucket.scores(bucket.source, data.train_labels_N) if full else [epochs[-1] for epochs in of_recipes]
                 )
                 found[name, task.seed_index, group] = [
-                    _Scored(*each) for each in zip(of_recipes, last, norms, strict=True)
+                    _Scored(*each) for each in zip(of_recipes, last, norms, copies, strict=True)
                 ]
     return found
 

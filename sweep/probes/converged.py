@@ -17,7 +17,7 @@ from torch import Tensor
 from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.coordinates import Coordinates, Standard, coordinates, size
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.descent import state_bytes
 from sweep.probes.inverse import Inverse
 from sweep.probes.path import Path
@@ -105,6 +105,7 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> list[ProbeRes
             penalty_at_end=bool(at_end_L[at]),
             penalties=tuple(penalty for penalty, _ in path.of(at)),
             heldout_losses=tuple(loss for _, loss in path.of(at)),
+            linear=images.linear(at, probe.value.theta_LCF[at]) if data.keep_weights else None,
         )
         for at, (layer, result) in enumerate(zip(layers, found, strict=True))
     ]
@@ -124,6 +125,11 @@ class _Images:
     @property
     def every(self) -> slice:
         return slice(0, len(self.labels_N))
+
+    def linear(self, at: int, theta_CF: Tensor) -> LinearProbe:
+        """The probe of one of the layers, from its weights in the layer's coordinates."""
+        standard = self.standards[at]
+        return LinearProbe(standard.mean_D, standard.scale_D, *self.coordinates[at].weight(theta_CF))
 
 
 def _images(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> _Images:

@@ -23,6 +23,7 @@ class ProbeData:
     train, test : one (N, D) tensor per layer, any float type, on any device.
     train_labels_N, test_labels_N : int64 class ids in [0, classes), on the device that does the work.
     heldout_N : bool; True for the training images that only choose epoch and hyper-parameters.
+    keep_weights : whether results bring their probes; those of many layers at once would fill the memory.
     """
 
     train: Sequence[Tensor]
@@ -32,6 +33,7 @@ class ProbeData:
     test_labels_N: Tensor
     classes: int
     layer_names: Sequence[str]
+    keep_weights: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -41,6 +43,28 @@ class ProbeData:
     def width(self, layer: int) -> int:
         """Numbers in an embedding of a layer."""
         return self.train[layer].shape[1]
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted probe: scores are ((x − mean) · scale) @ weight + bias of embeddings x as they are stored.
+
+    Attributes
+    ----------
+    mean_D, scale_D : float64.
+    weight_DC, bias_C : float32.
+    """
+
+    mean_D: Tensor
+    scale_D: Tensor
+    weight_DC: Tensor
+    bias_C: Tensor
+
+    @classmethod
+    def plain(cls, weight_DC: Tensor, bias_C: Tensor) -> LinearProbe:
+        """Of embeddings as they are."""
+        mean_D = weight_DC.new_zeros(len(weight_DC), dtype=torch.float64)
+        return cls(mean_D, torch.ones_like(mean_D), weight_DC, bias_C)
 
 
 @dataclass(frozen=True)
@@ -59,6 +83,7 @@ class ProbeResult:
     epochs_run : passes of the full fit over the training images.
     penalty, penalty_at_end : of a solver that chooses it, and whether the choice is at an end of all it tried.
     penalties, heldout_losses : what it tried, and the held-out loss of each, nats.
+    linear : the full fit's probe at the chosen epoch, where its weights were asked for.
     """
 
     problem: str | None
@@ -87,3 +112,4 @@ class ProbeResult:
     penalty_at_end: bool | None = None
     penalties: tuple[float, ...] = ()
     heldout_losses: tuple[float, ...] = ()
+    linear: LinearProbe | None = None

@@ -3,7 +3,7 @@
 from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
-from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
+from sweep.study.grid import NOT_KNOWN, Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
@@ -18,6 +18,7 @@ from sweep.study.resolve import (
 from sweep.study.sources import source_of, tag_of, weights_source
 
 __all__ = [
+    "NOT_KNOWN",
     "Backbone",
     "Curve",
     "Grid",

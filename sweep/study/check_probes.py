@@ -24,6 +24,18 @@ def solvers(config: Config) -> Iterator[Problem]:
             yield Problem(path, solver, "no such probe solver", valid)
 
 
+def kept_probes(config: Config) -> Iterator[Problem]:
+    """Weights can be kept of our own solvers only: a plug-in's probe is a function."""
+    if config.keep_probes is None:
+        return
+    for values in (values for block in config.grid for values in block_values(block)):
+        probes, _ = probes_of(config, values)
+        if register.find_ours("probe", probes[0].solver) is None:
+            message = f"solver {probes[0].solver} is a plug-in's, which gives scores and no weights to keep"
+            yield Problem(("keep_probes",), config.keep_probes, message)
+            return
+
+
 def probe_steps(config: Config) -> Iterator[Problem]:
     """Keys of a solver that takes steps, where the one that holds takes none: a config that means the papers' probe."""
     sections: list[tuple[KeyPath, Mapping[str, Any]]] = [

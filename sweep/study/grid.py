@@ -19,8 +19,10 @@ from sweep.config import (
     ProbeSection,
     Recipe,
 )
-from sweep.models import WeightsSource, facts
+from sweep.models import TrainedOn, WeightsSource, facts
 from sweep.study.sources import tag_of, weights_source
+
+NOT_KNOWN = "not known"  # corpus of weights of which nobody says what they were trained on
 
 
 class Sizes(NamedTuple):
@@ -35,14 +37,15 @@ class Sizes(NamedTuple):
 class Backbone:
     """One pretrained network of the grid: a value, equal wherever it is built.
 
-    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others;
+    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others; where a config
+    names no ID dataset for them, ``id_dataset`` is the weights' corpus and ``id_classes`` its classes, if known;
     ``images_per_class`` None means all; ``epoch`` None means the kept checkpoint, a number the same training run after
     so many epochs (0: before the first).
     """
 
     architecture: str
     id_dataset: str
-    id_classes: int
+    id_classes: int | None
     images_per_class: int | None
     resolution: int
     augmentation: str | None
@@ -57,6 +60,11 @@ class Backbone:
     weights: WeightsSource | None = None
 
     @property
+    def head(self) -> int:
+        """Classes that its own classifier is built for; one where nobody knows, for it is not probed."""
+        return self.id_classes or 1
+
+    @property
     def processes(self) -> int:
         """How many processes train it together; 1 for downloaded weights."""
         return self.recipe.data_parallel if self.recipe else 1
@@ -64,7 +72,7 @@ class Backbone:
     @property
     def label(self) -> str:
         """Short name for people, not unique over recipes."""
-        parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
+        parts = [self.architecture, self.id_dataset + (f"-{self.id_classes}" if self.id_classes else "")]
         if self.images_per_class is not None:
             parts[-1] += f"x{self.images_per_class}"
         parts.append(f"{self.resolution}px")
@@ -162,7 +170,8 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             probes, probe_seeds = probes_of(config, values)
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
-                for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
+                own = () if values["id_dataset"] is None else (backbone.id_dataset,)
+                for dataset in dict.fromkeys((*own, *probe_datasets(config, block))):
                     curves[Curve(stage, dataset, probes, probe_seeds)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
@@ -207,11 +216,17 @@ def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tup
 
 def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
     scratch = values["pretraining"] == SCRATCH
-    total = sizes(values["id_dataset"]).classes
+    weights = weights_source(config, values["architecture"], values["pretraining"])
+    id_dataset, id_classes = values["id_dataset"], values["id_classes"]
+    if id_dataset is None:
+        known = weights.trained_on if weights is not None and weights.trained_on else TrainedOn()
+        id_dataset, id_classes = known.corpus or NOT_KNOWN, known.classes
+    elif id_classes == "all":
+        id_classes = sizes(id_dataset).classes
     return Backbone(
         architecture=values["architecture"],
-        id_dataset=values["id_dataset"],
-        id_classes=total if values["id_classes"] == "all" else values["id_classes"],
+        id_dataset=id_dataset,
+        id_classes=id_classes,
         images_per_class=None if values["images_per_class"] == "all" else values["images_per_class"],
         resolution=values["resolution"],
         augmentation=values["augmentation"] if scratch else None,
@@ -222,7 +237,7 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         layers_pattern=layers_said(config, values["architecture"]),
         pooling=values["pooling"],
         norm=values["norm"],
-        weights=weights_source(config, values["architecture"], values["pretraining"]),
+        weights=weights,
     )
 
 

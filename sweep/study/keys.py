@@ -139,7 +139,7 @@ class Keyring(Settings):
     def selection(self, backbone: Backbone) -> dict[str, Any]:
         """What identifies a backbone's ID images."""
         return {
-            "data": self.data[backbone.id_dataset],
+            "data": self.data.get(backbone.id_dataset),  # none where only the weights' corpus is named
             "classes": backbone.id_classes,
             "images_per_class": backbone.images_per_class,
             "split_seed": self.split_seed,

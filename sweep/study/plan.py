@@ -72,10 +72,11 @@ def curve_sizes(config: Config, curve: Curve) -> Sizes:
     whole, backbone = sizes(config, curve.dataset), curve.backbone
     if not curve.is_id:
         return whole
-    train = backbone.id_classes * whole.train // whole.classes
+    classes = backbone.head
+    train = classes * whole.train // whole.classes
     if backbone.images_per_class is not None:
-        train = min(train, backbone.id_classes * backbone.images_per_class)
-    return Sizes(backbone.id_classes, train, backbone.id_classes * whole.test // whole.classes)
+        train = min(train, classes * backbone.images_per_class)
+    return Sizes(classes, train, classes * whole.test // whole.classes)
 
 
 def curve_cost(config: Config, curve: Curve) -> CurveCost:

@@ -158,7 +158,7 @@ def _named(backbone: Backbone, shop: Workshop) -> Weights:
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
     return build_backbone(
         backbone.architecture,
-        classes=backbone.id_classes,
+        classes=backbone.head,
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,

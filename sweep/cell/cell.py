@@ -160,10 +160,10 @@ def probe_images(library: Library, curve: Curve) -> Images:
     """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
     backbone = curve.backbone
     if not curve.is_id:
-        return library.images(curve.dataset, backbone.resolution)
+        return library.images(curve.dataset, backbone.view)
     return library.images(
         curve.dataset,
-        backbone.resolution,
+        backbone.view,
         classes=backbone.id_classes,
         images_per_class=backbone.images_per_class,
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sweep.base.errors import UserError
 from sweep.config import Config
-from sweep.data import Dataset, evaluation_view, open_dataset
+from sweep.data import Dataset, evaluation_view, open_dataset, study_view
 from sweep.models import (
     Feeder,
     WeightsSource,
@@ -183,9 +183,10 @@ def test_images(
         generator = torch.Generator().manual_seed(0)
         noise_NHWC = torch.randint(0, 256, (8, resolution, resolution, 3), generator=generator, dtype=torch.uint8)
         return TestImages(noise_NHWC, None, f"{id_dataset} is not here ({str(error).splitlines()[0]}); noise was shown")
+    view = source.view(resolution) or study_view(resolution)
     wanted = np.unique(np.linspace(0, len(dataset.test) - 1, min(_IMAGES, len(dataset.test))).astype(int))
     found = [(index, image) for index, image in dataset.test.read_many(wanted) if not isinstance(image, Exception)]
-    pixels_NHWC = torch.from_numpy(np.stack([np.asarray(evaluation_view(image, resolution)) for _, image in found]))
+    pixels_NHWC = torch.from_numpy(np.stack([np.asarray(evaluation_view(image, view)) for _, image in found]))
     own, why = own_classes(dataset, source, classes)
     labels_N = None if own is None else np.array([own[dataset.test.labels[index]] for index, _ in found])
     return TestImages(pixels_NHWC, labels_N, why)

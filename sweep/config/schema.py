@@ -35,6 +35,7 @@ LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of la
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
 Standardize = Literal["none", "feature"]
+Seen = Literal["study", "exact", "weights"]  # how images are resized and cropped for evaluation
 
 
 def _as_tuple(value: Any) -> Any:
@@ -163,7 +164,7 @@ class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
     architecture: Some[str]
-    id_dataset: Some[str]
+    id_dataset: Some[str] | None = None  # default for weights: the last of what they were trained on
     id_classes: Some[PositiveInt | All] = ("all",)
     images_per_class: Some[PositiveInt | All] = ("all",)
     resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights
@@ -173,6 +174,7 @@ class Design(Model):
     width: Some[Positive] = (1.0,)
     pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
     norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
+    evaluation_view: Some[Seen] | None = None  # instead of the top-level one
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
 
 
@@ -306,6 +308,9 @@ class Config(Model):
     layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
+    # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
+    # torchvision evaluate them. Default: weights where somebody says that, else study
+    evaluation_view: Seen | None = None
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
@@ -328,6 +333,7 @@ DESIGN_KEYS: tuple[str, ...] = (
     "width",
     "pooling",
     "norm",
+    "evaluation_view",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks

@@ -21,6 +21,7 @@ from sweep.data.images import TrainImages, evaluation_images, training_images
 from sweep.data.open import opened
 from sweep.data.options import DatasetOptions
 from sweep.data.splits import choose_classes, hold_out, subset
+from sweep.data.view import View
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ class Library:
         return Selection(dataset, chosen, train_N, heldout_N, test_N)
 
     def images(
-        self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
+        self, name: str, view: View, *, classes: int | None = None, images_per_class: int | None = None
     ) -> Images:
-        """Evaluation images (resized and centre-cropped) of a selection."""
+        """Evaluation images of a selection, as a view shows them."""
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
         cache = Path(self.cache_dir)
-        train = evaluation_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, cache_dir=cache)
-        test = evaluation_images(chosen.dataset, "test", chosen.test_N, resolution=resolution, cache_dir=cache)
+        train = evaluation_images(chosen.dataset, "train", chosen.train_N, view=view, cache_dir=cache)
+        test = evaluation_images(chosen.dataset, "test", chosen.test_N, view=view, cache_dir=cache)
         return Images(
             train_NHWC=train.images_NHWC,
             train_labels_N=np.searchsorted(chosen.classes, train.labels_N),

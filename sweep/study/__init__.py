@@ -3,7 +3,7 @@
 from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
-from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
+from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, id_dataset_of, layers_said, resolution_of
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
@@ -34,6 +34,7 @@ __all__ = [
     "dataset_options",
     "expand",
     "group_label",
+    "id_dataset_of",
     "keyring",
     "labels",
     "layer_widths",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,8 +19,11 @@ from sweep.config import (
     ProbeSection,
     Recipe,
 )
+from sweep.data import EXACT, STUDY, View, exact_view, study_view, used_datasets
 from sweep.models import WeightsSource, facts
-from sweep.study.sources import tag_of, weights_source
+from sweep.study.sources import known_corpora, tag_of, weights_source
+
+WEIGHTS = "weights"  # the view of their own evaluation
 
 
 class Sizes(NamedTuple):
@@ -55,6 +58,13 @@ class Backbone:
     pooling: str = "default"
     norm: str = "none"
     weights: WeightsSource | None = None
+    evaluation_view: str = STUDY
+
+    @property
+    def view(self) -> View:
+        """How its images are resized and cropped: to train it without augmentation, to evaluate and to probe it."""
+        made = self.weights.view(self.resolution) if self.evaluation_view == WEIGHTS and self.weights else None
+        return made or (exact_view if self.evaluation_view == EXACT else study_view)(self.resolution)
 
     @property
     def processes(self) -> int:
@@ -70,6 +80,8 @@ class Backbone:
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
+        own = STUDY if self.recipe is not None else WEIGHTS
+        parts += [f"view {self.evaluation_view}"] * (self.evaluation_view != own)
         parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
@@ -149,13 +161,20 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
     ----------
     config : a checked config.
     sizes : classes and images of a dataset by name.
+
+    Returns
+    -------
+    every backbone with its curves; without the ID curve where weights come from elsewhere and their ID dataset is not
+    here (:func:`sweep.data.used_datasets`).
     """
     found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
-    merged = 0
+    merged, used = 0, frozenset(used_datasets(config))
     for number, block in enumerate(config.grid):
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
-            backbone = _backbone(config, values, sizes)
+            values["evaluation_view"] = view_of(config, values)
+            values["id_dataset"] = id_dataset_of(config, values)
+            backbone = _backbone(config, values, sizes, used)
             curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
             merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
@@ -163,6 +182,8 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
+                    if dataset not in used:
+                        continue  # the ID dataset of weights, which is not here
                     curves[Curve(stage, dataset, probes, probe_seeds)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
@@ -196,6 +217,31 @@ def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
     return own or facts.architecture(values["architecture"]).native_resolution
 
 
+def view_of(config: Config, values: Mapping[str, Any]) -> str:
+    """How the images of one backbone are seen: as its block says, or the config, or by default."""
+    said = values["evaluation_view"] or config.evaluation_view
+    if said not in (None, WEIGHTS):
+        return said
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    return WEIGHTS if source is not None and source.view(32) is not None else STUDY
+
+
+def id_dataset_of(config: Config, values: Mapping[str, Any]) -> str | None:
+    """ID dataset of one backbone; where its block names none, the last of what its weights were trained on."""
+    if values["id_dataset"] is not None:
+        return values["id_dataset"]
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    corpus = source.trained_on.corpus if source is not None and source.trained_on is not None else None
+    return corpus.split(" + ")[-1] if corpus else None
+
+
+def _unseen_classes(name: str, source: WeightsSource | None) -> int:
+    """Classes of the ID dataset of weights that is not here: what is known of it or of the weights; 0 without any."""
+    known = known_corpora().get(name)
+    trained_on = source.trained_on if source is not None else None
+    return (known and known.classes) or (trained_on and trained_on.classes) or 0
+
+
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
     return all(values.get(key) in _meant(key, allowed, values) for key, allowed in when.items())
 
@@ -205,9 +251,13 @@ def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tup
     return tuple(tag_of(values["architecture"], name) for name in allowed) if key == "pretraining" else allowed
 
 
-def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
+def _backbone(
+    config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes], used: Collection[str]
+) -> Backbone:
     scratch = values["pretraining"] == SCRATCH
-    total = sizes(values["id_dataset"]).classes
+    weights = weights_source(config, values["architecture"], values["pretraining"])
+    name = values["id_dataset"]
+    total = sizes(name).classes if name in used else _unseen_classes(name, weights)
     return Backbone(
         architecture=values["architecture"],
         id_dataset=values["id_dataset"],
@@ -222,7 +272,8 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         layers_pattern=layers_said(config, values["architecture"]),
         pooling=values["pooling"],
         norm=values["norm"],
-        weights=weights_source(config, values["architecture"], values["pretraining"]),
+        weights=weights,
+        evaluation_view=values["evaluation_view"],
     )
 
 

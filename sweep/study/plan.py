@@ -247,7 +247,7 @@ def render_plan(
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
-    lines += _weights_lines(grid)
+    lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
 
@@ -292,6 +292,33 @@ def _weights_lines(grid: Grid) -> list[str]:
         return []
     said = f"how many images these weights were trained on is not known: {', '.join(unknown)}; γ and id_images are null"
     return textwrap.wrap(f"notice: {said} (weights: {{NAME: {{trained_on: …}}}} says it)", width=118)
+
+
+def _seen_lines(grid: Grid) -> list[str]:
+    """What weights expect of pixels, how they are shown images, and who says so; a line for each kind."""
+    kinds: dict[str, list[str]] = {}
+    for backbone in (cell.backbone for cell in grid.cells if cell.backbone.weights is not None):
+        assert backbone.weights is not None
+        both = (backbone.weights.mean, backbone.weights.std)
+        mean, std = (", ".join(f"{value:.4g}" for value in each) for each in both)
+        said = f"mean [{mean}], std [{std}] ({backbone.weights.pixels_from})"
+        kinds.setdefault(f"{said}; {backbone.evaluation_view} view: {backbone.view}", []).append(
+            f"{backbone.pretraining} of {backbone.architecture}"
+        )
+    return [f"pixels of {', '.join(dict.fromkeys(names))}: {said}" for said, names in kinds.items()]
+
+
+def _left_out_lines(grid: Grid) -> list[str]:
+    """ID curves that weights would have, were their ID dataset here."""
+    without: dict[str, int] = {}
+    for cell in grid.cells:
+        if not any(curve.is_id for curve in cell.curves):
+            without[cell.backbone.id_dataset] = without.get(cell.backbone.id_dataset, 0) + 1
+    return [
+        f"notice: no ID curve of {backbones} backbones with weights: the config has no dataset {name} (under datasets: "
+        f"{name}: {{path: …}} it would be probed too); without it correlation and alignment with the ID curve are null"
+        for name, backbones in without.items()
+    ]
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

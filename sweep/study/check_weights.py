@@ -64,7 +64,7 @@ def _corpus(at: KeyPath, entry: WeightsEntry) -> Iterator[Problem]:
 
 
 def check_block(config: Config, block: Block, number: int) -> Iterator[Problem]:
-    """The weights that a block asks for: whether they exist, what has no meaning for them, what must be known of them."""
+    """The weights that a block asks for: whether they exist, what means nothing to them, what must be known of them."""
     wrong = list(_asked(config, block, number))
     yield from wrong or _unseen(config, block, ("grid", number))
 

@@ -229,6 +229,7 @@ def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded
         test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
         classes=images.classes,
         layer_names=[layer.name for layer in embedded.layers],
+        folds_N=None if curve.probe.folds == 1 else torch.from_numpy(images.folds(curve.probe.folds)).to(device),
     )
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory)

@@ -28,6 +28,7 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
 NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
+AUTO_FOLDS, FEW_HELDOUT = 5, 500
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
@@ -125,11 +126,13 @@ class Probe(Model):
     label_smoothing: Smoothing = 0.1
     standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
     penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
+    folds: PositiveInt = 1  # of converged: how many times the training images are cross-fitted; 1: they are not
 
     @property
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
         unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        unread |= {"folds"} if self.folds == 1 else set()  # keys older than the choice stay as they are
         return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
 
 
@@ -144,6 +147,9 @@ class ProbeSection(Model):
     label_smoothing: Smoothing | None = None  # default 0 for converged, else 0.1
     standardize: Standardize | None = None  # default feature for converged, else none
     seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
+    # of converged: training images are scored by fits without their fold, and choose the peak layer; 1: held-out ones
+    # alone do; auto: AUTO_FOLDS where these are fewer than FEW_HELDOUT
+    folds: PositiveInt | Literal["auto"] = "auto"
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 
@@ -188,6 +194,14 @@ class Block(create_model("_Block", __base__=Design, **_varied())):  # type: igno
     """One product block of the grid: every list is crossed with every other. Any recipe key may be varied too."""
 
 
+class GroupList(Model):
+    """A list of which images belong together: a CSV file with a head."""
+
+    list: str  # its path, relative to data_root
+    column: str  # the one that names an image's group
+    image: str | None = None  # the one that names the image, by its path or an end of it; default: the first
+
+
 class DatasetEntry(Model):
     """A dataset of this config: a built-in or registered generator, an ImageFolder tree / tar, or another source."""
 
@@ -207,6 +221,7 @@ class DatasetEntry(Model):
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+    groups: str | GroupList | None = None  # what splits never part: a regular expression on file names, or a list
     background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 

@@ -71,7 +71,16 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     if generator:
         return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
     declared = entry.classes or (fact.classes if fact else None)
-    return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
+    shared |= _groups(config, entry) | {"path": path, "classes": declared}
+    return DatasetOptions(kind="folder", test_fraction=entry.test_fraction, **shared)
+
+
+def _groups(config: Config, entry: DatasetEntry) -> dict[str, str | None]:
+    """What an entry says of groups, as options."""
+    if entry.groups is None or isinstance(entry.groups, str):
+        return {"groups": entry.groups}
+    path = Path(config.data_root or ".") / Path(entry.groups.list).expanduser()
+    return {"groups_list": str(path), "groups_column": entry.groups.column, "groups_image": entry.groups.image}
 
 
 def _sourced(config: Config, entry: DatasetEntry, kind: str, there: str, shared: dict[str, Any]) -> DatasetOptions:

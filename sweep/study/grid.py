@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sweep.config import (
+    AUTO_FOLDS,
     CONVERGED,
     DESIGN_KEYS,
+    FEW_HELDOUT,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -178,13 +180,14 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
             merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
-            probes, probe_seeds = probes_of(config, values)
+            (probes, probe_seeds), folds = probes_of(config, values), probe_section(config, values).folds
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
                     if dataset not in used:
                         continue  # the ID dataset of weights, which is not here
-                    curves[Curve(stage, dataset, probes, probe_seeds)] = None
+                    folded = _folded(config, stage, dataset, probes, folds, sizes)
+                    curves[Curve(stage, dataset, folded, probe_seeds)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
 
@@ -295,14 +298,46 @@ def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
     return Recipe.model_validate(settings)
 
 
-def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
-    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
+def probe_section(config: Config, values: Mapping[str, Any]) -> ProbeSection:
+    """The probe section that holds for one backbone: the config's own, then matching rules."""
     settings: dict[str, Any] = config.probe.model_dump()
     for rule in config.rules:
         if _matches(rule.when, values):
             settings.update(rule.probe)
-    section = ProbeSection.model_validate(settings)
-    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
+    return ProbeSection.model_validate(settings)
+
+
+def _folded(
+    config: Config,
+    backbone: Backbone,
+    dataset: str,
+    probes: tuple[Probe, ...],
+    folds: int | Literal["auto"],
+    sizes: Callable[[str], Sizes],
+) -> tuple[Probe, ...]:
+    """Probes with as many folds as are asked for; by default where too few held-out images would choose."""
+    if probes[0].solver != CONVERGED:
+        return probes
+    if folds == "auto":
+        train = selected(backbone, dataset, sizes(dataset)).train
+        folds = AUTO_FOLDS if config.holdout * train < FEW_HELDOUT else 1
+    return tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
+
+
+def selected(backbone: Backbone, dataset: str, whole: Sizes) -> Sizes:
+    """Classes, training and test images of a dataset that a backbone is probed on, as if classes were balanced."""
+    if dataset != backbone.id_dataset:
+        return whole
+    train = backbone.id_classes * whole.train // whole.classes
+    if backbone.images_per_class is not None:
+        train = min(train, backbone.id_classes * backbone.images_per_class)
+    return Sizes(backbone.id_classes, train, backbone.id_classes * whole.test // whole.classes)
+
+
+def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
+    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
+    section = probe_section(config, values)
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "folds", "at_epochs"}, exclude_none=True)
     penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
     if section.solver == CONVERGED:  # one probe, which chooses among them
         fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared

@@ -125,6 +125,18 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             pa.binary(),
             "numpy.packbits over test images in order: right at the chosen epoch or not",
         ),
+        (
+            "heldout_correct",
+            pa.binary(),
+            "numpy.packbits over held-out images in order: right by the selection fit at the chosen epoch or not",
+        ),
+        (
+            "crossfit_top1",
+            _real,
+            "top-1 on all training images, each by a fit without its fold (probe.folds); null: not cross-fitted",
+        ),
+        ("crossfit_loss", _real, "cross-entropy of the same, nats"),
+        ("crossfit_correct", pa.binary(), "numpy.packbits over training images in order: right by that fit or not"),
         ("problem", _text, "why this probe has no accuracies; null when it has"),
         (
             "backbone_heldout_top1",
@@ -150,6 +162,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("probe_batch_size", _int, "batch size, embeddings; null but for adamw and registered"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
+        ("probe_folds", _int, "folds of the cross-fit, whose images choose the peak layer; 1: held-out images do"),
         (
             "probe_seed",
             _long,

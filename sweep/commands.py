@@ -27,6 +27,7 @@ from sweep.study import (
     resolution_of,
     sizes,
     trial_key,
+    view_of,
     without_downloads,
 )
 from sweep.table import read_records
@@ -70,6 +71,7 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
             architecture,
             resolution,
             id_dataset_of(config, values) or "its ID dataset",
+            seen=view_of(config, values),
             every_name=every_name,
         )
         print(report.text)

@@ -65,8 +65,7 @@ class Backbone:
     @property
     def view(self) -> View:
         """How its images are resized and cropped: to train it without augmentation, to evaluate and to probe it."""
-        made = self.weights.view(self.resolution) if self.evaluation_view == WEIGHTS and self.weights else None
-        return made or (exact_view if self.evaluation_view == EXACT else study_view)(self.resolution)
+        return made_view(self.evaluation_view, self.resolution, self.weights)
 
     @property
     def processes(self) -> int:
@@ -227,6 +226,12 @@ def view_of(config: Config, values: Mapping[str, Any]) -> str:
         return said
     source = weights_source(config, values["architecture"], values["pretraining"])
     return WEIGHTS if source is not None and source.view(32) is not None else STUDY
+
+
+def made_view(name: str, resolution: int, weights: WeightsSource | None) -> View:
+    """A view by its name, as it is of a backbone."""
+    own = weights.view(resolution) if name == WEIGHTS and weights is not None else None
+    return own or (exact_view if name == EXACT else study_view)(resolution)
 
 
 def id_dataset_of(config: Config, values: Mapping[str, Any]) -> str | None:

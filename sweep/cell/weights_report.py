@@ -59,7 +59,7 @@ def look_at_weights(
     resolution: int,
     id_dataset: str,
     *,
-    seen: str = "weights",
+    seen: str = "study",
     every_name: bool = False,
 ) -> WeightsReport:
     """How weights of the config fit one architecture; what fits is loaded, and shown test images of the ID dataset.

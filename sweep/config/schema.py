@@ -324,7 +324,7 @@ class Config(Model):
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
-    # torchvision evaluate them. Default: weights where somebody says that, else study
+    # torchvision evaluate them. Default: weights for downloaded ones where these say it, else study
     evaluation_view: Seen | None = None
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes

@@ -121,14 +121,14 @@ def _crossed(data: ProbeData, recipe: Probe, images: _Images, path: Path) -> Out
     assert data.folds_N is not None
     start_LCF = _start(images, images.every, data.classes)
     return out_of_fold(
-        path,
+        Inverse([found.metric for found in images.coordinates]),
+        path.penalty_L,
         images.z_LNF,
         images.labels_N,
         data.folds_N[images.order_N],
         start_LCF,
         classes=data.classes,
         smoothing=recipe.label_smoothing,
-        tolerance=TOLERANCE,
     )
 
 

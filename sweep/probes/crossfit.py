@@ -16,9 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweep.probes.path import Path
+from sweep.probes.descent import Memory, minimise
+from sweep.probes.inverse import Inverse
 from sweep.probes.scores import Scores, Tally
 from sweep.probes.softmax import Softmax
+
+TOLERANCE = 0.05  # relative error of the weights that the gradient allows at most; these fits only compare layers
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class OutOfFold:
 
 
 def out_of_fold(
-    path: Path,
+    inverse: Inverse,
+    penalty_L: Tensor,
     z_LNF: Tensor,
     labels_N: Tensor,
     folds_N: Tensor,
@@ -44,9 +48,10 @@ def out_of_fold(
     *,
     classes: int,
     smoothing: float,
-    tolerance: float,
 ) -> OutOfFold:
-    """Fit without each fold in turn, at each layer's chosen penalty, and score the fold.
+    """Fit without each fold in turn, at each layer's penalty (L,), and score the fold.
+
+    No fold's fit starts from, or remembers, one that has seen the fold.
 
     Parameters
     ----------
@@ -59,7 +64,9 @@ def out_of_fold(
     for fold in range(int(folds_N.max()) + 1):
         out_N = folds_N == fold
         rest = Softmax(z_LNF[:, ~out_N], labels_N[~out_N], slice(None), classes=classes, smoothing=smoothing)
-        found = path.settle(rest, rest.value(start_LCF), tolerance)
+        start, memory = rest.value(start_LCF), Memory(start_LCF, inverse)
+        inverse.set(rest, start, penalty_L)
+        found = minimise(rest, start, memory, inverse, penalty_L, tolerance=TOLERANCE)
         part = _scored(found.value.theta_LCF, z_LNF[:, out_N], labels_N[out_N])
         share = float(out_N.sum()) / len(labels_N)
         correct_LN[:, out_N] = part.correct_LN

@@ -81,7 +81,7 @@ class Backbone:
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
-        own = STUDY if self.recipe is not None else WEIGHTS
+        own = WEIGHTS if self.weights is not None and self.weights.kind != "file" else STUDY
         parts += [f"view {self.evaluation_view}"] * (self.evaluation_view != own)
         parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
@@ -220,12 +220,15 @@ def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
 
 
 def view_of(config: Config, values: Mapping[str, Any]) -> str:
-    """How the images of one backbone are seen: as its block says, or the config, or by default."""
+    """How the images of one backbone are seen: as its block says, or the config; else as downloaded weights' own
+    evaluation sees them. A local file says nothing of that, and who trained it here had the study's view.
+    """
     said = values["evaluation_view"] or config.evaluation_view
     if said not in (None, WEIGHTS):
         return said
     source = weights_source(config, values["architecture"], values["pretraining"])
-    return WEIGHTS if source is not None and source.view(32) is not None else STUDY
+    known = source is not None and source.view(32) is not None and (said == WEIGHTS or source.kind != "file")
+    return WEIGHTS if known else STUDY
 
 
 def made_view(name: str, resolution: int, weights: WeightsSource | None) -> View:

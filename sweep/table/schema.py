@@ -179,7 +179,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         (
             "converged",
             _flag,
-            "whether the gradient of both fits became as small as the solver asks for; null where it is not looked at",
+            "whether the gradient of both fits, and of folds, got as small as the solver asks for; null: not looked at",
         ),
         (
             "gradient_norm",

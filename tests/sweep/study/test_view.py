@@ -95,7 +95,10 @@ def test_local_weights_are_probed_without_their_id_dataset_and_the_plan_says_so(
     text = commands.plan(config, str(tmp_path / "out"))
     assert "1 backbones, 1 curves" in text
     assert "no ID curve of 1 backbones with weights: the config has no dataset secret" in text
-    assert "mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5] (timm's config of tf_efficientnet_lite0); weights view" in text
+    assert (
+        "mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5] (timm's config of tf_efficientnet_lite0); study view: shorter side to 37 px"
+        in text
+    )
     sweep = driver.prepare(config, str(tmp_path / "out"))
     (cell,) = sweep.cells
     assert len(run_cell(driver.task_of(sweep, cell, gpu=False)).done) == 1
@@ -104,9 +107,17 @@ def test_local_weights_are_probed_without_their_id_dataset_and_the_plan_says_so(
     (row,) = (
         table[["id_dataset", "id_classes", "id_images", "dataset", "evaluation_view", "view"]].drop_duplicates().values
     )
-    assert list(row) == ["secret", 7, 5000, "few", "weights", "shorter side to 36 px, bicubic, centre 32 px"]
+    assert list(row) == ["secret", 7, 5000, "few", "study", "shorter side to 37 px, bicubic, centre 32 px"]
     assert not table.is_id.any()
     assert np.isfinite(table.top1).all()
+
+
+def test_local_weights_are_shown_images_as_the_study_does_unless_they_are_asked_for_their_own_view(local):
+    config = local(id_dataset=", id_dataset: imagenet21k, evaluation_view: [study, weights, exact]")
+    own = expand(config, lambda _n: Sizes(3, 60, 30)).curves
+    assert [c.backbone.view.side for c in own] == [37, 36, 32]  # 32 / 0.875 of timm's config of the architecture
+    (default,) = expand(local(id_dataset=", id_dataset: imagenet21k"), lambda _n: Sizes(3, 60, 30)).curves
+    assert default.backbone == own[0].backbone
 
 
 def test_named_corpora_are_id_datasets_of_weights_and_a_given_dataset_gets_its_curve(local):

@@ -329,7 +329,7 @@ def _folded(
     if folds == "auto":
         train = selected(backbone, dataset, sizes(dataset)).train
         folds = AUTO_FOLDS if config.holdout * train < FEW_HELDOUT else 1
-    return tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
+    return probes if folds == 1 else tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
 
 
 def selected(backbone: Backbone, dataset: str, whole: Sizes) -> Sizes:

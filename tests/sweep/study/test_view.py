@@ -95,10 +95,8 @@ def test_local_weights_are_probed_without_their_id_dataset_and_the_plan_says_so(
     text = commands.plan(config, str(tmp_path / "out"))
     assert "1 backbones, 1 curves" in text
     assert "no ID curve of 1 backbones with weights: the config has no dataset secret" in text
-    assert (
-        "mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5] (timm's config of tf_efficientnet_lite0); study view: shorter side to 37 px"
-        in text
-    )
+    line = "mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5] (timm's config of tf_efficientnet_lite0)"
+    assert f"{line}; study view: shorter side to 37 px" in text
     sweep = driver.prepare(config, str(tmp_path / "out"))
     (cell,) = sweep.cells
     assert len(run_cell(driver.task_of(sweep, cell, gpu=False)).done) == 1

@@ -174,10 +174,10 @@ def probe_images(library: Library, curve: Curve) -> Images:
     """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
     backbone = curve.backbone
     if not curve.is_id:
-        return library.images(curve.dataset, backbone.resolution)
+        return library.images(curve.dataset, backbone.view)
     return library.images(
         curve.dataset,
-        backbone.resolution,
+        backbone.view,
         classes=backbone.id_classes,
         images_per_class=backbone.images_per_class,
     )
@@ -239,7 +239,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
 
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
     """Fit every layer's probe."""
-    seed, data = probe_seed(images, curve), probe_data(images, embedded, device)
+    seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory)
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)

@@ -25,8 +25,9 @@ def probe_data(
     *,
     layers: Sequence[int] | None = None,
     keep_weights: bool = False,
+    folds: int = 1,
 ) -> ProbeData:
-    """Of all layers, or of some."""
+    """Of all layers, or of some; 1 fold: probes are not cross-fitted."""
     taken = range(len(embedded.layers)) if layers is None else layers
     return ProbeData(
         train=[embedded.train[at] for at in taken],
@@ -37,4 +38,5 @@ def probe_data(
         classes=images.classes,
         layer_names=[embedded.layers[at].name for at in taken],
         keep_weights=keep_weights,
+        folds_N=None if folds == 1 else torch.from_numpy(images.folds(folds)).to(device),
     )

@@ -3,10 +3,12 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    AUTO_FOLDS,
     CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
+    FEW_HELDOUT,
     GRID_VARIABLES,
     LAYERS,
     NO_PENALTY_KEYS,
@@ -33,10 +35,12 @@ from sweep.config.schema import (
 )
 
 __all__ = [
+    "AUTO_FOLDS",
     "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
+    "FEW_HELDOUT",
     "GRID_VARIABLES",
     "LAYERS",
     "NO_PENALTY_KEYS",

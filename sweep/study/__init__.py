@@ -3,7 +3,19 @@
 from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
-from sweep.study.grid import NOT_KNOWN, Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
+from sweep.study.grid import (
+    NOT_KNOWN,
+    Backbone,
+    Curve,
+    Grid,
+    block_values,
+    expand,
+    id_dataset_of,
+    layers_said,
+    made_view,
+    resolution_of,
+    view_of,
+)
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
@@ -35,10 +47,12 @@ __all__ = [
     "dataset_options",
     "expand",
     "group_label",
+    "id_dataset_of",
     "keyring",
     "labels",
     "layer_widths",
     "layers_said",
+    "made_view",
     "outcomes",
     "plan",
     "propose",
@@ -53,6 +67,7 @@ __all__ = [
     "used_datasets",
     "variables",
     "varied_roles",
+    "view_of",
     "weights_source",
     "without_downloads",
 ]

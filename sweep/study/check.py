@@ -36,6 +36,7 @@ from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes
+from sweep.study.sources import known_corpora
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -108,7 +109,10 @@ def _names(config: Config) -> Iterator[Problem]:
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
         yield from check_architectures((*at, "architecture"), block.architecture)
-        yield from _unknown((*at, "id_dataset"), block.id_dataset or (), datasets, "dataset")
+        trained = SCRATCH in block.pretraining
+        valid = datasets if trained else (*datasets, *(name for name in known_corpora() if name not in datasets))
+        what = "dataset" if trained else "dataset or corpus"
+        yield from _unknown((*at, "id_dataset"), block.id_dataset or (), valid, what)
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
         yield from _without_id(config, block, at)

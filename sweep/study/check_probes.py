@@ -45,6 +45,9 @@ def probe_steps(config: Config) -> Iterator[Problem]:
         section = config.probe
         sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
     for path, given in sections:
+        folds, solver = given.get("folds", 1), given.get("solver", config.probe.solver)
+        if folds not in (1, "auto") and solver != CONVERGED:
+            yield Problem((*path, "folds"), folds, f"solver {solver} is not cross-fitted: only {CONVERGED} is", ("1",))
         if given.get("solver", config.probe.solver) == CONVERGED:
             for key in NO_PENALTY_KEYS:
                 if key in given:

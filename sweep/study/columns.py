@@ -35,6 +35,7 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
         "stem": about.stem,
         "depth": about.depth,
         "spatial_reduction": about.spatial_reduction,
+        "view": str(backbone.view),
         "parameters": parameters,
         "id_images": id_images,
         "overparametrization": parameters / id_images if id_images else None,

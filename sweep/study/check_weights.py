@@ -10,7 +10,7 @@ from sweep.base.errors import UserError
 from sweep.config import RECIPE_KEYS, SCRATCH, Block, ByArchitecture, Config, KeyPath, Problem, WeightsEntry
 from sweep.data import used_datasets
 from sweep.models import facts, shards
-from sweep.study.grid import WEIGHTS, block_values, id_dataset_of, probe_datasets
+from sweep.study.grid import WEIGHTS, block_values, probe_datasets
 from sweep.study.sources import TIMM, known_corpora, weights_source
 
 _PLACES = ("path", "timm", "torchvision")
@@ -101,12 +101,6 @@ def _unseen(config: Config, block: Block, at: KeyPath) -> Iterator[Problem]:
         source = weights_source(config, values["architecture"], values["pretraining"])
         if source is None:
             continue
-        if id_dataset_of(config, values) is None:
-            message = (
-                f"nobody says what {values['pretraining']} of {values['architecture']} was trained on: name it here"
-            )
-            yield Problem((*at, "id_dataset"), None, message, tuple(known_corpora()))
-            return
         if WEIGHTS in (values["evaluation_view"], config.evaluation_view) and source.view(32) is None:
             path: KeyPath = (*at, "evaluation_view") if values["evaluation_view"] else ("evaluation_view",)
             message = f"nobody says how {values['pretraining']} of {values['architecture']} is evaluated"

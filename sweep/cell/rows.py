@@ -12,7 +12,7 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
+from sweep.config import AUTO, CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
@@ -88,6 +88,8 @@ def make_rows(
 def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
     """Recipe of one probe; what its solver does not know is null, what it chose is its choice."""
     columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
+    if probe.epochs == AUTO:
+        columns["probe_epochs"] = None
     if probe.solver == CONVERGED:
         columns["probe_weight_decay"] = result.penalty
     unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()

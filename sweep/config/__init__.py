@@ -3,13 +3,16 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    AUTO,
     CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
     LAYERS,
+    MOST_EPOCHS,
     NO_PENALTY_KEYS,
+    PATIENCE,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -33,13 +36,16 @@ from sweep.config.schema import (
 )
 
 __all__ = [
+    "AUTO",
     "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",
     "LAYERS",
+    "MOST_EPOCHS",
     "NO_PENALTY_KEYS",
+    "PATIENCE",
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",

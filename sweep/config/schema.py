@@ -30,6 +30,8 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
 }
 NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
+AUTO = "auto"  # of AdamW's epochs: until held-out loss has not improved for PATIENCE of them, at most MOST_EPOCHS
+PATIENCE, MOST_EPOCHS = 10, 300
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
@@ -119,7 +121,7 @@ class Probe(Model):
     """How one linear probe is fitted ([H24] A.4, protocol §6)."""
 
     solver: str = "adamw"  # a probe of the register: ours, or a plug-in's
-    epochs: PositiveInt = 30
+    epochs: PositiveInt | Literal["auto"] = 30
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
     batch_size: PositiveInt = 128
@@ -131,14 +133,22 @@ class Probe(Model):
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
         unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
-        return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
+        parts = self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
+        if parts.get("epochs") == AUTO:
+            parts |= {"epochs": [AUTO, PATIENCE, MOST_EPOCHS]}
+        return parts
+
+    @property
+    def most_epochs(self) -> int:
+        """Passes over the training images after which a solver that takes steps ends."""
+        return self.epochs if isinstance(self.epochs, int) else MOST_EPOCHS
 
 
 class ProbeSection(Model):
     """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
     solver: str = CONVERGED
-    epochs: PositiveInt = 30
+    epochs: PositiveInt | Literal["auto"] = 30  # of adamw; auto: each layer until its held-out loss stays
     lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
     weight_decay: Some[NonNegative] | None = None  # likewise; the penalties of other solvers. Default 0, or PENALTIES
     batch_size: PositiveInt = 128

@@ -13,10 +13,11 @@ from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 from sweep.config import CONVERGED, Probe
 from sweep.probes import memory
-from sweep.probes.adamw import Request, fit_adamw
+from sweep.probes.adamw import fit_adamw
 from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.plugin import fit_registered
+from sweep.probes.training import Request
 
 _BATCHED = "adamw"  # fits all layers at once, in a memory budget; our others take one layer at a time
 

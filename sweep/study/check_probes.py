@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweep import register
-from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Config, KeyPath, Problem
+from sweep.config import AUTO, CONVERGED, NO_PENALTY_KEYS, PENALTIES, Config, KeyPath, Problem
 from sweep.study.grid import block_values, probes_of
 
 
@@ -33,7 +33,12 @@ def probe_steps(config: Config) -> Iterator[Problem]:
         section = config.probe
         sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
     for path, given in sections:
-        if given.get("solver", config.probe.solver) == CONVERGED:
+        solver = given.get("solver", config.probe.solver)
+        if given.get("epochs") == AUTO and solver not in (CONVERGED, "adamw"):
+            yield Problem(
+                (*path, "epochs"), AUTO, f"solver {solver} has no epochs that end by themselves: only adamw has"
+            )
+        if solver == CONVERGED:
             for key in NO_PENALTY_KEYS:
                 if key in given:
                     message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers'"

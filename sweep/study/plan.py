@@ -91,7 +91,7 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
     classes, train, test = sizes
-    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
+    passes = {"adamw": curve.probe.most_epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
         curve.probe.solver, 1
     )
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))

@@ -138,7 +138,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     ],
     "Probe recipe": [
         ("probe_solver", _text, "how the probe was fitted: converged, adamw ([H24]), lbfgs, ridge, or registered"),
-        ("probe_epochs", _int, "epochs over the training embeddings; null but for adamw and registered"),
+        (
+            "probe_epochs",
+            _int,
+            "epochs over the training embeddings; null where each ends by itself, and but for adamw and registered",
+        ),
         ("probe_lr", _real, "learning rate, constant; null but for adamw and registered"),
         (
             "probe_weight_decay",

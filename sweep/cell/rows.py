@@ -87,7 +87,7 @@ def make_rows(
 
 def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
     """Recipe of one probe; what its solver does not know is null, what it chose is its choice."""
-    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
+    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties", "check"}).items()}
     if probe.epochs == AUTO:
         columns["probe_epochs"] = None
     if probe.solver == CONVERGED:
@@ -146,5 +146,7 @@ def _accuracies(result: ProbeResult) -> dict[str, Any]:
         "epoch_chosen epoch_best correct converged gradient_norm epochs_run penalty_at_end"
     )
     row = {name: getattr(result, name) for name in names.split()}
+    if result.check_top1 is not None:
+        row |= {"check_top1": result.check_top1, "check_gain": result.check_top1 - result.top1}
     row |= {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
     return row | {"penalties": result.penalties or None, "penalty_losses": result.heldout_losses or None}

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 All = Literal["all"]
 Native = Literal["native"]
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
@@ -128,11 +129,13 @@ class Probe(Model):
     label_smoothing: Smoothing = 0.1
     standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
     penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
+    check: Share = 0.0  # of the layers, that are fitted once more, to convergence
 
     @property
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
         unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        unread |= set() if self.check else {"check"}  # keys older than the choice stay as they are
         parts = self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
         if parts.get("epochs") == AUTO:
             parts |= {"epochs": [AUTO, PATIENCE, MOST_EPOCHS]}
@@ -155,6 +158,7 @@ class ProbeSection(Model):
     label_smoothing: Smoothing | None = None  # default 0 for converged, else 0.1
     standardize: Standardize | None = None  # default feature for converged, else none
     seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
+    check: Share = 0.0  # of the layers, chosen by the curve's key, that are fitted once more, to convergence
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 

@@ -59,6 +59,7 @@ class ProbeResult:
     epochs_run : passes of the full fit over the training images.
     penalty, penalty_at_end : of a solver that chooses it, and whether the choice is at an end of all it tried.
     penalties, heldout_losses : what it tried, and the held-out loss of each, nats.
+    check_top1 : test top-1 of the layer once more, by a converged probe; None where that was not asked for.
     """
 
     problem: str | None
@@ -87,3 +88,4 @@ class ProbeResult:
     penalty_at_end: bool | None = None
     penalties: tuple[float, ...] = ()
     heldout_losses: tuple[float, ...] = ()
+    check_top1: float | None = None

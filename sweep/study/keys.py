@@ -191,6 +191,7 @@ class Keyring(Settings):
             images=images,
             resolution=curve.backbone.resolution,
             **_points(curve.backbone),
+            **({"stored": 2} if curve.backbone.epoch == 0 else {}),  # float32 where float16 would lose initial weights
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 

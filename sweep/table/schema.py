@@ -177,6 +177,12 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ),
         ("epochs_run", _int, "passes of the full fit over the training embeddings"),
         (
+            "check_top1",
+            _real,
+            "test top-1 of this layer fitted once more, to convergence (probe.check); null: not among the layers drawn",
+        ),
+        ("check_gain", _real, "check_top1 − top1: what fitting to convergence would have changed"),
+        (
             "penalty_at_end",
             _flag,
             "whether the chosen penalty is the weakest or strongest tried, although the path was extended",

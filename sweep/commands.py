@@ -22,6 +22,7 @@ from sweep.study import (
     id_dataset_of,
     layers_said,
     outcomes,
+    probes_said,
     propose,
     render_plan,
     resolution_of,
@@ -125,12 +126,13 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             file=sys.stderr,
         )
         return 130
-    print(last_words(outcome, len(sweep.curves), out))
+    said = probes_said(planned.curve for planned in sweep.planned)
+    print(last_words(outcome, len(sweep.curves), out, probes=said))
     return 1 if outcome.failures or outcome.missing else 0
 
 
-def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
-    """The last words of a run."""
+def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) -> str:
+    """The last words of a run; ``probes``: how they were fitted."""
     lines = [
         f"{len(outcome.done)} of {planned} curves are in the table ({outcome.computed} computed now, "
         f"in {duration(outcome.seconds)})"
@@ -148,7 +150,7 @@ def last_words(outcome: driver.Outcome, planned: int, out: str) -> str:
         lines.append(_what_next(outcome))
     if outcome.missing:
         lines.append(f"{len(outcome.missing)} curves are missing without a failure record; run again")
-    lines.append(f"table:  {outcome.table}")
+    lines += [f"probes: {probes}", f"table:  {outcome.table}"]
     lines.append(f"report: python analysis/shap_report.py --results {out}")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from torch import nn
 from sweep import register, table
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
+from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.cell.kept import keep_probes
 from sweep.cell.probing import probe_data, probe_seed
@@ -27,7 +28,7 @@ from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
 from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
 from sweep.models import ProbedLayer, layers_of
-from sweep.probes import budget_bytes, fit_probes
+from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
@@ -154,7 +155,7 @@ def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, 
         embedded = embed_curve(task, planned, weights, images, device)
         if not _done(store, planned):
             stage = "probe"
-            fitted = probe_curve(task, planned.curve, images, embedded, device)
+            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
             stage = "write"
             rows = make_rows(task, planned, weights, images, embedded, fitted, device)
             described = descriptions(task.settings.statistics)
@@ -237,12 +238,20 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     return Embedded(layers, train, test, cost)
 
 
-def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:
-    """Fit every layer's probe."""
+def probe_curve(
+    task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device, *, key: str = ""
+) -> Fitted:
+    """Fit every layer's probe.
+
+    Parameters
+    ----------
+    key : of the curve; it draws the layers that are checked.
+    """
     seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory)
-        results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
+        check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
+        results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
         about = (embedded.train, data.train_labels_N)
         described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
         registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)

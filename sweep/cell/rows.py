@@ -12,7 +12,7 @@ import torch
 
 from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
-from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
+from sweep.config import AUTO, CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
 from sweep.embed import Statistics
 from sweep.models import ProbedLayer
@@ -87,7 +87,9 @@ def make_rows(
 
 def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
     """Recipe of one probe; what its solver does not know is null, what it chose is its choice."""
-    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties"}).items()}
+    columns = {f"probe_{key}": value for key, value in probe.model_dump(exclude={"penalties", "check"}).items()}
+    if probe.epochs == AUTO:
+        columns["probe_epochs"] = None
     if probe.solver == CONVERGED:
         columns["probe_weight_decay"] = result.penalty
     unknown = NO_PENALTY_KEYS if probe.solver in PENALTIES else ()
@@ -145,6 +147,8 @@ def _accuracies(result: ProbeResult) -> dict[str, Any]:
         "epochs_run penalty_at_end"
     )
     row = {name: getattr(result, name) for name in names.split()}
+    if result.check_top1 is not None:
+        row |= {"check_top1": result.check_top1, "check_gain": result.check_top1 - result.top1}
     row |= {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
     row["crossfit_correct"] = result.crossfit_correct or None
     return row | {"penalties": result.penalties or None, "penalty_losses": result.heldout_losses or None}

@@ -3,6 +3,7 @@
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
+    AUTO,
     AUTO_FOLDS,
     CONVERGED,
     DEFAULT_ROLES,
@@ -11,7 +12,9 @@ from sweep.config.schema import (
     FEW_HELDOUT,
     GRID_VARIABLES,
     LAYERS,
+    MOST_EPOCHS,
     NO_PENALTY_KEYS,
+    PATIENCE,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -35,6 +38,7 @@ from sweep.config.schema import (
 )
 
 __all__ = [
+    "AUTO",
     "AUTO_FOLDS",
     "CONVERGED",
     "DEFAULT_ROLES",
@@ -43,7 +47,9 @@ __all__ = [
     "FEW_HELDOUT",
     "GRID_VARIABLES",
     "LAYERS",
+    "MOST_EPOCHS",
     "NO_PENALTY_KEYS",
+    "PATIENCE",
     "PENALTIES",
     "RECIPE_KEYS",
     "SCRATCH",

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 All = Literal["all"]
 Native = Literal["native"]
 # Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
@@ -31,6 +32,8 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
 }
 NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
 AUTO_FOLDS, FEW_HELDOUT = 5, 500
+AUTO = "auto"  # of AdamW's epochs: until held-out loss has not improved for PATIENCE of them, at most MOST_EPOCHS
+PATIENCE, MOST_EPOCHS = 10, 300
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
@@ -121,7 +124,7 @@ class Probe(Model):
     """How one linear probe is fitted ([H24] A.4, protocol §6)."""
 
     solver: str = "adamw"  # a probe of the register: ours, or a plug-in's
-    epochs: PositiveInt = 30
+    epochs: PositiveInt | Literal["auto"] = 30
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0
     batch_size: PositiveInt = 128
@@ -129,20 +132,30 @@ class Probe(Model):
     standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
     penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
     folds: PositiveInt = 1  # of converged: how many times the training images are cross-fitted; 1: they are not
+    check: Share = 0.0  # of the layers, that are fitted once more, to convergence
 
     @property
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
         unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
         unread |= {"folds"} if self.folds == 1 else set()  # keys older than the choice stay as they are
-        return self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
+        unread |= set() if self.check else {"check"}
+        parts = self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
+        if parts.get("epochs") == AUTO:
+            parts |= {"epochs": [AUTO, PATIENCE, MOST_EPOCHS]}
+        return parts
+
+    @property
+    def most_epochs(self) -> int:
+        """Passes over the training images after which a solver that takes steps ends."""
+        return self.epochs if isinstance(self.epochs, int) else MOST_EPOCHS
 
 
 class ProbeSection(Model):
     """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
     solver: str = CONVERGED
-    epochs: PositiveInt = 30
+    epochs: PositiveInt | Literal["auto"] = 30  # of adamw; auto: each layer until its held-out loss stays
     lr: Some[Positive] = (1e-3,)  # several: a probe for each, chosen on held-out data
     weight_decay: Some[NonNegative] | None = None  # likewise; the penalties of other solvers. Default 0, or PENALTIES
     batch_size: PositiveInt = 128
@@ -152,6 +165,7 @@ class ProbeSection(Model):
     # of converged: training images are scored by fits without their fold, and choose the peak layer; 1: held-out ones
     # alone do; auto: AUTO_FOLDS where these are fewer than FEW_HELDOUT
     folds: PositiveInt | Literal["auto"] = "auto"
+    check: Share = 0.0  # of the layers, chosen by the curve's key, that are fitted once more, to convergence
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 

@@ -4,6 +4,7 @@
 ``lbfgs`` (multinomial logistic regression to convergence), ``ridge``, and ``plugin`` for those of plug-ins.
 """
 
+from sweep.probes.check import drawn
 from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
@@ -13,6 +14,7 @@ __all__ = [
     "ProbeData",
     "ProbeResult",
     "budget_bytes",
+    "drawn",
     "fit_probes",
     "replicate_seeds",
 ]

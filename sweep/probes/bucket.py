@@ -10,6 +10,7 @@ classes is many times faster along the images, and no operand of the weight grad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -93,6 +94,26 @@ class Bucket:
         self.bias_grads_LC1 = [torch.empty_like(bias_LC1) for bias_LC1 in self.biases_LC1]
         self._scale = source.standardisation(fit_N) if recipes[0].standardize == "feature" else None
         self._batches: dict[int, _Batch] = {}
+
+    def of(self, kept: Sequence[int]) -> Bucket:
+        """A bucket of some of these layers, with their parameters as they are now; the two then go their own ways."""
+        part, rows = copy(self), list(kept)
+        part.source = self.source.of(rows)
+        part.weights_LCD = [weight_LCD[rows] for weight_LCD in self.weights_LCD]
+        part.biases_LC1 = [bias_LC1[rows] for bias_LC1 in self.biases_LC1]
+        part.weight_grads_LCD = [torch.empty_like(weight_LCD) for weight_LCD in part.weights_LCD]
+        part.bias_grads_LC1 = [torch.empty_like(bias_LC1) for bias_LC1 in part.biases_LC1]
+        if self._scale is not None:
+            mean_L1D, scale_L1D = self._scale
+            part._scale = mean_L1D[rows], scale_L1D[rows]
+        part._batches = {}
+        part.__dict__.pop("_room", None)
+        return part
+
+    def adopt(self, other: Bucket, recipe: int, theirs: int, ours: int) -> None:
+        """Take over the parameters of one probe."""
+        self.weights_LCD[recipe][ours] = other.weights_LCD[recipe][theirs]
+        self.biases_LC1[recipe][ours] = other.biases_LC1[recipe][theirs]
 
     def _inputs(self, x_LBD: Tensor) -> Tensor:
         """Embeddings as the probes see them, changed in place."""
@@ -209,6 +230,14 @@ class AdamW:
         self._means, self._squares = ([torch.zeros_like(p) for p in self._parameters] for _ in range(2))
         self._count, self._one = (made((), device=self._parameters[0].device) for made in (torch.zeros, torch.ones))
         self._counts = [self._count] * len(self._parameters)
+
+    def adopt(self, other: AdamW, kept: Sequence[int]) -> None:
+        """Take over the moments of another one's probes: of each of ours, its place among those of the other."""
+        places = [*kept, *(place + len(other._parameters) // 2 for place in kept)]  # weights, then biases
+        for ours, theirs in ((self._means, other._means), (self._squares, other._squares)):
+            for row, place in zip(ours, places, strict=True):
+                row.copy_(theirs[place])
+        self._count.copy_(other._count)
 
     @property
     def state(self) -> list[Tensor]:

@@ -31,7 +31,7 @@ _ROWS = 1024  # images scored at once
 
 
 def fit_converged(
-    data: ProbeData, recipe: Probe, layers: Sequence[int], *, budget: int | None = None
+    data: ProbeData, recipe: Probe, layers: Sequence[int], *, budget: int | None = None, tolerance: float = TOLERANCE
 ) -> list[ProbeResult]:
     """Both fits of some layers.
 
@@ -42,14 +42,15 @@ def fit_converged(
     ----------
     recipe : with ``standardize: none`` embeddings are only centred.
     budget : bytes of a GPU that may be in use.
+    tolerance : relative error of the weights that the gradient allows at most.
 
     Returns
     -------
-    results in no particular order. One that does not reach :data:`TOLERANCE` says so in ``converged``.
+    results in no particular order. One that does not reach the tolerance says so in ``converged``.
     """
     if data.device.type == "cpu":
         longest = sorted(layers, key=data.width, reverse=True)
-        return each(lambda layer: _fit(data, recipe, [layer])[0], longest, device=data.device, alone=True)
+        return each(lambda layer: _fit(data, recipe, [layer], tolerance)[0], longest, device=data.device, alone=True)
     by_width: dict[int, list[int]] = {}
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
@@ -58,7 +59,7 @@ def fit_converged(
         for group in by_width.values()
         for wave in memory.waves(group, [_bytes(data, layer) for layer in group], budget)
     ]
-    return [result for wave in waves for result in _short_of_memory(data, recipe, wave)]
+    return [result for wave in waves for result in _short_of_memory(data, recipe, wave, tolerance)]
 
 
 def _bytes(data: ProbeData, layer: int) -> int:
@@ -67,19 +68,21 @@ def _bytes(data: ProbeData, layer: int) -> int:
     return 8 * n * numbers + state_bytes(data.classes, numbers)
 
 
-def _short_of_memory(data: ProbeData, recipe: Probe, layers: list[int]) -> list[ProbeResult]:
+def _short_of_memory(data: ProbeData, recipe: Probe, layers: list[int], tolerance: float) -> list[ProbeResult]:
     """Fit; if the device's memory runs out, half of the layers at a time."""
     try:
-        return _fit(data, recipe, layers)
+        return _fit(data, recipe, layers, tolerance)
     except torch.OutOfMemoryError:
         if len(layers) == 1:
             raise
     half = len(layers) // 2
-    return [result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, recipe, part)]
+    return [
+        result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, recipe, part, tolerance)
+    ]
 
 
 @torch.inference_mode()
-def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> list[ProbeResult]:
+def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float = TOLERANCE) -> list[ProbeResult]:
     images = _images(data, recipe, layers)
     selection, heldout, every = (
         Softmax(images.z_LNF, images.labels_N, part, classes=data.classes, smoothing=recipe.label_smoothing)
@@ -88,10 +91,10 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> list[ProbeRes
     inverse = Inverse([found.metric for found in images.coordinates])
     path = Path(selection, heldout, inverse, selection.value(_start(images, images.fit, data.classes)))
     at_end_L = path.choose(recipe.penalties)
-    chooser = path.settle(selection, path.value, TOLERANCE)
+    chooser = path.settle(selection, path.value, tolerance)
     first = every.value(_start(images, images.every, data.classes))
     every.passes = 0
-    probe = path.settle(every, every.value(chooser.value.theta_LCF), TOLERANCE)
+    probe = path.settle(every, every.value(chooser.value.theta_LCF), tolerance)
     passes = every.passes
     found = _results(data, images, layers, chooser.value.theta_LCF, probe.value.theta_LCF)
     converged_L = chooser.converged_L & probe.converged_L

@@ -89,6 +89,7 @@ class ProbeResult:
     penalty, penalty_at_end : of a solver that chooses it, and whether the choice is at an end of all it tried.
     penalties, heldout_losses : what it tried, and the held-out loss of each, nats.
     linear : the full fit's probe at the chosen epoch, where its weights were asked for.
+    check_top1 : test top-1 of the layer once more, by a converged probe; None where that was not asked for.
     """
 
     problem: str | None
@@ -122,3 +123,4 @@ class ProbeResult:
     penalties: tuple[float, ...] = ()
     heldout_losses: tuple[float, ...] = ()
     linear: LinearProbe | None = None
+    check_top1: float | None = None

@@ -13,10 +13,12 @@ from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
 from sweep.config import CONVERGED, Probe
 from sweep.probes import memory
-from sweep.probes.adamw import Request, fit_adamw
+from sweep.probes.adamw import fit_adamw
+from sweep.probes.check import checked
 from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
 from sweep.probes.plugin import fit_registered
+from sweep.probes.training import Request
 
 _BATCHED = "adamw"  # fits all layers at once, in a memory budget; our others take one layer at a time
 
@@ -29,6 +31,7 @@ def fit_probes(
     seeds: int = 1,
     dtype: torch.dtype = torch.float32,
     budget: int | None = None,
+    check: Sequence[int] = (),
 ) -> list[ProbeResult]:
     """Fit linear probes on every layer, each twice: without the held-out part (chooses) and on all.
 
@@ -41,6 +44,8 @@ def fit_probes(
     dtype : of weights and arithmetic.
     budget : bytes of the device that may be in use; fewer layers are in flight if it asks for it, with the same
         results. None: as many as there are, fewer when memory runs out.
+
+    check : layers that are fitted once more to convergence, which changes no other number, see :func:`checked`.
 
     Returns
     -------
@@ -79,7 +84,8 @@ def fit_probes(
                 finite, fit_registered(data, recipes[recipe], finite, seed=replicates[replicate]), strict=True
             )
         ]
-    return _flagged(sorted(results, key=lambda r: (r.layer, r.recipe, r.seed_index)))
+    ordered = _flagged(sorted(results, key=lambda r: (r.layer, r.recipe, r.seed_index)))
+    return checked(data, recipes[0], ordered, check, budget=budget) if check else ordered
 
 
 def replicate_seeds(seed: int, seeds: int) -> list[int]:

@@ -40,6 +40,18 @@ class Scores:
         at = slice(layer, layer + 1)
         return Scores(self.correct_LN[at], self.top5_L[at], self.loss_L[at])
 
+    def some(self, layers: Sequence[int]) -> Scores:
+        """Those of some layers."""
+        rows = list(layers)
+        return Scores(self.correct_LN[rows], self.top5_L[rows], self.loss_L[rows])
+
+    def replaced(self, part: Scores, layers: Sequence[int]) -> Scores:
+        """These, with those of some layers as they are in ``part``."""
+        rows = list(layers)
+        new = Scores(self.correct_LN.clone(), self.top5_L.clone(), self.loss_L.clone())
+        new.correct_LN[rows], new.top5_L[rows], new.loss_L[rows] = part.correct_LN, part.top5_L, part.loss_L
+        return new
+
 
 class Tally:
     """Scores gathered chunk by chunk, on the device, without waiting for it."""

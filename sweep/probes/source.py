@@ -6,6 +6,7 @@ Shapes: N images, D width, L layers of one width, B batch, M images of a chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,14 @@ class Source:
             self._emb_ND = list(stack_LND)
             self._flat_RD = stack_LND.flatten(0, 1)
             self._starts_L1 = torch.arange(self.layers, device=device).unsqueeze(1) * self.images
+
+    def of(self, kept: Sequence[int]) -> Source:
+        """A source of some of these layers, which shares their memory."""
+        part = copy(self)
+        part.layers, part._emb_ND = len(kept), [self._emb_ND[layer] for layer in kept]
+        if self._flat_RD is not None:
+            part._starts_L1 = self._starts_L1[list(kept)]
+        return part
 
     @property
     def row_bytes(self) -> int:

@@ -18,6 +18,7 @@ from sweep.study.grid import (
 )
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
+from sweep.study.probes_said import probes_said
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -55,6 +56,7 @@ __all__ = [
     "made_view",
     "outcomes",
     "plan",
+    "probes_said",
     "propose",
     "read_config",
     "render_plan",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweep import register
-from sweep.config import CONVERGED, NO_PENALTY_KEYS, PENALTIES, Config, KeyPath, Problem
+from sweep.config import AUTO, CONVERGED, NO_PENALTY_KEYS, PENALTIES, Config, KeyPath, Problem
 from sweep.study.grid import block_values, probes_of
 
 
@@ -48,7 +48,11 @@ def probe_steps(config: Config) -> Iterator[Problem]:
         folds, solver = given.get("folds", 1), given.get("solver", config.probe.solver)
         if folds not in (1, "auto") and solver != CONVERGED:
             yield Problem((*path, "folds"), folds, f"solver {solver} is not cross-fitted: only {CONVERGED} is", ("1",))
-        if given.get("solver", config.probe.solver) == CONVERGED:
+        if given.get("epochs") == AUTO and solver not in (CONVERGED, "adamw"):
+            yield Problem(
+                (*path, "epochs"), AUTO, f"solver {solver} has no epochs that end by themselves: only adamw has"
+            )
+        if solver == CONVERGED:
             for key in NO_PENALTY_KEYS:
                 if key in given:
                     message = f"solver {CONVERGED} has no such key: leave it out, or say solver: adamw, the papers'"

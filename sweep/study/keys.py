@@ -194,6 +194,7 @@ class Keyring(Settings):
             resolution=curve.backbone.resolution,
             **_view(curve.backbone),
             **_points(curve.backbone),
+            **({"stored": 2} if curve.backbone.epoch == 0 else {}),  # float32 where float16 would lose initial weights
             **({"autocast": self.autocast} if self.autocast else {}),
         )
 

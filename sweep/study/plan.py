@@ -14,6 +14,7 @@ from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes, selected
+from sweep.study.probes_said import probes_said
 from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
@@ -87,7 +88,7 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     """Of both fits of one probe on every layer: forward and weight gradient, and the scores."""
     classes, train, test = sizes
-    passes = {"adamw": curve.probe.epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
+    passes = {"adamw": curve.probe.most_epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
         curve.probe.solver, 1
     )
     passes += _FOLD_PASSES * curve.probe.folds if curve.probe.folds > 1 else 0
@@ -239,6 +240,7 @@ def render_plan(
     total = cost(config, grid.cells)
     lines += [_row("total", total), ""]
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
+    lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [f"notice: {said}" for said in said_of_sizes(config)]

@@ -155,7 +155,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     ],
     "Probe recipe": [
         ("probe_solver", _text, "how the probe was fitted: converged, adamw ([H24]), lbfgs, ridge, or registered"),
-        ("probe_epochs", _int, "epochs over the training embeddings; null but for adamw and registered"),
+        (
+            "probe_epochs",
+            _int,
+            "epochs over the training embeddings; null where each ends by itself, and but for adamw and registered",
+        ),
         ("probe_lr", _real, "learning rate, constant; null but for adamw and registered"),
         (
             "probe_weight_decay",
@@ -190,6 +194,12 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             "norm of the full fit's gradient at the end, over that at weights of zero: 1 is untrained, 0 the minimum",
         ),
         ("epochs_run", _int, "passes of the full fit over the training embeddings"),
+        (
+            "check_top1",
+            _real,
+            "test top-1 of this layer fitted once more, to convergence (probe.check); null: not among the layers drawn",
+        ),
+        ("check_gain", _real, "check_top1 − top1: what fitting to convergence would have changed"),
         (
             "penalty_at_end",
             _flag,

@@ -21,6 +21,7 @@ from sweep.probes import ProbeData
 
 from .cifar_resnet import DEPTHS, published
 from .machine import ROOT
+from .shapes import Case, synthetic
 
 _CACHE = ROOT / "build" / "bench"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -36,19 +37,29 @@ _SETS = {  # archive, and images of a class where not all are taken
 
 @dataclass(frozen=True)
 class Curve:
-    """A network on a dataset; ``depth`` None is the ResNet-34 without training, or with ``small`` a VGGm-11."""
+    """A network on a dataset; ``depth`` None is the ResNet-34 without training, or with ``small`` a VGGm-11.
+
+    With ``made`` the embeddings are white around class means, for cost alone.
+    """
 
     dataset: str
     depth: int | None = None
     small: bool = False
+    made: bool = False
 
     @property
     def name(self) -> str:
+        if self.made:
+            return self.dataset
         network = f"cifar{self.depth}" if self.depth else "vggm11-random" if self.small else "r34"
         return f"{network}-{self.dataset}"
 
 
-QUICK = [Curve("digits", small=True)]
+_MADE = {
+    "white": Case("white", (512,) * 4, 10, 4_000, 1_000, 30),
+    "white-50000": Case("white-50000", (512,) * 2, 10, 50_000, 5_000, 30),
+}
+QUICK = [Curve("digits", small=True), Curve("white", made=True)]
 
 
 def shared() -> Path | None:
@@ -60,6 +71,7 @@ def shared() -> Path | None:
 def curves() -> Iterator[Curve]:
     """All curves whose files are there."""
     yield from QUICK
+    yield Curve("white-50000", made=True)
     if shared() is None:
         return
     for dataset in _SETS:
@@ -71,6 +83,8 @@ def curves() -> Iterator[Curve]:
 
 def embeddings(curve: Curve) -> ProbeData:
     """Of all layers; computed once."""
+    if curve.made:
+        return synthetic(_MADE[curve.dataset], device=torch.device("cpu"))
     file = _CACHE / f"{curve.name}.pt"
     if not file.exists():
         _CACHE.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 CONVERGED = Probe(solver="converged", standardize="feature", label_smoothing=0.0, penalties=PENALTIES["converged"])
 SOLVERS: Mapping[str, Sequence[Probe]] = {
     "AdamW 30": [Probe()],
+    "AdamW auto": [Probe(epochs="auto")],
     "AdamW 30, standardised": [Probe(standardize="feature")],
     "ridge": [Probe(solver="ridge", standardize="feature", weight_decay=penalty) for penalty in PENALTIES["ridge"]],
     "converged": [CONVERGED],
@@ -45,7 +46,8 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
     ``retained`` (%) and ``peak`` (layer, 1 is the first) by solver, the peak found on held-out images; ``rank_order``:
     Spearman's correlation of the layers' test accuracies with those of the converged solver; ``left``: median share of
     the gradient that AdamW leaves; ``ratio_to_adamw30``: seconds of the converged solver, path and both fits, over
-    those of AdamW; ``ratio_sklearn``: seconds of scikit-learn for the same penalties and fits over ours, one layer;
+    those of AdamW; ``auto_epochs``: median over layers that AdamW auto ran;
+    ``ratio_sklearn``: seconds of scikit-learn for the same penalties and fits over ours, one layer;
     ``agreement``: least share of a layer's test images on which a float64 fit by SciPy predicts the same.
     """
     seconds, found = {}, {}
@@ -70,6 +72,7 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
         "peak": {name: peak(results) + 1 for name, results in found.items()},
         "rank_order": {name: _rank_order(results, converged) for name, results in found.items()},
         "left": float(np.median([result.gradient_norm for result in found["AdamW 30"]])),
+        "auto_epochs": float(np.median([result.epochs_run for result in found["AdamW auto"]])),
         "late": float(np.mean([result.epoch_chosen >= 26 for result in found["AdamW 30"]])),
         "all_converged": all(result.converged for result in converged),
         "agreement": min(agreement(data, layer, converged[layer]) for layer in layers),
@@ -148,6 +151,7 @@ def markdown(result: dict[str, Any]) -> str:
             *(f"{case['retained'][name]:.1f} ({case['peak'][name]})" for name in SOLVERS),
             f"{case['rank_order']['AdamW 30']:.2f}",
             f"{case['left']:.2f}",
+            f"{case['auto_epochs']:.0f}",
             f"{case['ratio_to_adamw30']:.2f}",
             "–" if case["ratio_sklearn"] is None else f"{case['ratio_sklearn']:.1f}",
             f"{case['agreement']:.2%}",
@@ -160,6 +164,7 @@ def markdown(result: dict[str, Any]) -> str:
         *SOLVERS,
         "rank order",
         "gradient left",
+        "epochs of auto",
         "÷ AdamW 30",
         "÷ scikit-learn",
         "agrees",

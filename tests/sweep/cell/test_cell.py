@@ -91,3 +91,11 @@ def test_the_default_probe_is_one_row_per_layer_that_says_what_it_chose_and_how_
     (adamw, *_) = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
     assert (adamw["converged"], adamw["epochs_run"], adamw["penalties"]) == (False, 2, None)
     assert adamw["gradient_norm"] > 0.1
+
+
+def test_a_probe_that_ends_by_itself_and_is_checked_says_so_in_its_rows(rows_of):
+    rows = rows_of("{solver: adamw, epochs: auto, batch_size: 16, lr: 0.05, check: 1.0}")
+    for row in rows:
+        assert (row["problem"], row["probe_epochs"]) == (None, None)
+        assert row["epochs_run"] == len(row["top1_epochs"]) > 10
+        assert row["check_top1"] - row["top1"] == row["check_gain"]

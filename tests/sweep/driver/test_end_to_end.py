@@ -266,6 +266,7 @@ def test_a_sweep_outlives_one_of_two_processes_that_train_together(config, head,
         printed, errors = driver.communicate(timeout=240)
     assert driver.returncode == 0, errors
     assert "2 of 2 curves are in the table (2 computed now" in printed
+    assert "probes: " in printed
     assert [(record["stage"], record["transient"]) for record in records] == [("worker", True)] * 2
     left = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
     assert left == {"fragments", "weights", "plans", "exports", "probes.parquet"}

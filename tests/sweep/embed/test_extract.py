@@ -1,13 +1,17 @@
 """Extraction against the obvious way: one image at a time, one layer at a time, contiguous maps."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
+from sweep.config import PENALTIES, Probe
 from sweep.embed.extract import batch_size, embed, stored_as
 from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
+from sweep.probes import ProbeData, fit_probes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")
@@ -205,3 +209,53 @@ def test_what_float16_would_lose_is_stored_as_float32():
 def test_the_type_of_storage_follows_rounding_beside_spread(factor, shift, dtype):
     emb_BD = torch.randn(32, 20, generator=torch.Generator().manual_seed(0)) * factor + shift
     assert stored_as(emb_BD) == dtype
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"), [(1e-6, 0.0), (1e-3, 0.0), (1e3, 0.0), (1e6, 0.0), (1.0, 100.0), (1e-6, 1e-3)]
+)
+def test_scale_and_origin_of_a_layer_change_nothing_from_extraction_to_the_probe(factor, shift):
+    generator = np.random.default_rng(1)
+    labels_N = np.arange(160) % 3
+    images_NHWC = generator.integers(0, 90, (160, 32, 32, 3), dtype=np.uint8)
+    for label in range(3):
+        images_NHWC[labels_N == label, :, 8 * label : 8 * label + 8] += 25
+    model, layers = backbone("vggm11")
+    first = layers[:1]
+
+    def result():
+        emb_ND = embed(model, first, images_NHWC, mean=MEAN, std=STD, device=CPU)[0]
+        data = ProbeData(
+            train=[emb_ND[:90]],
+            train_labels_N=torch.from_numpy(labels_N[:90]),
+            heldout_N=torch.arange(90) % 6 == 5,
+            test=[emb_ND[90:]],
+            test_labels_N=torch.from_numpy(labels_N[90:]),
+            classes=3,
+            layer_names=["first"],
+        )
+        (found,) = fit_probes(data, default_probe(), seed=1)
+        return emb_ND.dtype, found
+
+    dtype, plain = result()
+    with torch.no_grad(), changed(model, first[0].name, factor, shift):
+        moved_dtype, moved = result()
+    assert dtype == torch.float16
+    assert moved_dtype == (torch.float16 if factor in (1e-3, 1e3) else torch.float32)
+    assert plain.top1 > 0.6
+    bits = [np.unpackbits(np.frombuffer(each.correct, np.uint8), count=70) for each in (plain, moved)]
+    assert (bits[0] == bits[1]).mean() >= 0.98  # float16 rounds: an image at a boundary may turn
+
+
+def default_probe():
+    return Probe(solver="converged", standardize="feature", label_smoothing=0.0, penalties=PENALTIES["converged"])
+
+
+@contextmanager
+def changed(model, name, factor, shift):
+    """The output of a module, as if the next layer undid it."""
+    handle = dict(model.named_modules())[name].register_forward_hook(lambda _module, _inputs, out: out * factor + shift)
+    try:
+        yield
+    finally:
+        handle.remove()

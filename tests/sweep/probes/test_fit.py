@@ -197,7 +197,7 @@ def test_a_layer_too_large_alone_is_streamed_with_the_same_results(monkeypatch):
 
     monkeypatch.setattr("sweep.probes.fit.fit_adamw", fit)
     for chunk_bytes in (1, 4096):  # one batch at a time; some
-        monkeypatch.setattr("sweep.probes.adamw._STREAM_BYTES", chunk_bytes)
+        monkeypatch.setattr("sweep.probes.training._STREAM_BYTES", chunk_bytes)
         assert fit_probes(data, recipe, seed=3) == whole
 
 

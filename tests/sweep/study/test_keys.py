@@ -9,7 +9,9 @@ import pytest
 
 from sweep import driver, table
 from sweep.cell import run_cell
+from sweep.config import Probe
 from sweep.study import read_config
+from sweep.study.keys import _points, content_key
 from sweep.table.schema import LABELS, RUN_COLUMNS
 from tests.labelled import labelled
 from tests.sweep.study.test_grid import grid_of, keys, make
@@ -94,6 +96,37 @@ def test_what_an_exact_solver_does_not_read_is_in_no_key(solver):
     assert curve_keys(probe={"weight_decay": 1e-3}) != curve_keys()
 
 
+def test_choices_of_a_probe_that_are_at_their_defaults_are_in_no_key():
+    def curve_keys(**probe):
+        grid = grid_of(make(probe={"solver": "adamw"} | probe))
+        return {p.key for cell in keys().cells(grid) for p in cell.curves}
+
+    found = [curve_keys(), curve_keys(epochs="auto"), curve_keys(check=0.05), curve_keys(epochs=31)]
+    assert curve_keys(epochs=30, check=0.0) == found[0]
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert Probe().identity == {
+        "solver": "adamw",
+        "epochs": 30,
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "batch_size": 128,
+        "label_smoothing": 0.1,
+        "standardize": "none",
+    }
+
+
+def test_embeddings_of_initial_weights_alone_have_a_new_key():
+    cells = keys().cells(grid_of(make(probe={"solver": "adamw", "at_epochs": [0, 1]})))
+    found = {planned.curve.backbone.epoch: planned for planned in cells[0].curves}
+    for epoch, part in ((0, {"stored": 2}), (1, {}), (None, {})):
+        planned = found[epoch]
+        images = {"data": keys().data[planned.curve.dataset]}
+        images = keys().selection(planned.curve.backbone) if planned.curve.is_id else images
+        points = _points(planned.curve.backbone)
+        own = content_key("embedding", weights=planned.weights, images=images, resolution=32, **points, **part)
+        assert planned.embedding == own
+
+
 def test_a_recipe_key_is_declared_in_one_place(tmp_path):
     """A line in config.Recipe makes it a key of blocks and searches and a column; older keys stay."""
     shutil.copytree(ROOT / "sweep", tmp_path / "sweep", ignore=shutil.ignore_patterns("__pycache__"))
@@ -106,7 +139,9 @@ def test_a_recipe_key_is_declared_in_one_place(tmp_path):
     code = """
 from sweep import driver
 from sweep.config.schema import Search
+from sweep.config import Probe
 from sweep.study import read_config
+from sweep.study.keys import _points, content_key
 from sweep.table.schema import SCHEMA
 config = read_config("c.yaml")
 sweep = driver.prepare(config, "out")

@@ -66,7 +66,9 @@ def models_of(asked: Sequence[str], entries: Mapping[str, WeightsEntry], own: Se
             found |= dict.fromkeys([Model(architecture, name) for name in ([theirs] if theirs else []) + fitting])
     for name, used in fits.items():
         if not used:
-            raise UserError(f"--weights {entries[name].path}: it fits none of the architectures that --models names")
+            path = entries[name].path
+            file = ", ".join(path.values()) if isinstance(path, Mapping) else path
+            raise UserError(f"--weights {file}: fits none of the architectures that --models names")
     if len(found) > _MOST:
         raise UserError(f"--models: {len(found)} models are meant, at most {_MOST} are compared: narrow the pattern")
     return list(found)
@@ -92,6 +94,8 @@ def _meant(word: str, entries: Mapping[str, WeightsEntry]) -> list[tuple[str, st
     if re.search(r"[*?\[]", word):
         return _matching(word, entries)
     architecture, _, tag = word.partition(".")
+    if "/" in word or word.endswith(".txt"):
+        raise UserError(f"--models {word}: no such file of names")
     if architecture not in facts.names():
         near = ", ".join(closest(architecture, facts.names())[:5])
         raise UserError(f"--models {word}: no such architecture; the closest are {near}")

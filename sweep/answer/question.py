@@ -13,7 +13,7 @@ import yaml
 from sweep.answer.names import Model, models_of
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.config import SCRATCH, Config, ConfigError, WeightsEntry, closest
+from sweep.config import SCRATCH, Config, ConfigError, Problem, WeightsEntry, closest
 from sweep.data import Library, cache_dir, dataset_options, known_datasets
 from sweep.models import facts
 from sweep.study import block_values, read_config
@@ -89,6 +89,8 @@ def ask(
     """
     if few_shot is not None and few_shot < 2:
         raise UserError(f"--few-shot {few_shot}: at least 2 images of a class: one of them is held out")
+    if resolution is not None and resolution < 1:
+        raise UserError(f"--resolution {resolution}: the side of an image, px")
     read = read_config(config, overrides) if config else None
     base = read.model_dump(mode="json", exclude_unset=True) if read else _set({}, overrides)
     name, entry = _data(data, read)
@@ -191,10 +193,16 @@ def checked(values: Mapping[str, Any], store: Store, file: str = CONFIG_FILE) ->
     try:
         found = read_config(place, need_data=True)
     except ConfigError as error:
-        said = "; ".join(f"{_about(problem.path, values)}{problem.message}" for problem in error.problems)
+        said = "; ".join(_about(problem.path, values) + _with_choices(problem) for problem in error.problems)
         raise UserError(said.replace("\n", " ")) from error
     store.put(file, text.encode())
     return found
+
+
+def _with_choices(problem: Problem) -> str:
+    """What is wrong, and the closest of what would be right."""
+    near = closest(str(problem.value), problem.valid)[:5] or problem.valid[:5]
+    return problem.message + (f" ({', '.join(near)})" if near else "")
 
 
 def _about(path: Sequence[int | str], values: Mapping[str, Any]) -> str:

@@ -156,9 +156,8 @@ def sentence(found: Sequence[Answer]) -> str:
         closest = behind[0]
         return f"{first} is ahead of {_all(behind)}: {_by(closest)} to {closest.other.name}, the closest ({basis})."
     words = f"{first} is not surely ahead: it is tied with {', '.join(lead.other.name for lead in tied)}"
-    widest = f" ({_by(tied[0])} to {tied[0].other.name}"
-    rest = f"; ahead of {_all(behind)}" if behind else ""
-    return f"{words}{widest}{rest}; {basis})."
+    rest = f", and ahead of {_all(behind)}" if behind else ""
+    return f"{words}{rest}; to {tied[0].other.name} it is {_by(tied[0])} ({basis})."
 
 
 def _all(behind: Sequence[Lead]) -> str:

@@ -104,18 +104,19 @@ def _serialised(probes: Sequence[KeptProbe]) -> bytes:
         f"{probe.layer}.{name}": getattr(probe.linear, name).cpu().contiguous() for probe in probes for name in _TENSORS
     }
     about = {str(probe.layer): {"half": probe.half, "differing": probe.differing} for probe in probes}
-    return safetensors.torch.save(tensors, {"probes": json.dumps(about), "sha256": _digest(tensors)})
+    # one entry: safetensors writes several in any order, and equal probes are to be equal files
+    return safetensors.torch.save(tensors, {"kept": json.dumps({"probes": about, "sha256": _digest(tensors)})})
 
 
 def _parsed(data: bytes) -> list[KeptProbe]:
     length = int.from_bytes(data[:8], "little")
-    about = json.loads(data[8 : 8 + length])["__metadata__"]
+    about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["kept"])
     tensors = safetensors.torch.load(data)
     if _digest(tensors) != about["sha256"]:
         raise ValueError("its bytes are not those that were written")
     return [
         KeptProbe(int(layer), LinearProbe(*(tensors[f"{layer}.{name}"] for name in _TENSORS)), **said)
-        for layer, said in json.loads(about["probes"]).items()
+        for layer, said in about["probes"].items()
     ]
 
 

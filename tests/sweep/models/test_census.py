@@ -1,4 +1,7 @@
-"""The census of timm: a part of it is made anew each day, all of it with ``python -m sweep.models census --check``."""
+"""The census of timm, made anew: in each run the smallest network of every model file, and a part that changes daily.
+
+All of it with TUNNEL_SWEEP_CENSUS=all, or ``python -m sweep.models census --check``.
+"""
 
 import datetime
 import os
@@ -9,7 +12,7 @@ import timm
 from sweep.models import __main__ as command
 from sweep.models import census
 
-PARTS = 64  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
+PARTS = 128  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
 KNOWN = census.read()
 VERSION = census.version()
 FUSED = "mobilenetv5"  # the last of its intermediates is a fusion of several: the output of no block
@@ -22,6 +25,15 @@ def test_todays_part_of_the_census_is_what_the_networks_show():
     everything = os.environ.get("TUNNEL_SWEEP_CENSUS") == "all"
     today = datetime.datetime.now(datetime.UTC).date().toordinal()
     names = list(KNOWN) if everything else census.part(list(KNOWN), today, PARTS)
+    assert census.differences(KNOWN, names) == []
+
+
+@same_timm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_smallest_network_of_every_file_of_timm_shows_what_the_census_says():
+    names = census.smallest(KNOWN)
+    assert len(names) == len(set(names)) == len(timm.list_modules())
     assert census.differences(KNOWN, names) == []
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.tables import epochs, metrics, names, quality, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
-from analysis.tables.experiments import GRID, Experiments, determined, labels
+from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
 from analysis.tables.names import TARGETS
 
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
@@ -47,6 +47,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
     frame = _without_nulls(frame)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
+    adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
     present = set(every["curve_key"])
     missing_curves = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
@@ -64,10 +65,11 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         clusters={CLUSTER: CLUSTER} if CLUSTER in frame and frame[CLUSTER].nunique() > 1 else {},
         parts={name: names.KNOWN[name].part for name in variables if name in names.KNOWN} | _declared(about, "part"),
         logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
+        adjust=adjust,
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
+        notes=tuple(notes + unheld + _aside(len(every), len(probes)) + _broken_images(probes)),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),

@@ -5,6 +5,7 @@ from sweep.config.read import read_yaml
 from sweep.config.schema import (
     CONVERGED,
     DEFAULT_ROLES,
+    DERIVED,
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
@@ -35,6 +36,7 @@ from sweep.config.schema import (
 __all__ = [
     "CONVERGED",
     "DEFAULT_ROLES",
+    "DERIVED",
     "DESIGN_KEYS",
     "EPOCH",
     "GRID_VARIABLES",

@@ -21,7 +21,7 @@ from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
 from analysis.tables.metrics import ACCURACY_TEXT
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import with_backbone
+from analysis.tables.sweep import once, with_backbone
 from analysis.tables.variables import Kind, describe, level_text
 
 MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
@@ -266,6 +266,7 @@ def _probes(part: Part) -> pd.DataFrame:
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
+    frame = once(frame)
     if "sweep" in part.first.frame:
         frame = frame.assign(
             backbone=part.name + "/" + frame["backbone"], curve_key=part.name + "/" + frame["curve_key"]

@@ -23,6 +23,7 @@ OPTIONAL = (
     "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
 )  # fmt: skip
 
+PROBE = ("probe_seed_index", "probe_lr", "probe_weight_decay")  # what tells probes of one layer apart
 NAMES = {
     "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
     "id_dataset": ("id_classes", "images_per_class"),
@@ -123,7 +124,7 @@ def _probes(found: stored.Stored, varied: Iterable[str]) -> pd.DataFrame:
     probes = found.table(wanted).to_pandas()
     if not len(probes):
         raise UserError(f"{found.uri}: the table has no rows")
-    return with_backbone(probes)
+    return once(with_backbone(probes))
 
 
 def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
@@ -133,6 +134,24 @@ def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
     if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
         named = probes["backbone_key"].astype(object).fillna(named)
     return probes.assign(backbone=named)
+
+
+def once(probes: pd.DataFrame) -> pd.DataFrame:
+    """Probes with ``backbone``, a fragment once for each backbone, however many labels it stands under.
+
+    A dataset under two names is one measurement: its first name stays. Of two backbones that share a curve (all images
+    and their number, say) each has it, the later one under a key of its own.
+    """
+    told = ["curve_key", "backbone"]
+    measured = [c for c in ("layer", epochs.EPOCH, *PROBE, "top1", "heldout_top1") if c in probes]
+    probes = probes[~probes.duplicated([*told, *measured])]
+    pairs = probes[told].drop_duplicates()
+    later = pairs[pairs.duplicated("curve_key")]
+    if not len(later):
+        return probes
+    renamed = pd.MultiIndex.from_frame(probes[told]).isin(pd.MultiIndex.from_frame(later))
+    own = probes["curve_key"].astype(str) + "@" + probes["backbone"].astype(str)
+    return probes.assign(curve_key=probes["curve_key"].where(~renamed, own))
 
 
 def _chosen(probes: pd.DataFrame) -> pd.DataFrame:

@@ -15,27 +15,34 @@
 
 -- columns that an older table may lack
 CREATE OR REPLACE VIEW contract AS
-SELECT NULL::INTEGER AS resolution, NULL::INTEGER AS epoch, NULL::BOOLEAN AS chosen, NULL::VARCHAR AS problem,
+SELECT NULL::VARCHAR AS backbone_key, NULL::INTEGER AS resolution, NULL::INTEGER AS epoch, NULL::BOOLEAN AS chosen, NULL::VARCHAR AS problem,
        NULL::DOUBLE AS top1_last, NULL::INTEGER AS n_test, NULL::DOUBLE AS backbone_test_top1,
        NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
 WHERE false;
 
+-- a fragment that stands under the labels of several backbones: each has it, under a key of its own
+CREATE OR REPLACE VIEW named AS
+SELECT coalesce(backbone_key, weights_key || '@' || coalesce(resolution::VARCHAR, '?')) AS backbone, *
+FROM (FROM source UNION ALL BY NAME FROM contract);
+CREATE OR REPLACE VIEW shared AS
+SELECT curve_key FROM named GROUP BY curve_key HAVING count(DISTINCT backbone) > 1;
+
 -- probes: the rows of the table, and
---   backbone   what tells backbones apart: weights and input resolution
+--   backbone   what tells backbones apart: the sweep's own key; in older tables weights and input resolution
 --   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set
 -- Labels of fragments are joined before, from their plan: analysis/tables/stored.py.
 CREATE OR REPLACE VIEW probes AS
-SELECT weights_key || '@' || coalesce(resolution::VARCHAR, '?') AS backbone,
+SELECT CASE WHEN curve_key IN (FROM shared) THEN curve_key || '@' || backbone ELSE curve_key END AS curve_key,
        CASE coalesce(getvariable('accuracy'), 'heldout')
            WHEN 'heldout' THEN top1 WHEN 'last' THEN top1_last WHEN 'paper' THEN top1_best
            ELSE error('accuracy must be heldout, last or paper') END AS accuracy,
        CASE coalesce(getvariable('accuracy'), 'heldout') WHEN 'paper' THEN top1_best ELSE heldout_top1 END AS choice,
-       *
-FROM (FROM source UNION ALL BY NAME FROM contract);
+       * EXCLUDE (curve_key)
+FROM named;
 
 -- of several probes of a layer the one that held-out images chose; accuracies that are not finite are null
 CREATE OR REPLACE VIEW chosen_probes AS
-SELECT curve_key, layer, problem,
+SELECT DISTINCT curve_key, layer, problem,
        CASE WHEN isfinite(accuracy) THEN accuracy END AS accuracy,
        CASE WHEN isfinite(choice) THEN choice END AS choice,
        CASE WHEN isfinite(top1_best) THEN top1_best END AS best

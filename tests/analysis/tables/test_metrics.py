@@ -12,7 +12,7 @@ import pytest
 
 from analysis.design import points
 from analysis.estimates import additive, backbones, images
-from analysis.tables import database, experiments, metrics, stored, sweep
+from analysis.tables import database, experiments, metrics, quality, stored, sweep
 from analysis.tables.errors import UserError
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
@@ -266,3 +266,21 @@ def test_a_fragment_under_two_labels_counts_once_for_each_backbone(tmp_path: Pat
     folder = write_sweep(tmp_path / "changed", pa.Table.from_pandas(changed, preserve_index=False))
     with pytest.raises(UserError, match="stands in the table twice"):
         sweep.read_sweep(str(folder), accuracy="heldout")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "jumps"),
+    [
+        ([0.02, 0.40, 0.70, 0.90, 0.95], 0),  # the first rise, however steep
+        ([0.02, 0.40, 0.70, 0.66, 0.90], 0),  # a little noise on the way up
+        ([0.50, 0.80, 0.70, 0.60, 0.50], 0),  # a tunnel
+        ([0.50, 0.80, 0.55, 0.50, 0.50], 1),  # a cliff
+        ([0.39, 0.23, 0.28, 0.21, 0.68], 1),  # a fall and a jump back
+        ([0.50, 0.80, 0.55, 0.80, 0.80], 1),  # one layer out of line
+    ],
+)
+def test_a_steep_first_rise_is_no_jump(accuracy: list[float], jumps: int) -> None:
+    smooth = _curve("k0", "glyphs", False, [0.1, 0.2, 0.3, 0.4, 0.5], [0.1] * 5, [0.1] * 5, 20)
+    other = _curve("k1", "gratings", False, accuracy, accuracy, accuracy, 20)
+    probes = pd.DataFrame(smooth + other)
+    assert quality.of(probes, metrics.collect(probes, accuracy="heldout")).jumping == jumps / 2

@@ -262,7 +262,7 @@ def _probes(part: Part) -> pd.DataFrame:
     assert part.stored is not None
     present = part.stored.probes.schema.names
     wanted = ["weights_key", "resolution", "curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
-    wanted += ["layer", "layer_name", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
@@ -292,7 +292,7 @@ def _curves(probes: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, d
         "n": n_C.tolist(),
         "stack": stack_C,
     }
-    numbers = ["layer", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    numbers = ["layer", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
     columns = {
         name: probes[name].to_numpy(float, na_value=np.nan)
         for name in numbers

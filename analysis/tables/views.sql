@@ -52,7 +52,7 @@ WHERE coalesce(chosen, true);
 -- what is the same for all probes of a curve: the columns of its first layer but for those of a layer or a probe
 CREATE OR REPLACE VIEW curve_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
-    'layer', 'layer_name', 'layer_width', 'position', 'is_penultimate', 'rank', 'cka_first', 'cka_last',
+    'layer', 'layer_name', 'layer_width', 'layer_parameters', 'position', 'is_penultimate', 'rank', 'cka_first', 'cka_last',
     'cka_first_debiased', 'cka_last_debiased', 'within_variance', 'between_variance', 'nc1', 'accuracy', 'choice',
     'chosen', 'problem', 'top1', 'top1_last', 'top1_best', 'top5', 'heldout_top1', 'train_top1', 'test_loss',
     'heldout_loss', 'train_loss', 'epoch_chosen', 'epoch_best', 'top1_epochs', 'heldout_top1_epochs', 'correct'))

@@ -21,6 +21,7 @@ from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
+from sweep.cell.parameters import parameters_so_far
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
@@ -215,7 +216,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
 
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)
-    return Embedded(layers, train, test, cost)
+    return Embedded(layers, parameters_so_far(model, layers), train, test, cost)
 
 
 def probe_curve(task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device) -> Fitted:

@@ -45,8 +45,8 @@ class Quality:
             )
         if self.jumping is not None and self.jumping > MOST_JUMPING:
             found.append(
-                f"in {self.jumping:.0%} of {self.curves} curves accuracy falls by more than {100 * JUMP:.0f} points from "
-                f"one layer to the next, or rises so after a fall (limit {MOST_JUMPING:.0%} of the curves)"
+                f"in {self.jumping:.0%} of {self.curves} curves accuracy falls by more than {100 * JUMP:.0f} points "
+                f"from one layer to the next, or rises so after a fall (limit {MOST_JUMPING:.0%} of the curves)"
             )
         if self.spread is not None and self.spread > MOST_SPREAD:
             found.append(

@@ -1,6 +1,7 @@
 """Parameters up to each layer, against sums by hand and the whole network's."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import timm
@@ -26,7 +27,7 @@ def test_parameters_grow_up_to_all_but_the_head(name):
     assert found == sorted(found)
     assert 0 < found[0] < found[-1] <= sum(parameter.numel() for parameter in model.parameters())
     if name.startswith("vit"):
-        steps = {b - a for a, b in zip(found, found[1:], strict=False)}
+        steps = {b - a for a, b in pairwise(found)}
         assert steps == {sum(p.numel() for p in model.blocks[0].parameters())}  # all blocks are alike
         rest = sum(p.numel() for part in (model.norm, model.head) for p in part.parameters())
         assert found[-1] == sum(p.numel() for p in model.parameters()) - rest

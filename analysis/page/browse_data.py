@@ -111,7 +111,7 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
     ----------
     extra : further entries of the header, such as the charts and what the report says.
     """
-    named = [_named(part, several=len(parts) > 1) for part in parts]
+    named = [_named(part, several=len(parts) > 1) for part in _comparable(parts)]
     frame = pd.concat([part.first.frame for part in named], ignore_index=True)
     backbones = frame.drop_duplicates("backbone").reset_index(drop=True)
     number = {name: i for i, name in enumerate(backbones["backbone"])}
@@ -151,6 +151,29 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         **extra,
     }
     return Packed(header, columns)
+
+
+def _comparable(parts: Sequence[Part]) -> list[Part]:
+    """A given table beside a sweep: under each of the sweep's rules, with the sweep's spelling of names."""
+    first = parts[0]
+    return [first, *(part if GIVEN not in part.by_rule else _spelt_as(first, part) for part in parts[1:])]
+
+
+def _spelt_as(first: Part, part: Part) -> Part:
+    """``CUB-200`` is what the other calls ``cub200``: names that differ in case and signs only are the same."""
+    ours, given = first.first.frame, part.first.frame
+    changed = {}
+    for name in ("dataset", *(c for c in given if c in ours and c not in ("backbone", "label", "dataset"))):
+        if not (pd.api.types.is_numeric_dtype(given[name]) or pd.api.types.is_numeric_dtype(ours[name])):
+            known = {_folded(word): word for word in ours[name].dropna().astype(str).unique()}
+            words = given[name].astype(object)
+            changed[name] = words.map(lambda word, known=known: known.get(_folded(word), word), na_action="ignore")
+    table = replace(part.first, frame=given.assign(**changed))
+    return replace(part, by_rule=dict.fromkeys(first.by_rule, table))
+
+
+def _folded(word: object) -> str:
+    return "".join(letter for letter in str(word).casefold() if letter.isalnum())
 
 
 def _named(part: Part, *, several: bool) -> Part:

@@ -84,7 +84,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         (
             "layer_parameters",
             _long,
-            "parameters up to and with the layer, in the order in which the network lists its modules",
+            "parameters up to and with it, in the order in which the network lists its modules",
         ),
         ("position", _real, "(layer − 1) / (layers − 1), in [0, 1]"),
         ("is_penultimate", _flag, "whether it is the last probed layer"),

@@ -162,13 +162,13 @@ def _comparable(parts: Sequence[Part]) -> list[Part]:
 def _spelt_as(first: Part, part: Part) -> Part:
     """``CUB-200`` is what the other calls ``cub200``: names that differ in case and signs only are the same."""
     ours, given = first.first.frame, part.first.frame
-    changed = {}
+    changed: dict[str, pd.Series] = {}
     for name in ("dataset", *(c for c in given if c in ours and c not in ("backbone", "label", "dataset"))):
         if not (pd.api.types.is_numeric_dtype(given[name]) or pd.api.types.is_numeric_dtype(ours[name])):
             known = {_folded(word): word for word in ours[name].dropna().astype(str).unique()}
             words = given[name].astype(object)
             changed[name] = words.map(lambda word, known=known: known.get(_folded(word), word), na_action="ignore")
-    table = replace(part.first, frame=given.assign(**changed))
+    table = replace(part.first, frame=pd.DataFrame({**given, **changed}))
     return replace(part, by_rule=dict.fromkeys(first.by_rule, table))
 
 

@@ -12,10 +12,10 @@ from analysis.estimates.pairs import Contrast, plain
 from analysis.estimates.sensitivity import Survival
 from analysis.findings.phrases import DASH, minus, p_value, signed, span, units
 from analysis.study import Study
-from analysis.tables.names import Target, label
+from analysis.tables.names import Target, label, plural
 from analysis.tables.variables import level_text
 
-__all__ = ["label", "minus", "p_value", "signed", "span", "units"]
+__all__ = ["label", "minus", "p_value", "plural", "signed", "span", "units"]
 
 
 def value(target: Target, estimate: Estimate) -> str:

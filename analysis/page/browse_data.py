@@ -163,7 +163,8 @@ def _spelt_as(first: Part, part: Part) -> Part:
     """``CUB-200`` is what the other calls ``cub200``: names that differ in case and signs only are the same."""
     ours, given = first.first.frame, part.first.frame
     changed: dict[str, pd.Series] = {}
-    for name in ("dataset", *(c for c in given if c in ours and c not in ("backbone", "label", "dataset"))):
+    shared = [str(c) for c in given if c in ours and c not in ("backbone", "label", "dataset")]
+    for name in ("dataset", *shared):
         if not (pd.api.types.is_numeric_dtype(given[name]) or pd.api.types.is_numeric_dtype(ours[name])):
             known = {_folded(word): word for word in ours[name].dropna().astype(str).unique()}
             words = given[name].astype(object)

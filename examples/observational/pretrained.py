@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A table as an observational study has it: 200 pretrained models of 30 families on 9 datasets, drawn from a stated truth.
+"""An observational study, drawn from a stated truth: 200 pretrained models of 30 families on 9 datasets.
 
     python examples/observational/pretrained.py table.csv
     python analysis/shap_report.py --table table.csv --mapping examples/observational/mapping.yaml --out observational

@@ -29,12 +29,14 @@ def test_confounders_are_held_equal_and_mediators_are_not(tmp_path: Path) -> Non
     }
     for name, points in truth.items():
         own = effects[name].adjusted
-        assert own.low is not None and own.high is not None
+        assert own.low is not None
+        assert own.high is not None
         assert own.low < points < own.high, name
         assert (effects[name].verdict, own.unit, own.n_units) == ("clear", "family", 30)
     assert "parameters" not in effects["images"].adjusted.adjusted_for
     crude = effects["parameters"].total
-    assert crude.value is not None and crude.value > 5  # without confounders larger models seem to keep more
+    assert crude.value is not None
+    assert crude.value > 5  # without confounders larger models seem to keep more
     (ssl,) = (pair for pair, _ in effects["objective"].asserted_pairs if "self-supervised" in (pair.level, pair.against)
               and "supervised" in (pair.level, pair.against))  # fmt: skip
     assert abs(ssl.contrast.value) == pytest.approx(-pretrained.SELF_SUPERVISED, abs=2)

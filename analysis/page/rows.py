@@ -88,7 +88,11 @@ def summary(outcome: Outcome) -> str:
     if outcome.problem:
         return ""
     found = [label(effect.name) for effect in outcome.effects if effect.verdict in ("clear", "likely")]
-    return f": exploratory; {', '.join(found)} stand out" if found else ": exploratory; nothing stands out"
+    return (
+        f": exploratory; {', '.join(found)} stand{'s' if len(found) == 1 else ''} out"
+        if found
+        else ": exploratory; nothing stands out"
+    )
 
 
 def where(contrast: Contrast) -> str:

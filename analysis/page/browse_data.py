@@ -285,7 +285,8 @@ def _probes(part: Part) -> pd.DataFrame:
     """The chosen probes of a sweep, sorted by curve and layer, with the names of its backbones."""
     assert part.stored is not None
     present = part.stored.probes.schema.names
-    wanted = ["weights_key", "resolution", "curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
+    wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
+    wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
     wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
     if "chosen" in frame:

@@ -225,3 +225,13 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path, monkeypatch, ca
 
 def test_a_script_cannot_end_early():
     assert browse._inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
+
+
+def test_curves_are_found_by_the_sweeps_own_key(tmp_path):
+    table = probe_table(grid(architecture=["vggm11", "vggm17"]))
+    keys = pa.array([f"key-{name}" for name in table["weights_key"].to_pylist()])
+    write_sweep(tmp_path, table.append_column("backbone_key", keys))
+    header = browse_data.pack([command.sweep(str(tmp_path))], {}).header
+    assert header["backbones"]["backbone"] == ["key-weights-000", "key-weights-001"]
+    assert sorted(set(header["curves"]["backbone"])) == [0, 1]
+    assert set(load.probes(str(tmp_path), ["layer"])["backbone"]) == set(header["backbones"]["backbone"])

@@ -4,6 +4,7 @@
     python analysis/browse.py                                      the newest sweep under results/
     python analysis/browse.py --results DIR|URI --open             a finished or running sweep
     python analysis/browse.py --results DIR --against OTHER        two sweeps side by side
+    python analysis/browse.py --results DIR --against FILE.csv --mapping MAP.yaml     published values beside ours
     python analysis/browse.py --table FILE.csv --mapping configs/tables/harun2024.yaml --out page.html
 
 The page works from disk and asks nothing of the network. Exit codes: 0 it is written, 2 a mistake in the call or the
@@ -41,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=head, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", help="folder or URI of a sweep; default: the newest under results/")
-    parser.add_argument("--against", help="folder or URI of a second sweep")
+    parser.add_argument("--against", help="folder or URI of a second sweep; with --mapping a table of published values")
     parser.add_argument("--table", help="a table of experiments that someone else made (CSV or Parquet)")
     parser.add_argument("--mapping", help="YAML that says what its columns are")
     parser.add_argument("--report", help="folder or URI of the report; default: report/ beside the results")
@@ -66,17 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(call: argparse.Namespace) -> str:
     """Write the page; returns where it is."""
-    if bool(call.table) != bool(call.mapping):
+    if (call.table and not call.mapping) or (call.mapping and not call.table and not call.against):
         raise UserError("--table and --mapping go together: the mapping says what the columns of the table are")
     if call.table and (call.results or call.against):
         raise UserError("--table stands alone: --results and --against are sweeps")
     if call.table:
-        mapped = read_mapped(call.table, call.mapping)
-        parts = [Part(mapped.title, "", {GIVEN: mapped}, kinds=mapped.kinds)]
+        parts = [published(call.table, call.mapping)]
         report = call.report or "report"
     else:
         results = call.results or storage.newest_sweep()
-        parts = sweeps(*(place for place in (results, call.against) if place))
+        if call.mapping:
+            parts = named_apart([sweep(results), published(call.against, call.mapping)])
+        else:
+            parts = sweeps(*(place for place in (results, call.against) if place))
         folder = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
         report = call.report or storage.join(folder, "report")
     out = call.out or storage.join(report, PAGE)
@@ -88,10 +91,20 @@ def write(call: argparse.Namespace) -> str:
 
 def sweeps(*places: str) -> list[Part]:
     """Sweeps to browse, each under a name of its own."""
-    parts = [sweep(place) for place in places]
+    return named_apart([sweep(place) for place in places])
+
+
+def named_apart(parts: list[Part]) -> list[Part]:
+    """Parts each under a name of its own."""
     if len({part.name for part in parts}) < len(parts):
         parts = [replace(part, name=f"{part.name} ({number})") for number, part in enumerate(parts, 1)]
     return parts
+
+
+def published(table: str, mapping: str) -> Part:
+    """Values that someone else published, beside a sweep whatever its accuracy rule."""
+    mapped = read_mapped(table, mapping)
+    return Part(mapped.title, "", {GIVEN: mapped}, kinds=mapped.kinds)
 
 
 def sweep(place: str) -> Part:

@@ -50,7 +50,8 @@ def probes(uri: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         unknown = [name for name in columns if name not in present]
         if unknown:
             raise UserError(f"{found.uri}: no column {', '.join(unknown)}; it has {', '.join(present)}")
-        columns = list(dict.fromkeys(["weights_key", *(c for c in ("resolution",) if c in present), *columns]))
+        named = [c for c in ("weights_key", "resolution", "backbone_key") if c in present]
+        columns = list(dict.fromkeys([*named, *columns]))
     return with_backbone(found.table(columns).to_pandas())
 
 

@@ -37,6 +37,7 @@ def study(backbones: int, datasets: int, layers: int, *, seed: int = 0) -> pa.Ta
         "layer": pa.array(layer_N, pa.int32()),
         "layer_name": text("features.{}", layer_N),
         "layer_width": pa.array(64 * (1 + layer_N // 4), pa.int32()),
+        "layer_parameters": pa.array(1000 * layer_N**2, pa.int64()),
         "top1": top1_N,
         "top1_last": np.clip(top1_N - 0.01, 0, 1),
         "top1_best": np.clip(top1_N + 0.01, 0, 1),

@@ -89,6 +89,7 @@ def probe_table(
     seed: int = 0,
     varied: Mapping[str, str] | None = None,
     failed: Sequence[str] = (),
+    adjust: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """A probe table as the sweep exports it, with per-image bits that agree with the accuracies.
 
@@ -112,6 +113,7 @@ def probe_table(
             "variables": {name: {"role": role} for name, role in varied.items()},
             "planned_curves": curves + len(failed),
             "failed_curves": list(failed),
+            "adjust": adjust or {},
         }
         schema = schema.with_metadata({"tunnel_sweep": json.dumps(about)})
     return pa.Table.from_pylist(rows, schema=schema)

@@ -19,6 +19,7 @@ from analysis.estimates.estimate import NOTHING, Estimate, Verdict, basic_interv
 from analysis.estimates.pairs import Backbones
 from analysis.estimates.resampling import Draws
 from analysis.estimates.trees import Attribution, Task, set_codes
+from analysis.tables.names import plural
 from analysis.tables.variables import Variable, code, level_text
 
 WORTH_SAYING = 0.1  # an estimate of the other sign counts against one if it is at least this part of it
@@ -156,7 +157,7 @@ def _doubts(found: Adjusted, declared: bool) -> list[str]:
     if found.unit.fixed is not None and found.unit.clusters < FEWEST_UNITS:
         doubts.append(f"it is seen within {_scope(found.unit)} only")
     if found.unit.level.names and not found.unit.within and found.headline.df < FEWEST_LEFT:
-        doubts.append(f"only {found.headline.df:.0f} {found.unit.level.name}s are left over to judge it by")
+        doubts.append(f"only {found.headline.df:.0f} {plural(found.unit.level.name)} are left over to judge it by")
     return doubts
 
 
@@ -164,7 +165,7 @@ def _scope(unit: Unit) -> str:
     if unit.named:
         return f"{unit.named[0]} against {unit.named[1]}"
     if unit.fixed is not None:
-        return f"{unit.clusters} {unit.fixed.name}{'s' if unit.clusters != 1 else ''}"
+        return f"{unit.clusters} {plural(unit.fixed.name, unit.clusters)}"
     return ""
 
 

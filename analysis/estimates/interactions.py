@@ -17,6 +17,7 @@ from analysis.estimates import linear, trees
 from analysis.estimates.estimate import Estimate, holm
 from analysis.estimates.linear import Fit
 from analysis.estimates.trees import Task
+from analysis.tables.names import plural
 from analysis.tables.variables import Array, level_text
 
 SAMPLED_POINTS, SEEDS = 200, 4
@@ -108,7 +109,7 @@ def _tested(design: Design, ties: Ties, y_B: Array, name: str, partner: str) -> 
     fitted = _fit(design, ties, y_B[used], own, np.column_stack(base), (name, partner), used, cluster)
     if fitted is None:
         return None
-    scope = f"{unit.clusters} {unit.fixed.name}s" if unit.fixed is not None else ""
+    scope = f"{unit.clusters} {plural(unit.fixed.name, unit.clusters)}" if unit.fixed is not None else ""
     informative = unit.level.n_units if not unit.within else _varying(code_B[used], unit.level.unit_B)
     return _described(design, (v, u), pieces, fitted, (unit.level.name, informative, scope))
 

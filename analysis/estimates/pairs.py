@@ -18,6 +18,7 @@ from scipy import stats
 from analysis.design.levels import FEWEST_CLUSTERS, FEWEST_UNITS, Level
 from analysis.design.points import Index, combined
 from analysis.estimates.estimate import Estimate
+from analysis.tables.names import plural
 from analysis.tables.variables import Array, Variable, level_text
 
 SEARCHED = 20_000  # backbones above which only pairs with all else equal are looked for
@@ -268,7 +269,7 @@ def difference_of(table: Backbones, match: Match, target: str) -> tuple[Estimate
         value, unit, n_units, df = float(own.mean()), table.clusters.name, len(own), len(own) - 1
         se = float(own.std(ddof=1) / np.sqrt(len(own)))
     elif n_clusters and table.clusters is not None and n_clusters < table.clusters.n_units:
-        scope = f"{n_clusters} {table.clusters.name}{'s' if n_clusters > 1 else ''}" if not names else ", ".join(names)
+        scope = f"{n_clusters} {plural(table.clusters.name, n_clusters)}" if not names else ", ".join(names)
     several = any(SEVERAL in name for name in names)  # clusters on a side differ among themselves: no error fits them
     enough = n_units >= FEWEST_PAIRS and df > 1 and se > 0 and not several
     half = float(stats.t.ppf(0.975, df) * se) if enough else None

@@ -23,7 +23,7 @@ from analysis.findings.phrases import (
     span,
     units,
 )
-from analysis.tables.names import Target, label
+from analysis.tables.names import Target, label, plural
 from analysis.tables.variables import level_text
 
 MOST_INTERACTIONS = 3
@@ -244,8 +244,9 @@ def _clusters(target: Target, c: Contrast, cluster: str) -> Finding:
     levels = f"{_text(c.low)} → {_text(c.high)}"
     text = (
         f"{listing(c.clusters)} ({label(c.variable)} {levels}{moving}): {target.phrase} {verb} by "
-        f"{size(target, value)} ({gloss}), over {groups}. These {cluster}s differ; whether {label(c.variable)} is why "
-        f"{count(c.n_clusters, f'pair of {cluster}s')} cannot show."
+        f"{size(target, value)} ({gloss}), over {groups}. These {plural(cluster)} differ; whether "
+        f"{label(c.variable)} is why "
+        f"{count(c.n_clusters, f'pair of {plural(cluster)}')} cannot show."
     )
     return Finding(
         "contrast", c.estimate.verdict, text, (cluster,), amount(target, value),

@@ -17,6 +17,7 @@ from analysis.estimates.pairs import Contrast
 from analysis.findings import effects
 from analysis.findings.phrases import Finding, capital, count, labels, listing, p_value
 from analysis.tables.metrics import FEW_CHOOSING, OPEN
+from analysis.tables.names import plural
 from analysis.tables.quality import Quality
 
 NEARLY = 0.9  # of the R² in sample
@@ -223,7 +224,7 @@ def _fit(outcome: Outcome) -> list[Finding]:
     )
     text += f" {_predicts('configurations', quality.out_of_fold)}"
     if quality.n_clusters:
-        text += f" {_predicts(f'{quality.cluster}s', quality.by_cluster)}"
+        text += f" {_predicts(plural(quality.cluster), quality.by_cluster)}"
     if quality.shuffled_95 is not None:
         verdict = (
             "the fit explains no more than chance would" if quality.in_sample <= quality.shuffled_95
@@ -263,7 +264,9 @@ def _limits(evidence: Evidence, outcome: Outcome) -> list[Finding]:
     if outcome.n_backbones == outcome.n_points:
         parts.append("how much the training seed alone changes, since no configuration was trained twice")
     if evidence.cluster and evidence.n_clusters < FEWEST_UNITS:
-        parts.append(f"whether it is so for other {evidence.cluster}s, since there are {evidence.n_clusters} only")
+        parts.append(
+            f"whether it is so for other {plural(evidence.cluster)}, since there are {evidence.n_clusters} only"
+        )
     if not parts:
         return []
     return [Finding("design", "clear", f"This table cannot tell {'; nor '.join(parts)}.", sure="cannot tell")]

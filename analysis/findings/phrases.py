@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.estimates.estimate import Estimate, Verdict
-from analysis.tables.names import Target, label
+from analysis.tables.names import Target, label, plural
 
 Kind = Literal["tunnel", "effect", "contrast", "interaction", "design", "fit", "quality"]
 DASH, MINUS = "–", "−"
@@ -78,7 +78,7 @@ def labels(names: Sequence[str]) -> str:
 def count(n: int, word: str) -> str:
     """'1 backbone', '2 backbones', '2 pairs of backbones'."""
     first, _, rest = word.partition(" of ")
-    return f"{n} {first}{'' if n == 1 else 's'}{f' of {rest}' if rest else ''}"
+    return f"{n} {plural(first, n)}{f' of {rest}' if rest else ''}"
 
 
 def capital(text: str) -> str:

@@ -80,7 +80,8 @@ def layers() -> Spec:
         ("test", "test accuracy"), ("interval", "95 % interval"), ("heldout", "held-out accuracy"),
         ("measure", "$y"), ("probe_epoch", "probe's epoch"), ("epoch", "after training epoch"),
     )  # fmt: skip
-    x = marks.number("x", "$x", scale={"nice": False, "padding": 6}, axis={"tickMinStep": "$step", "grid": False})
+    axis = {"tickMinStep": "$step", "grid": False, "format": "$format"}
+    x = marks.number("x", "$x", scale={"nice": False, "padding": 6}, axis=axis)
     y = marks.number("y", "$y", scale={"zero": "$zero"})
     dashes = {"field": "series", "type": "nominal", "title": "$series", "legend": marks.legend()}
     dashes["scale"] = {"domain": "$order", "range": [list(dash) for dash in marks.DASHES]}

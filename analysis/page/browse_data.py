@@ -21,7 +21,7 @@ from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
 from analysis.tables.metrics import ACCURACY_TEXT
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import with_backbone
+from analysis.tables.sweep import once, with_backbone
 from analysis.tables.variables import Kind, describe, level_text
 
 MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
@@ -112,7 +112,7 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
     ----------
     extra : further entries of the header, such as the charts and what the report says.
     """
-    named = [_named(part, several=len(parts) > 1) for part in parts]
+    named = [_named(part, several=len(parts) > 1) for part in _comparable(parts)]
     frame = pd.concat([part.first.frame for part in named], ignore_index=True)
     backbones = frame.drop_duplicates("backbone").reset_index(drop=True)
     number = {name: i for i, name in enumerate(backbones["backbone"])}
@@ -152,6 +152,30 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         **extra,
     }
     return Packed(header, columns)
+
+
+def _comparable(parts: Sequence[Part]) -> list[Part]:
+    """A given table beside a sweep: under each of the sweep's rules, with the sweep's spelling of names."""
+    first = parts[0]
+    return [first, *(part if GIVEN not in part.by_rule else _spelt_as(first, part) for part in parts[1:])]
+
+
+def _spelt_as(first: Part, part: Part) -> Part:
+    """``CUB-200`` is what the other calls ``cub200``: names that differ in case and signs only are the same."""
+    ours, given = first.first.frame, part.first.frame
+    changed: dict[str, pd.Series] = {}
+    shared = [str(c) for c in given if c in ours and c not in ("backbone", "label", "dataset")]
+    for name in ("dataset", *shared):
+        if not (pd.api.types.is_numeric_dtype(given[name]) or pd.api.types.is_numeric_dtype(ours[name])):
+            known = {_folded(word): word for word in ours[name].dropna().astype(str).unique()}
+            words = given[name].astype(object)
+            changed[name] = words.map(lambda word, known=known: known.get(_folded(word), word), na_action="ignore")
+    table = replace(part.first, frame=pd.DataFrame({**given, **changed}))
+    return replace(part, by_rule=dict.fromkeys(first.by_rule, table))
+
+
+def _folded(word: object) -> str:
+    return "".join(letter for letter in str(word).casefold() if letter.isalnum())
 
 
 def _named(part: Part, *, several: bool) -> Part:
@@ -263,11 +287,13 @@ def _probes(part: Part) -> pd.DataFrame:
     """The chosen probes of a sweep, sorted by curve and layer, with the names of its backbones."""
     assert part.stored is not None
     present = part.stored.probes.schema.names
-    wanted = ["weights_key", "resolution", "curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
-    wanted += ["layer", "layer_name", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
+    wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
+    wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
+    frame = once(frame)
     if "sweep" in part.first.frame:
         frame = frame.assign(
             backbone=part.name + "/" + frame["backbone"], curve_key=part.name + "/" + frame["curve_key"]
@@ -293,7 +319,7 @@ def _curves(probes: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, d
         "n": n_C.tolist(),
         "stack": stack_C,
     }
-    numbers = ["layer", "layer_width", "epoch_chosen", *ACCURACIES, *MEASURES]
+    numbers = ["layer", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
     columns = {
         name: probes[name].to_numpy(float, na_value=np.nan)
         for name in numbers

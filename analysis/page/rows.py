@@ -12,10 +12,10 @@ from analysis.estimates.pairs import Contrast, plain
 from analysis.estimates.sensitivity import Survival
 from analysis.findings.phrases import DASH, minus, p_value, signed, span, units
 from analysis.study import Study
-from analysis.tables.names import Target, label
+from analysis.tables.names import Target, label, plural
 from analysis.tables.variables import level_text
 
-__all__ = ["label", "minus", "p_value", "signed", "span", "units"]
+__all__ = ["label", "minus", "p_value", "plural", "signed", "span", "units"]
 
 
 def value(target: Target, estimate: Estimate) -> str:
@@ -88,7 +88,11 @@ def summary(outcome: Outcome) -> str:
     if outcome.problem:
         return ""
     found = [label(effect.name) for effect in outcome.effects if effect.verdict in ("clear", "likely")]
-    return f": exploratory; {', '.join(found)} stand out" if found else ": exploratory; nothing stands out"
+    return (
+        f": exploratory; {', '.join(found)} stand{'s' if len(found) == 1 else ''} out"
+        if found
+        else ": exploratory; nothing stands out"
+    )
 
 
 def where(contrast: Contrast) -> str:

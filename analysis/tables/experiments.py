@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -97,13 +97,15 @@ class Experiments:
         left = [names.label(v) for v in self.variables if v not in chosen]
         if left:
             notes.append(f"Not attributed to, as --variables asked: {', '.join(left)}; matched pairs agree in them")
+        adjust, unheld = held_equal(self.adjust, chosen)
         frame = self.frame
         if group is not None:
             _check([group], frame.columns, "--group", self.source)
             frame = frame.assign(backbone=frame[group].astype(str))
         return replace(
             self, frame=frame, targets=tuple(known[t] for t in dict.fromkeys(targets)) or self.targets,
-            variables=tuple(sorted(chosen)), context=context, notes=(*self.notes, *notes),
+            variables=tuple(sorted(chosen)), context=context, adjust=adjust,
+            notes=(*self.notes, *notes, *unheld),
         )  # fmt: skip
 
 
@@ -130,6 +132,23 @@ def labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     parts = [_words(c, backbones[c]) for c in columns]
     words = [", ".join(words) for words in zip(*parts, strict=True)] if parts else list(backbones["backbone"])
     return frame["backbone"].map(dict(zip(backbones["backbone"], words, strict=True)))
+
+
+def held_equal(
+    declared: Mapping[str, Sequence[str]], variables: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """What ``adjust`` says of the variables of a table, and notes on confounders that no model can hold equal there."""
+    found, notes = {}, []
+    for name, others in declared.items():
+        if name not in variables:
+            continue
+        found[name] = tuple(other for other in others if other in variables)
+        lost = [names.label(other) for other in others if other not in variables]
+        if lost:
+            notes.append(
+                f"adjust: {', '.join(lost)} cannot be held equal for {names.label(name)}: no variable that differs here"
+            )
+    return found, notes
 
 
 SHORT = {

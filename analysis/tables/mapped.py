@@ -39,7 +39,7 @@ from pandas.api.types import is_numeric_dtype
 
 from analysis.tables import names, storage
 from analysis.tables.errors import UserError
-from analysis.tables.experiments import Experiments, labels
+from analysis.tables.experiments import Experiments, held_equal, labels
 from analysis.tables.names import TARGETS, Target
 from analysis.tables.variables import Kind
 
@@ -166,12 +166,14 @@ def _experiments(
     clusters = {name: CLUSTER + name for name in _clusters(spec)}
     _same_within_backbone(source, data, spec, (*varied, *clusters.values()))
     declared = spec["variables"]
+    adjust, unheld = held_equal(spec.get("adjust") or {}, varied)
     notes = [str(note) for note in spec.get("notes", ())]
     notes += [f"target {name}: the column is empty" for name in empty]
     notes += [
         f"{name} is a nuisance: it is not attributed to, and matched pairs agree in it"
         for name in with_role["nuisance"]
     ]
+    notes += unheld
     for name in varied:
         missing = int(data[name].isna().sum())
         if missing:
@@ -194,7 +196,7 @@ def _experiments(
         logs=tuple(name for name in varied if declared[name].get("scale") == "log"),
         references={name: str(declared[name]["reference"]) for name in varied if "reference" in declared[name]},
         parts={name: str(declared[name]["part"]) for name in varied if "part" in declared[name]},
-        adjust={name: tuple(others) for name, others in (spec.get("adjust") or {}).items() if name in varied},
+        adjust=adjust,
         constant={name: data[name].iloc[0] for name in kinds if data[name].nunique() == 1},
         accuracy=str(spec.get("accuracy", "not stated: the table was made elsewhere")),
         notes=tuple(notes),

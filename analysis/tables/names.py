@@ -111,6 +111,13 @@ DERIVED = ("spatial_reduction", "stem", "family", "overparametrization", "depth"
 PARTS = ("data", "architecture", "training")
 
 
+def plural(word: str, n: float = 2) -> str:
+    """Several of something that a table names: architectures, families."""
+    if n == 1:
+        return word
+    return word[:-1] + "ies" if word.endswith("y") and word[-2:-1] not in tuple("aeiou") else word + "s"
+
+
 def label(name: str) -> str:
     """Plain name of a variable; an unknown column is its own label."""
     return KNOWN[name].label if name in KNOWN else name.replace("_", " ")

@@ -7,8 +7,8 @@ several curves. Plans of version 0.1.0 have no labels: their fragments carry the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Plan:
     ----------
     curves : one row per curve in plan order: ``curve_key``, ``backbone`` (in words), ``dataset``, then its labels.
     roles : role of each variable that varies.
+    adjust : variable → confounders that the report holds equal for it.
     labels : columns of ``curves`` that are columns of the probe table; none in plans of version 0.1.0.
     """
 
@@ -35,6 +36,7 @@ class Plan:
     curves: pd.DataFrame
     roles: Mapping[str, str]
     labels: tuple[str, ...]
+    adjust: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def parse(name: str, place: str, data: bytes) -> Plan:
@@ -42,13 +44,14 @@ def parse(name: str, place: str, data: bytes) -> Plan:
     try:
         saved = json.loads(data)
         rows = _labelled(saved) if saved.get("version") == _VERSION else _in_words(saved)
+        adjust = {str(name): [str(other) for other in others] for name, others in saved.get("adjust", {}).items()}
         roles = {str(variable): str(role) for variable, role in saved.get("roles", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         advice = "run the sweep again to have it written"
         raise UserError(f"{place}: not a plan that can be read ({error!r}); {advice}") from None
     labels = tuple(dict.fromkeys(label for row in rows for label in row if label not in ("curve_key", "words")))
     frame = pd.DataFrame(rows, columns=["curve_key", "words", *labels]).rename(columns={"words": "backbone"})
-    return Plan(name, frame, roles, labels if "version" in saved else ())
+    return Plan(name, frame, roles, labels if "version" in saved else (), adjust)
 
 
 def _labelled(saved: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.tables.metrics import Curves
 
 JUMP = 0.20  # a difference of accuracy between neighbouring layers that needs an explanation
+FALLEN = 0.05  # below the best layer before: more than the noise of a few hundred test images
 MOST_UNFINISHED = 0.20  # share of probes that may be best in their last epoch
 MOST_UNCONVERGED = 0.10  # share of probes that may end where their gradient is not yet small
 MOST_JUMPING = 0.25  # share of curves that may jump
@@ -24,7 +25,8 @@ class Quality:
     ----------
     unconverged : share of probes, among those of which it is known, whose gradient did not become small.
     unfinished : share of probes whose best epoch on held-out images is their last: they had not converged.
-    jumping : share of curves with two neighbouring layers that differ by more than :data:`JUMP`.
+    jumping : share of curves in which accuracy falls by more than :data:`JUMP` from a layer to the next, or rises so
+        after it had fallen. The first rise is no jump: it is steep wherever the first layers know next to nothing.
     spread : median standard deviation of accuracy over the seeds of one probe.
     """
 
@@ -52,8 +54,8 @@ class Quality:
             )
         if self.jumping is not None and self.jumping > MOST_JUMPING:
             found.append(
-                f"in {self.jumping:.0%} of {self.curves} curves neighbouring layers differ by more than "
-                f"{100 * JUMP:.0f} points (limit {MOST_JUMPING:.0%} of the curves)"
+                f"in {self.jumping:.0%} of {self.curves} curves accuracy falls by more than {100 * JUMP:.0f} points "
+                f"from one layer to the next, or rises so after a fall (limit {MOST_JUMPING:.0%} of the curves)"
             )
         if self.spread is not None and self.spread > MOST_SPREAD:
             found.append(
@@ -82,13 +84,17 @@ def of(every: pd.DataFrame, curves: Curves) -> Quality:
 
 
 def _jumping(curves: Curves) -> float | None:
-    step_N = np.abs(np.diff(curves.accuracy_N))
+    step_N = np.diff(curves.accuracy_N)
     inner = np.ones(len(step_N), dtype=bool)
     inner[curves.stop_C[:-1] - 1] = False  # from the last layer of one curve to the first of the next
     curve_N = np.searchsorted(curves.stop_C, np.arange(len(step_N)), side="right")
     if not inner.any():
         return None
-    jumps = np.bincount(curve_N[inner], weights=step_N[inner] > JUMP, minlength=len(curves.table))
+    whole_N = np.searchsorted(curves.stop_C, np.arange(len(curves.accuracy_N)), side="right")
+    best_N = pd.Series(curves.accuracy_N).groupby(whole_N).cummax().to_numpy()
+    fallen_N = curves.accuracy_N[:-1] < best_N[:-1] - FALLEN
+    jump_N = (step_N < -JUMP) | ((step_N > JUMP) & fallen_N)
+    jumps = np.bincount(curve_N[inner], weights=jump_N[inner], minlength=len(curves.table))
     return float((jumps > 0).mean())
 
 

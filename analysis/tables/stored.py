@@ -136,6 +136,7 @@ def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) 
     (plan,) = labelled
     rows = plans.joined(fragments.to_table(), plan)
     about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
+    about |= {"adjust": plan.adjust} if plan.adjust else {}
     return ds.dataset(rows), about
 
 

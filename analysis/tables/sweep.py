@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.tables import epochs, metrics, names, quality, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
-from analysis.tables.experiments import GRID, Experiments, determined, labels
+from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
 from analysis.tables.names import TARGETS
 
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
@@ -24,6 +24,7 @@ OPTIONAL = (
     "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
 )  # fmt: skip
 
+PROBE = ("probe_seed_index", "probe_lr", "probe_weight_decay")  # what tells probes of one layer apart
 NAMES = {
     "architecture": ("family", "stem", "depth", "spatial_reduction", "width"),
     "id_dataset": ("id_classes", "images_per_class"),
@@ -48,6 +49,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
     frame = _without_nulls(frame)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
+    adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
     present = set(every["curve_key"])
     missing_curves = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
@@ -65,10 +67,11 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         clusters={CLUSTER: CLUSTER} if CLUSTER in frame and frame[CLUSTER].nunique() > 1 else {},
         parts={name: names.KNOWN[name].part for name in variables if name in names.KNOWN} | _declared(about, "part"),
         logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
+        adjust=adjust,
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + _aside(len(every), len(probes)) + _broken_images(probes)),
+        notes=tuple(notes + unheld + _aside(len(every), len(probes)) + _broken_images(probes)),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -122,7 +125,7 @@ def _probes(found: stored.Stored, varied: Iterable[str]) -> pd.DataFrame:
     probes = found.table(wanted).to_pandas()
     if not len(probes):
         raise UserError(f"{found.uri}: the table has no rows")
-    return with_backbone(probes)
+    return once(with_backbone(probes))
 
 
 def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +135,24 @@ def with_backbone(probes: pd.DataFrame) -> pd.DataFrame:
     if "backbone_key" in probes:  # since schema version 2: one download may also serve several ID datasets
         named = probes["backbone_key"].astype(object).fillna(named)
     return probes.assign(backbone=named)
+
+
+def once(probes: pd.DataFrame) -> pd.DataFrame:
+    """Probes with ``backbone``, a fragment once for each backbone, however many labels it stands under.
+
+    A dataset under two names is one measurement: its first name stays. Of two backbones that share a curve (all images
+    and their number, say) each has it, the later one under a key of its own.
+    """
+    told = ["curve_key", "backbone"]
+    measured = [c for c in ("layer", epochs.EPOCH, *PROBE, "top1", "heldout_top1") if c in probes]
+    probes = probes[~probes.duplicated([*told, *measured])]
+    pairs = probes[told].drop_duplicates()
+    later = pairs[pairs.duplicated("curve_key")]
+    if not len(later):
+        return probes
+    renamed = pd.MultiIndex.from_frame(probes[told]).isin(pd.MultiIndex.from_frame(later))
+    own = probes["curve_key"].astype(str) + "@" + probes["backbone"].astype(str)
+    return probes.assign(curve_key=probes["curve_key"].where(~renamed, own))
 
 
 def _chosen(probes: pd.DataFrame) -> pd.DataFrame:

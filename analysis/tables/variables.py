@@ -63,7 +63,9 @@ def level_text(value: object) -> str:
         if not np.isfinite(value):
             return "all" if value > 0 else "unknown"
         number = float(value)
-        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+        if abs(number) >= 1000:
+            return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.0f}"
+        return f"{number:.4g}"
     return str(value)
 
 

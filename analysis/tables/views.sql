@@ -16,20 +16,27 @@
 
 -- columns that an older table may lack
 CREATE OR REPLACE VIEW contract AS
-SELECT NULL::INTEGER AS resolution, NULL::INTEGER AS epoch, NULL::BOOLEAN AS chosen, NULL::VARCHAR AS problem,
+SELECT NULL::VARCHAR AS backbone_key, NULL::INTEGER AS resolution, NULL::INTEGER AS epoch, NULL::BOOLEAN AS chosen, NULL::VARCHAR AS problem,
        NULL::DOUBLE AS top1_last, NULL::INTEGER AS n_test, NULL::DOUBLE AS backbone_test_top1,
        NULL::INTEGER AS n_train, NULL::INTEGER AS n_heldout, NULL::DOUBLE AS heldout_loss,
        NULL::DOUBLE AS crossfit_top1, NULL::DOUBLE AS crossfit_loss,
        NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
 WHERE false;
 
+-- a fragment that stands under the labels of several backbones: each has it, under a key of its own
+CREATE OR REPLACE VIEW named AS
+SELECT coalesce(backbone_key, weights_key || '@' || coalesce(resolution::VARCHAR, '?')) AS backbone, *
+FROM (FROM source UNION ALL BY NAME FROM contract);
+CREATE OR REPLACE VIEW shared AS
+SELECT curve_key FROM named GROUP BY curve_key HAVING count(DISTINCT backbone) > 1;
+
 -- probes: the rows of the table, and
---   backbone   what tells backbones apart: weights and input resolution
+--   backbone   what tells backbones apart: the sweep's own key; in older tables weights and input resolution
 --   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set; choice_loss decides
 --              between equal ones, n_choosing is the number of images behind them
 -- Labels of fragments are joined before, from their plan: analysis/tables/stored.py.
 CREATE OR REPLACE VIEW probes AS
-SELECT weights_key || '@' || coalesce(resolution::VARCHAR, '?') AS backbone,
+SELECT CASE WHEN curve_key IN (FROM shared) THEN curve_key || '@' || backbone ELSE curve_key END AS curve_key,
        CASE coalesce(getvariable('accuracy'), 'heldout')
            WHEN 'heldout' THEN top1 WHEN 'last' THEN top1_last WHEN 'paper' THEN top1_best
            ELSE error('accuracy must be heldout, last or paper') END AS accuracy,
@@ -38,12 +45,12 @@ SELECT weights_key || '@' || coalesce(resolution::VARCHAR, '?') AS backbone,
        CASE WHEN crossfit_top1 IS NULL THEN heldout_loss ELSE crossfit_loss END AS choice_loss,
        CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossfit_top1 IS NULL THEN n_heldout
             ELSE n_train END AS n_choosing,
-       *
-FROM (FROM source UNION ALL BY NAME FROM contract);
+       * EXCLUDE (curve_key)
+FROM named;
 
 -- of several probes of a layer the one that held-out images chose; accuracies that are not finite are null
 CREATE OR REPLACE VIEW chosen_probes AS
-SELECT curve_key, layer, problem,
+SELECT DISTINCT curve_key, layer, problem,
        CASE WHEN isfinite(accuracy) THEN accuracy END AS accuracy,
        CASE WHEN isfinite(choice) THEN choice END AS choice,
        CASE WHEN isfinite(choice_loss) THEN choice_loss ELSE 'inf' END AS choice_loss,
@@ -54,7 +61,7 @@ WHERE coalesce(chosen, true);
 -- what is the same for all probes of a curve: the columns of its first layer but for those of a layer or a probe
 CREATE OR REPLACE VIEW curve_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
-    'layer', 'layer_name', 'layer_width', 'position', 'is_penultimate', 'rank', 'cka_first', 'cka_last',
+    'layer', 'layer_name', 'layer_width', 'layer_parameters', 'position', 'is_penultimate', 'rank', 'cka_first', 'cka_last',
     'cka_first_debiased', 'cka_last_debiased', 'within_variance', 'between_variance', 'nc1', 'accuracy', 'choice',
     'choice_loss', 'crossfit_top1', 'crossfit_loss', 'crossfit_correct', 'heldout_correct', 'chosen', 'problem', 'top1', 'top1_last', 'top1_best', 'top5', 'heldout_top1', 'train_top1', 'test_loss',
     'heldout_loss', 'train_loss', 'epoch_chosen', 'epoch_best', 'top1_epochs', 'heldout_top1_epochs', 'correct'))

@@ -22,6 +22,7 @@ from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
 from sweep.cell.kept import keep_probes
+from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
@@ -235,7 +236,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
 
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)
-    return Embedded(layers, train, test, cost)
+    return Embedded(layers, parameters_so_far(model, layers), train, test, cost)
 
 
 def probe_curve(

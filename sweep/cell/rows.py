@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,9 +22,10 @@ from sweep.train import Weights
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of one curve, one (N, D) tensor per layer."""
+    """Embeddings of one curve, one (N, D) tensor per layer, and the parameters that the network has up to each."""
 
     layers: list[ProbedLayer]
+    parameters: list[int]
     train: list[torch.Tensor]
     test: list[torch.Tensor]
     cost: Measured
@@ -71,7 +71,7 @@ def make_rows(
         described = fitted.statistics[result.layer]
         rows.append(
             shared
-            | _layer_columns(result.layer + 1, embedded.layers)
+            | _layer_columns(result.layer + 1, embedded)
             | (asdict(described) if described else {})
             | fitted.registered[result.layer]
             | _probe_columns(curve.probes[result.recipe], result)
@@ -96,14 +96,15 @@ def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
     return columns | {f"probe_{key}": None for key in unknown}
 
 
-def _layer_columns(number: int, layers: Sequence[ProbedLayer]) -> dict[str, Any]:
-    layer, last = layers[number - 1], len(layers)
+def _layer_columns(number: int, embedded: Embedded) -> dict[str, Any]:
+    layer, last = embedded.layers[number - 1], len(embedded.layers)
     return {
         "layer": number,
         "layer_name": layer.label,
         "layer_point": layer.point,
         "layer_pooling": layer.pooling,
         "layer_width": layer.width,
+        "layer_parameters": embedded.parameters[number - 1],
         "position": (number - 1) / (last - 1) if last > 1 else 1.0,
         "is_penultimate": number == last,
     }

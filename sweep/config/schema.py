@@ -332,6 +332,7 @@ class Config(Model):
     rules: tuple[Rule, ...] = ()
     search: Search | None = None
     roles: Mapping[str, Role] = Field(default_factory=dict)
+    adjust: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)  # report: variable → confounders held equal
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
     weights: Mapping[str, WeightsEntry] = Field(default_factory=dict)
     # which layers are probed, of all architectures or by architecture: one of LAYERS, or a regular expression on module
@@ -370,5 +371,7 @@ DESIGN_KEYS: tuple[str, ...] = (
     "evaluation_view",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
+# what follows from an architecture and its training images; variables of the report too
+DERIVED: tuple[str, ...] = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
 DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}

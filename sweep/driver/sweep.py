@@ -212,7 +212,7 @@ def plan_of(sweep: Sweep) -> table.Plan:
         )
         for planned in sweep.planned
     )
-    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid))
+    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid), sweep.config.adjust)
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import (
+    DERIVED,
     GRID_VARIABLES,
     RECIPE_KEYS,
     SCRATCH,
@@ -118,6 +119,7 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _without_id(config, block, at)
     yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
+    yield from _adjusted(config)
     yield from check_layers(config)
 
 
@@ -132,6 +134,14 @@ def _without_id(config: Config, block: Block, at: KeyPath) -> Iterator[Problem]:
     for key in ("id_classes", "images_per_class"):
         if getattr(block, key) != ("all",):
             yield Problem((*at, key), list(getattr(block, key)), "has no meaning without an id_dataset")
+
+
+def _adjusted(config: Config) -> Iterator[Problem]:
+    """Variables of ``adjust`` and their confounders, of the grid or derived from it."""
+    valid = (*GRID_VARIABLES, *DERIVED)
+    yield from _unknown_keys(("adjust",), config.adjust, valid, "variable")
+    for name, others in config.adjust.items():
+        yield from _unknown(("adjust", name), others, [v for v in valid if v != name], "other variable")
 
 
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:

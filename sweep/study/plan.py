@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import StatisticsError, correlation
 from typing import Any
 
-from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.config import CONVERGED, DEFAULT_ROLES, DERIVED, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
 from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
@@ -23,7 +23,6 @@ _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test image
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
 _CONVERGED_PASSES = 40  # for all penalties, mean of both fits; typical
-_DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def correlations(config: Config, grid: Grid) -> list[tuple[str, str, float]]:
     """
     rows = design(config, grid)
     roles = varied_roles(config, grid)
-    names = [name for name in (*roles, *_DERIVED) if roles.get(name, "treatment") == "treatment"]
+    names = [name for name in (*roles, *DERIVED) if roles.get(name, "treatment") == "treatment"]
     coded = {name: _codes([row[name] for row in rows]) for name in names}
     pairs = []
     for one, other in combinations(names, 2):

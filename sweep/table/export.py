@@ -223,6 +223,7 @@ def _about(plan: Plan, finished: Sequence[PlannedCurve], done: Container[str], f
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
         "variables": {variable: {"role": role} for variable, role in plan.roles.items()},
+        **({"adjust": {name: list(others) for name, others in plan.adjust.items()}} if plan.adjust else {}),
         "planned_curves": len(plan.curves),
         "failed_curves": [key for key in lacking if key in failed],
         "missing_curves": [key for key in lacking if key not in failed],

@@ -44,12 +44,15 @@ class PlannedCurve:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables."""
+    """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables,
+    and what the report holds equal for which.
+    """
 
     name: str
     blocks: Mapping[int, Sequence[str]]
     curves: tuple[PlannedCurve, ...]
     roles: Mapping[str, Role] = field(default_factory=dict)
+    adjust: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -97,6 +100,7 @@ def _serialised(plan: Plan) -> bytes:
     about = {
         "version": _VERSION,
         "roles": plan.roles,
+        **({"adjust": {name: list(others) for name, others in plan.adjust.items()}} if plan.adjust else {}),
         "blocks": plan.blocks,
         "backbones": [json.loads(text) for text in backbones],
         "curves": curves,
@@ -149,13 +153,14 @@ def _read_plan(store: Store, place: str) -> Plan:
         saved = json.loads(store.get(place))
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
         roles = dict(saved.get("roles", {}))
+        adjust = {name: list(others) for name, others in saved.get("adjust", {}).items()}
         curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
         known = {curve.key for curve in curves}
         if strangers := [key for keys in blocks.values() for key in keys if key not in known]:
             raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
-    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles)
+    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles, adjust)
 
 
 def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:

@@ -86,6 +86,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("layer_point", _text, "what it is: conv, block, stage, a part of a block (norm 1, attention, …) or pattern"),
         ("layer_pooling", _text, "how its output was pooled: 2x2, mean, class, class+mean, max, gem; none: a vector"),
         ("layer_width", _int, "numbers in its embedding, D"),
+        (
+            "layer_parameters",
+            _long,
+            "parameters up to and with it, in the order in which the network lists its modules",
+        ),
         ("position", _real, "(layer − 1) / (layers − 1), in [0, 1]"),
         ("is_penultimate", _flag, "whether it is the last probed layer"),
         ("rank", _int, "numerical rank of the training embeddings' covariance ([M23])"),

@@ -10,6 +10,7 @@ import pytest
 
 from analysis import load
 from analysis.tables import database, stored
+from analysis.tables.sweep import read_sweep
 from sweep import table
 from sweep.base.store import Store
 from sweep.table.schema import LABELS
@@ -36,7 +37,13 @@ def place(tmp_path):
         ]
         if key != "curve-003-digits":
             table.write_fragment(store, key, rows)
-    plan = table.Plan("mine", {0: [curve.key for curve in planned]}, tuple(planned), {"seed": "replicate"})
+    plan = table.Plan(
+        "mine",
+        {0: [curve.key for curve in planned]},
+        tuple(planned),
+        {"seed": "replicate"},
+        {"depth": ("stem", "overparametrization")},
+    )
     table.publish_plan(store, plan)
     return tmp_path / "out", store, plan
 
@@ -60,6 +67,17 @@ def test_fragments_are_read_as_their_export(place):
     pd.testing.assert_frame_equal(*known, check_dtype=False)
     assert views["retained"].tolist() == load.experiments(str(folder)).sort_values("curve_key")["retained"].tolist()
     assert stored.find(str(folder)).about["variables"] == running.about["variables"] == {"seed": {"role": "replicate"}}
+
+
+def test_what_is_held_equal_is_what_the_config_declares(place):
+    folder, store, plan = place
+    assert table.read_plans(store)[0].adjust == {"depth": ["stem", "overparametrization"]}
+    running = read_sweep(str(folder), accuracy="heldout")
+    table.export_probes(store, plan, done=table.listing(store).done)
+    exported = read_sweep(str(folder), accuracy="heldout")
+    for found in (running, exported):
+        assert found.adjust == {"depth": ("overparametrization",)}
+        assert "adjust: stem size cannot be held equal for depth" in " ".join(found.notes)
 
 
 def test_fragments_of_an_old_store_keep_their_labels():

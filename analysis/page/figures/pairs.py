@@ -35,5 +35,5 @@ def contrast_plot(contrasts: Sequence[Contrast], *, unit: str) -> Figure:
     axes.set_axisbelow(True)
     axes.set_ylim(-0.7, max(len(contrasts), 2) - 0.3)
     true_minus(axes)
-    axes.set_xlabel("mean difference between matched backbones" + (f" ({unit})" if unit else ""))
+    axes.set_xlabel("mean difference between matched backbones" + (f" ({unit})" if unit else ""), loc="right")
     return made

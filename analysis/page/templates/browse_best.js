@@ -47,10 +47,17 @@ function bestSql() {
   return `SELECT dataset, backbone, layer, accuracy\nFROM probes\nWHERE ${conditions}\nQUALIFY row_number() OVER (PARTITION BY dataset ORDER BY choice DESC, layer DESC) = 1\nORDER BY dataset`;
 }
 
+// Variables of which each of both knows something: of a published table seeds, say, are not known.
+function knownToBoth() {
+  const told = (name, sweep) => page.backbones.sweep.some((own, b) => own === sweep && page.backbones[name][b] !== null);
+  const free = ["sweep", "parameters", "id_images", "backbone_test_top1", "overparametrization"];
+  return page.variables.map((v) => v.name).filter((name) => !free.includes(name) && page.sources.every((s) => told(name, s.name)));
+}
+
 // Two sweeps: the experiments that both have, and their difference.
 function againstRows() {
   const [first, second] = page.sources.map((s) => s.name), metric = state.metric, values = page.values[state.rule][metric], found = [];
-  const equal = variable.sweep ? page.variables.map((v) => v.name).filter((name) => !["sweep", "parameters", "id_images", "backbone_test_top1", "overparametrization"].includes(name)) : [];
+  const equal = variable.sweep ? knownToBoth() : [];
   for (const [a, b] of matched("sweep", equal, [[first, second]])) {
     if (!passes(a) && !passes(b)) continue;
     const other = new Map(experimentsOf[b].map((e) => [page.experiments.dataset[e], e]));
@@ -66,9 +73,9 @@ function againstRows() {
 function againstTab(view) {
   const [first, second] = page.sources.map((s) => s.name), rows = againstRows(), label = columnLabel(state.metric);
   const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll" });
-  if (!rows.length) return view.append(el("p", { class: "empty" }, "The two sweeps have no experiment in common: none agrees in all variables and the dataset."));
+  if (!rows.length) return view.append(el("p", { class: "empty" }, "The two have no experiment in common: none agrees in all variables that both know, and in the dataset."));
   view.append(
-    el("p", { class: "lead" }, `${label} of the ${rows.length} experiments that both sweeps have: ${second} minus ${first} is ${show(mean(rows.map((row) => row.difference)), 2)} on average.`),
+    el("p", { class: "lead" }, `${label} of the ${rows.length} experiments that both have: ${second} minus ${first} is ${show(mean(rows.map((row) => row.difference)), 2)} on average.`),
     bar("against", { rows: () => rows.map(({ a, b, x, y, ...row }) => ({ backbone: ownName(a), other_backbone: ownName(b), ...row, [first]: x, [second]: y })), chart }), chart, place,
   );
   const heads = [{ title: "", key: "open", word: true, orderable: false }, { title: "backbone", key: "label", word: true }, { title: "dataset", key: "dataset", word: true }, { title: first, key: "x", digits: 3 }, { title: second, key: "y", digits: 3 }, { title: "difference", key: "difference", digits: 3 }];

@@ -42,7 +42,7 @@ function valueOf(b, name) {
 // Numbers in words as the table of levels has them (100.0 and 100 are one level).
 function words(value) {
   if (typeof value !== "number") return String(value);
-  return Math.abs(value) >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 0 }) : String(Number(value.toPrecision(4)));
+  return Math.abs(value) >= 10000 ? value.toLocaleString("en", { maximumFractionDigits: 0 }) : String(Number(value.toPrecision(4)));
 }
 
 function show(value, digits) {

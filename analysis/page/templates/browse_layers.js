@@ -1,5 +1,12 @@
 // The tab Layers: curves of the selected backbones.
 const X = { layer: "layer", position: "position (0 first layer, 1 last)" };
+if (probe.layer_parameters) X.parameters = "parameters so far";
+
+function placeOf(c, k) {
+  const i = page.curves.start[c] + k, n = page.curves.n[c];
+  if (state.x === "parameters") return probe.layer_parameters ? probe.layer_parameters[i] : NaN;
+  return state.x === "layer" ? probe.layer[i] : n > 1 ? (probe.layer[i] - 1) / (n - 1) : 0;
+}
 
 function epochs() {
   if (!page.curves.epoch) return [];
@@ -41,11 +48,11 @@ function layerRows(c, called) {
       test: percent(value[i]), heldout: percent(probe.heldout_top1?.[i]), interval: interval ? `${percent(interval[0])} … ${percent(interval[1])}` : "–",
       measure: show(raw, 2), probe_epoch: probe.epoch_chosen ? show(probe.epoch_chosen[i]) : "–", epoch: when ?? "kept", line: c,
       panel: state.panel === "dataset" ? own : label, series: state.panel === "dataset" ? label : own,
-      x: state.x === "layer" ? layer : n[c] > 1 ? (layer - 1) / (n[c] - 1) : 0,
+      x: placeOf(c, k), parameters: probe.layer_parameters ? show(probe.layer_parameters[i]) : "–",
       y: state.value === "percent" && state.measure === "accuracy" ? (100 * value[i]) / top : raw,
       from: null, to: null, tunnel: false,
     };
-  }).filter((row) => Number.isFinite(row.y));
+  }).filter((row) => Number.isFinite(row.x) && Number.isFinite(row.y));
 }
 
 // Where the tunnel of a curve is: from its peak layer to its last.
@@ -113,7 +120,7 @@ function drawLayers(chart) {
   const shaded = rows.filter((row) => row.tunnel).length;
   note.textContent = `${page.rules[state.rule]}. ` + (shaded ? "Shaded: from the peak layer to the last one, where accuracy falls." : "No curve falls after its peak layer.") + (rows.some((row) => row.interval !== "–") ? " Intervals on hovering: Wilson, from the number of test images." : "");
   return draw(chart, shaded ? "layers" : "layers_alone", rows, {
-    x: X[state.x], y: title, step: state.x === "layer" ? 1 : 0.01, zero: state.measure === "accuracy" && !share, order, panels, columns,
+    x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
     width: Math.max(220, Math.min(width, wide, 560)), series: state.panel === "dataset" ? "backbone" : "dataset", legend_columns: document.getElementById("view").clientWidth > 1000 && order.every((t) => t.length < 60) ? 2 : 1,
   });
 }

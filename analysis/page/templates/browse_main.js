@@ -21,7 +21,7 @@ function facts() {
   const experiments = page.experiments.dataset.length, sources = page.sources.map((s) => s.source).join(" and ");
   const constant = Object.entries(page.constant).map(([name, value]) => `${name} ${value}`).join(", ");
   byId("facts").replaceChildren(
-    el("b", {}, `${N} backbones, ${datasets.length} OOD datasets, ${experiments} experiments`), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
+    el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
     el("span", { class: "note" }, `From ${sources}.`),
     constant || page.notes.length ? el("details", {}, el("summary", {}, "What is the same for all, and what to know"), constant ? el("p", {}, "The same for all: " + constant + ".") : "", el("ul", {}, ...page.notes.map((note) => el("li", {}, note)))) : "",
   );

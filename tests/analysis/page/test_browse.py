@@ -115,7 +115,8 @@ COLOUR = browse_marks.fill(browse_marks.colour_of("nominal"), {"order": ["s", "t
 WORDS = {
     "title": "a title", "x": "x title", "y": "y title", "series": "series title", "rows": ["one", "two"],
     "order": ["s", "t"], "panels": ["p", "q"], "columns": 2, "width": 300, "height": 200, "legend_columns": 2,
-    "step": 1, "zero": True, "angle": 0, "strengths": ["strong", "weak"], "x_type": "ordinal", "x_order": ["1", "2"],
+    "step": 1, "format": "~s", "zero": True, "angle": 0,
+    "strengths": ["strong", "weak"], "x_type": "ordinal", "x_order": ["1", "2"],
     "x_scale": {}, "diagonal": [{"v": 0}, {"v": 1}], "colour": COLOUR, "shape": {"value": "circle"},
 }  # fmt: skip
 ROWS = [
@@ -224,3 +225,13 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path, monkeypatch, ca
 
 def test_a_script_cannot_end_early():
     assert browse._inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
+
+
+def test_curves_are_found_by_the_sweeps_own_key(tmp_path):
+    table = probe_table(grid(architecture=["vggm11", "vggm17"]))
+    keys = pa.array([f"key-{name}" for name in table["weights_key"].to_pylist()])
+    write_sweep(tmp_path, table.append_column("backbone_key", keys))
+    header = browse_data.pack([command.sweep(str(tmp_path))], {}).header
+    assert header["backbones"]["backbone"] == ["key-weights-000", "key-weights-001"]
+    assert sorted(set(header["curves"]["backbone"])) == [0, 1]
+    assert set(load.probes(str(tmp_path), ["layer"])["backbone"]) == set(header["backbones"]["backbone"])

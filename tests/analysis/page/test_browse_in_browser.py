@@ -322,6 +322,46 @@ def test_two_sweeps_side_by_side(browser, tmp_path):
     assert heard.said == []
 
 
+def test_published_values_stand_beside_ours(browser, sweep, tmp_path):
+    rows = [
+        {"net": f"n{depth}{classes}{augmentation}", "on": "A/b 'C D", "depth": depth, "classes": classes,
+         "augmentation": augmentation, "kept": 50 + depth + classes / 10}
+        for depth in (11, 17) for classes in (10, 40) for augmentation in ("Off", "On")
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "published.csv", index=False)
+    (tmp_path / "map.yaml").write_text(
+        "title: published\ntargets: {retained: {column: kept}}\ngroup: net\ndataset: 'on'\nvariables:\n"
+        "  depth: {column: depth}\n  id_classes: {column: classes}\n"
+        "  augmentation: {column: augmentation, kind: categorical}\n"
+    )
+    place = ["--against", str(tmp_path / "published.csv"), "--mapping", str(tmp_path / "map.yaml")]
+    assert browse.main(["--results", str(sweep), *place, "--out", str(tmp_path / "page.html")]) == 0
+    page, heard = visit(browser, tmp_path / "page.html", hash_of(tab="against"))
+    found = frame_of(download(page, "[data-view=against] [data-get=csv]"))
+    ours = load.experiments(str(sweep)).set_index(["backbone", "dataset"])
+    assert len(found) == 16  # two seeds of each of eight, on the one dataset; the seventeenth is trained otherwise
+    assert set(found["dataset"]) == {HOSTILE[2]}
+    for row in found.to_dict("records"):
+        own = ours.loc[(row["backbone"], row["dataset"])]
+        assert row["published"] - row["synthetic"] == pytest.approx(row["difference"])
+        assert row["synthetic"] == pytest.approx(own["retained"])
+        assert row["published"] == 50 + own["depth"] + own["id_classes"] / 10
+    assert heard.said == []
+
+
+def test_layers_by_parameters(browser, tmp_path):
+    write_sweep(tmp_path, study(4, 1, 5))
+    assert browse.main(["--results", str(tmp_path)]) == 0
+    page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(x="parameters"))
+    page.click("#view [data-backbone] >> nth=0")
+    settled(page)
+    open_tab(page, "layers")
+    said = page.eval_on_selector_all("#view svg path[aria-roledescription=point]", "m => m.map(x => x.ariaLabel)")
+    drawn = {re.search(r"parameters so far: (\w+)", text)[1] for text in said}
+    assert drawn == {f"{layer**2}k" for layer in range(1, 6)}
+    assert heard.said == []
+
+
 def test_checkpoints_along_training(browser, tmp_path):
     kept = probe_table(grid(seed=[0, 1]), varied={"seed": "replicate"}).to_pandas()
     kept["epoch"] = pd.array([None] * len(kept), dtype="Int32")

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.design import points
 from analysis.estimates import additive, backbones, images
-from analysis.tables import experiments, metrics, sweep
+from analysis.tables import database, experiments, metrics, quality, stored, sweep
 from analysis.tables.errors import UserError
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
@@ -246,3 +246,42 @@ def test_a_probe_recipe_chosen_per_curve_is_no_variable(tmp_path: Path) -> None:
     found = sweep.read_sweep(str(write_sweep(tmp_path, table)), accuracy="heldout")
     assert found.variables == ("augmentation",)
     assert any("probe lr differs between the curves of one backbone" in note for note in found.notes)
+
+
+def test_a_fragment_under_two_labels_counts_once_for_each_backbone(tmp_path: Path) -> None:
+    table = probe_table(grid(architecture=["vggm11", "vggm17"]), datasets=["glyphs"]).to_pandas()
+    table["backbone_key"] = table["weights_key"]
+    alias = table[table["dataset"] == "glyphs"].assign(dataset="letters")  # one dataset under a second name
+    shared = table[table["weights_key"] == "weights-000"].assign(backbone_key="all-images", images_per_class=999)
+    several = pd.concat([table, alias, shared], ignore_index=True)
+    folder = write_sweep(tmp_path, pa.Table.from_pandas(several, preserve_index=False))
+    own = sweep.read_sweep(str(folder), accuracy="heldout").frame
+    assert own[["backbone", "dataset"]].value_counts().to_dict() == {
+        ("weights-000", "glyphs"): 1, ("weights-001", "glyphs"): 1, ("all-images", "glyphs"): 1,
+    }  # fmt: skip
+    same = own.set_index("backbone")["retained"]
+    assert same["all-images"] == same["weights-000"] != same["weights-001"]
+    views = database.connect(stored.find(str(folder))).sql("FROM experiments").df()
+    assert views.groupby("backbone")["retained"].agg(list).to_dict() == {k: [v] for k, v in same.items()}
+    changed = several.assign(top1=several["top1"] + 0.1 * (several.index == len(table) + len(alias) - 1))
+    folder = write_sweep(tmp_path / "changed", pa.Table.from_pandas(changed, preserve_index=False))
+    with pytest.raises(UserError, match="stands in the table twice"):
+        sweep.read_sweep(str(folder), accuracy="heldout")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "jumps"),
+    [
+        ([0.02, 0.40, 0.70, 0.90, 0.95], 0),  # the first rise, however steep
+        ([0.02, 0.40, 0.70, 0.66, 0.90], 0),  # a little noise on the way up
+        ([0.50, 0.80, 0.70, 0.60, 0.50], 0),  # a tunnel
+        ([0.50, 0.80, 0.55, 0.50, 0.50], 1),  # a cliff
+        ([0.39, 0.23, 0.28, 0.21, 0.68], 1),  # a fall and a jump back
+        ([0.50, 0.80, 0.55, 0.80, 0.80], 1),  # one layer out of line
+    ],
+)
+def test_a_steep_first_rise_is_no_jump(accuracy: list[float], jumps: int) -> None:
+    smooth = _curve("k0", "glyphs", False, [0.1, 0.2, 0.3, 0.4, 0.5], [0.1] * 5, [0.1] * 5, 20)
+    other = _curve("k1", "gratings", False, accuracy, accuracy, accuracy, 20)
+    probes = pd.DataFrame(smooth + other)
+    assert quality.of(probes, metrics.collect(probes, accuracy="heldout")).jumping == jumps / 2

@@ -45,6 +45,8 @@ def test_yaml_1_2_words_and_numbers(tmp_path):
         (("fractals", "fractal"), ["grid[0].id_dataset[0] = fractal", "no such dataset", "valid: fractals,"]),
         (("[glyphs]", "[glyfs]"), ["probe_datasets[0] = glyfs", "valid: glyphs,"]),
         (("[off, on]", "[off, om]"), ["grid[0].augmentation[1] = om", "no such augmentation", "valid: on,"]),
+        (("name: t", "name: t\nadjust: {dept: [stem]}"), ["adjust.dept = dept", "no such variable", "valid: depth,"]),
+        (("name: t", "name: t\nadjust: {depth: [stem, depth]}"), ["adjust.depth[1] = depth", "no such other"]),
         (("[off, on]", "off\n    resolution: 8"), ["resolution[0] = 8", "at least"]),
         (("vggm11", "vit_tiny_patch8\n    resolution: 36"), ["resolution[0] = 36", "multiple", "valid: 32, 40"]),
         (("vggm11", "vit_tiny_patch8\n    width: 0.3"), ["width[0] = 0.3", "vit_tiny_patch8"]),

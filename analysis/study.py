@@ -160,6 +160,7 @@ def _evidence(study: Study, table: Backbones) -> Evidence:
         n_datasets=study.n_datasets,
         overview=study.overview,
         quality=experiments.quality,
+        choice_resampled=images.choice_resampled(experiments),
         outcomes=tuple(study.outcomes.values()),
         primary=primary,
         ties=study.ties,

@@ -14,10 +14,12 @@ from sweep.config import Config, closest
 from sweep.driver import status as progress
 from sweep.models import facts
 from sweep.study import (
+    NOT_KNOWN,
     TrialOutcome,
     block_values,
     expand,
     group_label,
+    id_dataset_of,
     layers_said,
     outcomes,
     probes_said,
@@ -26,6 +28,7 @@ from sweep.study import (
     resolution_of,
     sizes,
     trial_key,
+    view_of,
     without_downloads,
 )
 from sweep.table import read_records
@@ -64,7 +67,13 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     fits = True
     for (architecture, resolution), values in sorted(used.items(), key=lambda item: item[0]):
         report = cell.look_at_weights(
-            config, name, architecture, resolution, values["id_dataset"], every_name=every_name
+            config,
+            name,
+            architecture,
+            resolution,
+            id_dataset_of(config, values) or NOT_KNOWN,
+            seen=view_of(config, values),
+            every_name=every_name,
         )
         print(report.text)
         fits = fits and report.fits

@@ -14,10 +14,10 @@ from scipy import stats
 from analysis.design import points
 from analysis.estimates.additive import Additive, fit
 from analysis.tables.experiments import Experiments
-from analysis.tables.metrics import ID_RULES, Curves, strength
+from analysis.tables.metrics import FEW_CHOOSING, ID_RULES, OPEN, Curves, strength
 from analysis.tables.variables import Array
 
-STRENGTH_NAMES = ("negligible", "weak", "medium", "strong")
+STRENGTH_NAMES = ("negligible", "weak", "medium", "strong", OPEN)
 
 
 def means(experiments: Experiments) -> pd.DataFrame:
@@ -31,12 +31,14 @@ def means(experiments: Experiments) -> pd.DataFrame:
 def summary(experiments: Experiments, additive: Additive | None) -> pd.DataFrame:
     """One row per backbone: mean % retained with a 95 % interval, strength class, tunnel.
 
-    Columns: backbone, label, n_datasets, retained (as if probed on every dataset: :mod:`analysis.estimates.additive`),
-    retained_own (on its own datasets), low, high (null where datasets do not tell), strength, settled (whether the
-    interval lies within one class); and, where the table has curves: n_layers, tunnels (OOD datasets with a fall after
-    the peak layer), tunnels_claimed (of these, the interval from test images excludes zero; null without one),
-    tunnel_start (median layer over the claimed ones, over all where none can be claimed), id_start_95, id_start_98,
-    retained_paper, id_rank (numerical rank of the ID embeddings by layer).
+    Columns: backbone, label, n_datasets, retained (as if probed on every dataset:
+    :mod:`analysis.estimates.additive`), retained_own (on its own datasets), low, high (null where datasets do not
+    tell), n_choosing (images that chose the peak layer, of the median experiment), strength
+    (:data:`~analysis.tables.metrics.OPEN` where these are fewer than :data:`~analysis.tables.metrics.FEW_CHOOSING`),
+    settled (whether the interval lies within one class); and, where the table has curves: n_layers, tunnels (OOD
+    datasets with a fall after the peak layer), tunnels_claimed (of these, the interval from test images excludes
+    zero; null without one), tunnel_start (median layer over the claimed ones, over all where none can be claimed),
+    id_start_95, id_start_98, retained_paper, id_rank (numerical rank of the ID embeddings by layer).
     """
     frame = experiments.frame
     if "retained" not in frame or additive is None:
@@ -50,9 +52,13 @@ def summary(experiments: Experiments, additive: Additive | None) -> pd.DataFrame
     most = float(frame["retained"].max())
     low, high = possible(table["retained"].to_numpy(), table["n_datasets"].to_numpy(), additive, most)
     table["low"], table["high"] = low, high
-    table["strength"] = [strength(mean) if np.isfinite(mean) else None for mean in table["retained"]]
+    choosing = groups["n_choosing"].median() if "n_choosing" in frame else pd.Series(np.nan, table.index)
+    table["n_choosing"] = choosing.astype(float)
+    few = table["n_choosing"] < FEW_CHOOSING
+    names = [strength(mean) if np.isfinite(mean) else None for mean in table["retained"]]
+    table["strength"] = [OPEN if known and open_ else known for known, open_ in zip(names, few, strict=True)]
     ends = [(strength(a), strength(b)) if np.isfinite(a) else ("", "-") for a, b in zip(low, high, strict=True)]
-    table["settled"] = [a == b for a, b in ends]
+    table["settled"] = [a == b and not open_ for (a, b), open_ in zip(ends, few, strict=True)]
     if "tunnel" in frame:
         table = table.join(_tunnels(frame))
     if experiments.curves is not None:
@@ -113,7 +119,8 @@ class Overview:
 
     Attributes
     ----------
-    unsettled : backbones whose interval spans more than one class.
+    strengths : how many backbones are of each class; :data:`~analysis.tables.metrics.OPEN` where too few images chose.
+    unsettled : of the others, those whose interval spans more than one class.
     experiments, falls, falls_claimed : experiments; with a fall after the peak layer; with one beyond image noise.
     """
 
@@ -144,7 +151,7 @@ def overview(table: pd.DataFrame) -> Overview | None:
         lowest=_brief(ordered.iloc[0].to_dict()),
         highest=_brief(ordered.iloc[-1].to_dict()),
         strengths={name: int(counts.get(name, 0)) for name in STRENGTH_NAMES},
-        unsettled=int((~known["settled"].astype(bool)).sum()),
+        unsettled=int((~known["settled"].astype(bool) & (known["strength"] != OPEN)).sum()),
         experiments=sums["n_datasets"],
         falls=sums.get("tunnels"),
         falls_claimed=sums.get("tunnels_claimed"),

@@ -5,7 +5,7 @@ A finding says: what, the number, its interval, how sure, and what it rests on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analysis.design.levels import FEWEST_UNITS
@@ -16,6 +16,7 @@ from analysis.estimates.outcome import Outcome
 from analysis.estimates.pairs import Contrast
 from analysis.findings import effects
 from analysis.findings.phrases import Finding, capital, count, labels, listing, p_value
+from analysis.tables.metrics import FEW_CHOOSING, OPEN
 from analysis.tables.quality import Quality
 
 NEARLY = 0.9  # of the R² in sample
@@ -32,6 +33,7 @@ class Evidence:
     within : per interaction of the primary outcome, its matched pairs by value of the partner.
     cluster : what the finest declared clusters are called; empty without any.
     unequal : (fewest, most) OOD datasets of a backbone, if they were not all probed on the same ones.
+    choice_resampled : whether intervals of experiments include the choice of the peak layer.
     lost : asserted variables → what they do not survive (:mod:`analysis.estimates.sensitivity`).
     """
 
@@ -40,6 +42,7 @@ class Evidence:
     n_datasets: int
     overview: Overview | None
     quality: Quality | None
+    choice_resampled: bool
     outcomes: Sequence[Outcome]
     primary: Outcome | None
     ties: Ties | None
@@ -81,7 +84,7 @@ def _tunnel(evidence: Evidence) -> list[Finding]:
     if about.backbones == 1:
         text = (
             f"The one backbone keeps {about.lowest.retained:.1f} % of its best layer's accuracy on new datasets: its "
-            f"tunnel effect is {about.lowest.strength}."
+            f"tunnel effect is {about.lowest.strength}{_few(counts)}."
         )
     elif set(counts) == {"negligible"}:
         text = (
@@ -91,9 +94,10 @@ def _tunnel(evidence: Evidence) -> list[Finding]:
     else:
         classes = listing([f"{name} in {of}" for name, of in counts.items()])
         text = (
-            f"Of {about.backbones} backbones the tunnel effect is {classes}. On average the last layer keeps "
-            f"{about.retained:.1f} % of the best layer's accuracy on new datasets: from {about.lowest.retained:.1f} % "
-            f"({about.lowest.label}) to {about.highest.retained:.1f} % ({about.highest.label})."
+            f"Of {about.backbones} backbones the tunnel effect is {classes}{_few(counts)}. On average the last layer "
+            f"keeps {about.retained:.1f} % of the best layer's accuracy on new datasets: from "
+            f"{about.lowest.retained:.1f} % ({about.lowest.label}) to {about.highest.retained:.1f} % "
+            f"({about.highest.label})."
         )
     if about.unsettled and about.backbones > 1:
         n = about.unsettled
@@ -103,18 +107,27 @@ def _tunnel(evidence: Evidence) -> list[Finding]:
                     unit="backbone")]  # fmt: skip
 
 
+def _few(counts: Mapping[str, int]) -> str:
+    """Why a class is open, where one is."""
+    return f" (fewer than {FEW_CHOOSING} images chose the peak layers)" if OPEN in counts else ""
+
+
 def _claimed(evidence: Evidence) -> list[Finding]:
     about = evidence.overview
     if about is None or about.falls_claimed is None:
         return []
     claimed, seen, n = about.falls_claimed, about.falls, about.experiments
-    basis = "a paired bootstrap over test images, the peak layer as held-out images chose it"
+    images, basis = (
+        ("images", "a paired bootstrap over test images and over those that chose the peak layer")
+        if evidence.choice_resampled
+        else ("test images", "a paired bootstrap over test images, the peak layer as held-out images chose it")
+    )
     if not seen:
         text = f"In none of the {count(n, 'experiment')} does accuracy fall after its peak layer."
         return [Finding("tunnel", "clear", text, basis=basis)]
     text = (
         f"Accuracy falls after its peak layer in {seen} of {count(n, 'experiment')}; in {claimed} the fall is larger "
-        "than the noise of the test images."
+        f"than the noise of the {images}."
     )
     sure = "the 95 % interval of the fall excludes zero in those"
     return [Finding("tunnel", "clear", text, number=f"{claimed} of {n}", sure=sure, basis=basis)]

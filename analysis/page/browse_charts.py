@@ -45,9 +45,12 @@ def strengths() -> Spec:
     tip = marks.tip_of(
         ("label", "backbone"), ("value", "% retained"), ("interval", "95 % interval"), ("strength", "tunnel")
     )
-    bounds = {"domain": "$strengths", "range": ["#d55e00", "#b98a00", "#0a84d0", "#009e73"]}
+    bounds = {"domain": "$strengths", "range": ["#d55e00", "#b98a00", "#0a84d0", "#009e73", "#767676"]}
     colour = {"field": "strength", "type": "nominal", "title": "tunnel", "scale": bounds, "legend": {"orient": "top"}}
-    shape = {**colour, "scale": {"domain": "$strengths", "range": ["circle", "square", "triangle-up", "diamond"]}}
+    shape = {
+        **colour,
+        "scale": {"domain": "$strengths", "range": ["circle", "square", "triangle-up", "diamond", "cross"]},
+    }
     return {
         "width": "$width",
         "height": {"step": 15},

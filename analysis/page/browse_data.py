@@ -35,6 +35,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "final_accuracy": ("accuracy at the last layer", ""),
     "id_final_accuracy": ("ID accuracy of the last layer", ""),
     "peak_layer": ("peak layer", ""),
+    "n_choosing": ("images that chose the peak layer", ""),
     "tunnel_start": ("tunnel starts after layer", ""),
     "tunnel_length": ("layers in the tunnel", ""),
     "id_start_95": ("first layer with 95 % of the ID accuracy", ""),
@@ -225,7 +226,8 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
     if table is None:
         return {}
     frame = pd.concat([part.by_rule[rule].frame for part in parts], ignore_index=True)
-    keep = [c for c in ("retained", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers") if c in table]
+    told = ("retained", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers", "n_choosing")
+    keep = [c for c in told if c in table]
     table = table.set_index("backbone")[keep]
     groups = frame.groupby("backbone", sort=False)
     for name in ("pearson", "alignment", "id_final_accuracy"):

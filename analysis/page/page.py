@@ -15,6 +15,7 @@ from analysis.estimates import backbones
 from analysis.page import report_json, rows
 from analysis.page.report_json import MOST_LISTED
 from analysis.study import Study
+from analysis.tables.metrics import FEW_CHOOSING
 
 TEMPLATES = Path(__file__).parent / "templates"
 CALIBRATION = Path(__file__).parent / "calibration.json"  # written by `python -m tests.bench coverage`
@@ -49,9 +50,21 @@ def render(study: Study, images: Mapping[str, Picture], source: str) -> str:
         protocol=report_json.protocol(study),
         counts=report_json.counts(study),
         listed=[row for row in listed if row["retained"] is not None],
+        few_choosing=FEW_CHOOSING,
+        choosing=_choosing(study),
         ties=None if study.ties is None else report_json.confounding(study.ties),
         incomplete=report_json.records(study.experiments.incomplete),
         emergence=report_json.of_emergence(study),
         calibration=json.loads(CALIBRATION.read_text(encoding="utf-8")),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _choosing(study: Study) -> str:
+    """How many images chose the peak layers, from the fewest to the most; empty where that is unknown."""
+    frame = study.experiments.frame
+    counts = frame["n_choosing"].dropna() if "n_choosing" in frame else frame["dataset"].iloc[:0]
+    if not len(counts) or study.experiments.choice == "paper":
+        return ""
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

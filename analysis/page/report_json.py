@@ -107,6 +107,7 @@ def _quality(study: Study) -> dict[str, Any] | None:
         return None
     return {
         "probes": quality.probes,
+        "unconverged": number(quality.unconverged),
         "unfinished": number(quality.unfinished),
         "jumping": number(quality.jumping),
         "spread": number(quality.spread),

@@ -8,6 +8,7 @@ from analysis.estimates.outcome import Outcome
 from analysis.findings.phrases import DASH
 from analysis.page import rows as words
 from analysis.study import Study
+from analysis.tables.metrics import OPEN
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -129,7 +130,7 @@ def _backbones(study: Study) -> Table:
         [
             str(row["label"]), words.percent(row["retained"]),
             DASH if row["low"] != row["low"] else f"{words.percent(row['low'])} … {words.percent(row['high'])}",
-            str(row["strength"]) + ("" if row["settled"] else " (open)"),
+            str(row["strength"]) + ("" if row["settled"] or row["strength"] == OPEN else " (open)"),
         ]
         for row in table[table["retained"].notna()].sort_values("retained", kind="stable").to_dict("records")
     ]  # fmt: skip

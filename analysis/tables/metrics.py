@@ -27,6 +27,8 @@ ACCURACY_TEXT: Mapping[str, str] = {
     "last": "test accuracy after the last epoch; peak layer chosen on held-out images",
     "paper": "paper protocol: best test accuracy over epochs, and peak layer chosen on the test set (optimistic)",
 }
+FEW_CHOOSING = 100  # images; fewer choose a peak layer too badly for a class of strength
+OPEN = "open"  # the class of a backbone whose peaks so few images chose
 STRENGTHS: tuple[tuple[float, str], ...] = ((95.0, "negligible"), (90.0, "weak"), (80.0, "medium"))
 ID_RULES: tuple[int, ...] = (95, 98)  # [M23]: tunnel starts where the ID probe reaches this % of its final accuracy
 
@@ -40,6 +42,8 @@ class Curves:
     table : one row per curve; its columns are constant within a curve.
     start_C, stop_C : slice of each curve in the flat arrays.
     accuracy_N, choice_N, paper_N : reported accuracy, the accuracy that chooses the peak, best on test.
+    loss_N : cross-entropy of the images that choose, which decides between equal accuracies; infinite where unknown.
+    crossed_C : whether the folds of a cross-fit chose, all training images in turn, instead of one held-out part.
     layer_N : layer index, 1 is the first.
     rank_N : numerical rank, NaN where unknown.
     row_N : row of the probe in the table that was read, to find its per-image bits.
@@ -51,7 +55,9 @@ class Curves:
     stop_C: npt.NDArray[np.int64]
     accuracy_N: Array
     choice_N: Array
+    loss_N: Array
     paper_N: Array
+    crossed_C: npt.NDArray[np.bool_]
     layer_N: npt.NDArray[np.int64]
     rank_N: Array
     row_N: npt.NDArray[np.int64]
@@ -82,7 +88,9 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
     _refuse_duplicates(ordered)
     curve_N, keys = pd.factorize(ordered["curve_key"])
     values_N = ordered[reported].to_numpy(float)
-    chooser_N = ordered[chooser].to_numpy(float)
+    crossed_N = _crossed(ordered, curve_N, chooser)
+    chooser_N = np.where(crossed_N, _optional(ordered, "crossfit_top1"), ordered[chooser].to_numpy(float))
+    loss_N = np.where(crossed_N, _optional(ordered, "crossfit_loss"), _optional(ordered, "heldout_loss"))
     broken_N = ~np.isfinite(values_N) | ~np.isfinite(chooser_N)
     count_C = np.bincount(curve_N, minlength=len(keys))
     broken_C = np.bincount(curve_N, weights=broken_N, minlength=len(keys)) > 0
@@ -91,12 +99,15 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
     keep_N = ~bad_C[curve_N]
     kept = ordered[keep_N]
     stop_C = np.cumsum(count_C[~bad_C])
+    start_C = stop_C - count_C[~bad_C]
     return Curves(
         table=kept.drop_duplicates("curve_key").reset_index(drop=True),
-        start_C=stop_C - count_C[~bad_C],
+        start_C=start_C,
         stop_C=stop_C,
         accuracy_N=values_N[keep_N],
         choice_N=chooser_N[keep_N],
+        loss_N=np.where(np.isfinite(loss_N), loss_N, np.inf)[keep_N],
+        crossed_C=crossed_N[keep_N][start_C],
         paper_N=kept["top1_best"].to_numpy(float),
         layer_N=kept["layer"].to_numpy(np.int64),
         rank_N=_optional(kept, "rank"),
@@ -107,6 +118,14 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
 
 def _optional(frame: pd.DataFrame, name: str) -> Array:
     return frame[name].to_numpy(float) if name in frame else np.full(len(frame), np.nan)
+
+
+def _crossed(ordered: pd.DataFrame, curve_N: npt.NDArray[np.int64], chooser: str) -> npt.NDArray[np.bool_]:
+    """Which probes belong to a curve whose every layer has a cross-fit, where held-out images choose at all (N,)."""
+    known_N = np.isfinite(_optional(ordered, "crossfit_top1")) & (chooser == "heldout_top1")
+    lacks_C = np.bincount(curve_N, weights=~known_N) > 0
+    result: npt.NDArray[np.bool_] = ~lacks_C[curve_N]
+    return result
 
 
 def _refuse_duplicates(ordered: pd.DataFrame) -> None:
@@ -150,18 +169,22 @@ def _reasons(ordered: pd.DataFrame, broken: set[str], gaps: set[str]) -> pd.Data
 def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
     """Compute every metric of protocol §8 for each OOD curve.
 
-    Equal accuracies never make a tunnel: of several peaks the deepest counts, but in the paper's variant the first.
+    Which layer is the peak: the one with the highest accuracy on the images that choose; of equal ones the one with
+    the lowest cross-entropy on them; of these, where that is equal too or unknown, the middle one (of two middle ones
+    the deeper). The rule looks at images and not at depth, so it favours neither a tunnel nor none. The paper's
+    variant has no other images than the test images, and takes the first.
 
     Returns
     -------
-    The curve's own columns, and: n_layers, peak_layer, peak_accuracy, final_accuracy, retained (%), retained_paper
-    (% with best-on-test accuracies), pearson, alignment, tunnel, tunnel_start (layer; null without tunnel),
-    tunnel_length (layers after the start), id_final_accuracy, id_start_95, id_start_98 (layers).
+    The curve's own columns, and: n_layers, n_choosing (images that chose the peak layer), peak_layer, peak_accuracy,
+    final_accuracy, retained (%), retained_paper (% with best-on-test accuracies), pearson, alignment, tunnel,
+    tunnel_start (layer; null without tunnel), tunnel_length (layers after the start), id_final_accuracy, id_start_95,
+    id_start_98 (layers).
     """
     ood = np.flatnonzero(~curves.table["is_id"].to_numpy(bool))
     last_C, n_C = curves.stop_C - 1, curves.stop_C - curves.start_C
-    peak_C = _peaks(curves, curves.choice_N, deepest=accuracy != "paper")
-    paper_C = _peaks(curves, curves.paper_N, deepest=False)
+    paper_C = _first_peaks(curves, curves.paper_N)
+    peak_C = paper_C if accuracy == "paper" else _peaks(curves, curves.choice_N)
     top_C, final_C = curves.accuracy_N[peak_C], curves.accuracy_N[last_C]
     tunnel_C = (peak_C < last_C) & (top_C > final_C)
     start_C = pd.array(curves.layer_N[peak_C], dtype="Int64")
@@ -169,6 +192,7 @@ def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
     metrics = pd.DataFrame(
         {
             "n_layers": n_C,
+            "n_choosing": _choosing(curves, accuracy),
             "peak_layer": curves.layer_N[peak_C],
             "peak_accuracy": top_C,
             "final_accuracy": final_C,
@@ -183,17 +207,34 @@ def experiments(curves: Curves, *, accuracy: str) -> pd.DataFrame:
     return pd.concat([table, metrics.reset_index(drop=True), _against_id(curves, ood)], axis=1)
 
 
-def _peaks(curves: Curves, choice_N: Array, *, deepest: bool) -> npt.NDArray[np.int64]:
-    """Flat index of each curve's highest accuracy; ties go to the deepest layer, or to the first (C,)."""
+def _choosing(curves: Curves, accuracy: str) -> pd.Series:
+    """How many images chose each curve's peak layer: test images by the paper's rule; null where unknown (C,)."""
+    own = _optional(curves.table, "n_test" if accuracy == "paper" else "n_heldout")
+    counts_C = np.where(curves.crossed_C, _optional(curves.table, "n_train"), own)
+    return pd.Series(counts_C).astype("Int64")
+
+
+def _peaks(curves: Curves, choice_N: Array) -> npt.NDArray[np.int64]:
+    """Flat index of each curve's peak by the rule of :func:`experiments` (C,)."""
+    if not len(curves.start_C):
+        return np.zeros(0, dtype=np.int64)
+    n_C = curves.stop_C - curves.start_C
+    top_N = choice_N == np.repeat(np.maximum.reduceat(choice_N, curves.start_C), n_C)
+    loss_N = np.where(top_N, curves.loss_N, np.inf)
+    at = np.flatnonzero(top_N & (loss_N == np.repeat(np.minimum.reduceat(loss_N, curves.start_C), n_C)))
+    count_C = np.bincount(np.searchsorted(curves.stop_C, at, side="right"), minlength=len(n_C))
+    result: npt.NDArray[np.int64] = at[np.cumsum(count_C) - count_C + count_C // 2]
+    return result
+
+
+def _first_peaks(curves: Curves, choice_N: Array) -> npt.NDArray[np.int64]:
+    """Flat index of each curve's highest accuracy; of equal ones the first (C,)."""
     if not len(curves.start_C):
         return np.zeros(0, dtype=np.int64)
     top_N = np.repeat(np.maximum.reduceat(choice_N, curves.start_C), curves.stop_C - curves.start_C)
     at = np.flatnonzero(choice_N == top_N)
     curve = np.searchsorted(curves.stop_C, at, side="right")
-    result = np.empty(len(curves.start_C), dtype=np.int64)
-    order = slice(None) if deepest else slice(None, None, -1)
-    result[curve[order]] = at[order]  # of several the last one written stays
-    return result
+    return at[np.unique(curve, return_index=True)[1]]
 
 
 def _share(part: Array, whole: Array) -> Array:

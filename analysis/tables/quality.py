@@ -11,6 +11,7 @@ from analysis.tables.metrics import Curves
 
 JUMP = 0.20  # a difference of accuracy between neighbouring layers that needs an explanation
 MOST_UNFINISHED = 0.20  # share of probes that may be best in their last epoch
+MOST_UNCONVERGED = 0.10  # share of probes that may end where their gradient is not yet small
 MOST_JUMPING = 0.25  # share of curves that may jump
 MOST_SPREAD = 0.05  # of accuracy, between seeds of one probe
 
@@ -21,6 +22,7 @@ class Quality:
 
     Attributes
     ----------
+    unconverged : share of probes, among those of which it is known, whose gradient did not become small.
     unfinished : share of probes whose best epoch on held-out images is their last: they had not converged.
     jumping : share of curves with two neighbouring layers that differ by more than :data:`JUMP`.
     spread : median standard deviation of accuracy over the seeds of one probe.
@@ -31,11 +33,18 @@ class Quality:
     unfinished: float | None
     jumping: float | None
     spread: float | None
+    unconverged: float | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know first; empty if every limit is kept."""
         found = []
+        if self.unconverged is not None and self.unconverged > MOST_UNCONVERGED:
+            found.append(
+                f"{self.unconverged:.0%} of {self.probes} probes did not converge (limit {MOST_UNCONVERGED:.0%}): a "
+                "tunnel is a difference between layers, and part of this one may be their probes' training; "
+                "probe.solver: converged fits them to the end"
+            )
         if self.unfinished is not None and self.unfinished > MOST_UNFINISHED:
             found.append(
                 f"{self.unfinished:.0%} of {self.probes} probes were best in their last epoch (limit "
@@ -67,7 +76,9 @@ def of(every: pd.DataFrame, curves: Curves) -> Quality:
     if {"epoch_chosen", "probe_epochs"} <= set(table) and (table["probe_epochs"].fillna(0) > 1).any():
         known = table[table["probe_epochs"].notna() & table["epoch_chosen"].notna() & (table["probe_epochs"] > 1)]
         unfinished = float((known["epoch_chosen"] >= known["probe_epochs"]).mean()) if len(known) else None
-    return Quality(len(table), len(curves.table), unfinished, _jumping(curves), _spread(every))
+    known_N = table["converged"].dropna().to_numpy(bool) if "converged" in table else np.zeros(0, dtype=bool)
+    unconverged = float((~known_N).mean()) if len(known_N) else None
+    return Quality(len(table), len(curves.table), unfinished, _jumping(curves), _spread(every), unconverged)
 
 
 def _jumping(curves: Curves) -> float | None:

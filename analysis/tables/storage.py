@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -17,6 +18,7 @@ from pyarrow import fs
 from analysis.tables.errors import UserError
 
 PROBES = "probes.parquet"
+_PIECE = 1 << 22  # bytes
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -73,6 +75,16 @@ def _told(uri: str, what: str) -> Iterator[None]:
         raise UserError(f"{uri}: {what} ({error})") from None
     except OSError as error:
         raise UserError(f"{uri}: cannot be read ({error.strerror or error})") from None
+
+
+def sha256(uri: str) -> str:
+    """SHA-256 of a file, read a piece at a time."""
+    filesystem, path = resolve(uri)
+    digest = hashlib.sha256()
+    with _told(uri, "cannot be read"), filesystem.open_input_stream(path, compression=None) as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def exists(uri: str) -> bool:

@@ -20,7 +20,7 @@ from pyarrow import fs
 from analysis.tables import plans, storage
 from analysis.tables.errors import UserError
 
-FRAGMENTS, FAILURES, PLANS, MANIFEST = "fragments", "failures", "plans", "export.json"
+FRAGMENTS, FAILURES, PLANS, MANIFEST, EXPORTS = "fragments", "failures", "plans", "export.json", "exports"
 FAILURE_COLUMNS = (
     "curve_key",
     "backbone",
@@ -76,9 +76,11 @@ def find(uri: str) -> Stored:
         If there are none, or a file cannot be read as Parquet.
     """
     if storage.ending(uri).endswith((".parquet", ".pq")):
+        _refuse_changed(uri)
         return _with_records(uri, [uri], storage.folder(uri))
     whole = storage.join(uri, storage.PROBES)
     if storage.exists(whole):
+        _refuse_changed(whole)
         return _with_records(whole, [whole], uri)
     manifest = storage.join(uri, MANIFEST)
     if storage.exists(manifest):
@@ -93,6 +95,23 @@ def find(uri: str) -> Stored:
         f"{whole}: no such file, and no fragments beside it; a finished sweep has one "
         f"(python sweep/run.py --out {uri} writes it), a running one has fragments after its first curve"
     )
+
+
+def _refuse_changed(uri: str) -> None:
+    """UserError if a sweep's table is not byte for byte what the sweep wrote; of other files nothing is known."""
+    name = storage.ending(uri).rpartition("/")[2].removesuffix(".parquet")
+    record = storage.join(storage.folder(uri), f"{EXPORTS}/{name}.json")
+    if not storage.exists(record):
+        return
+    try:
+        written = json.loads(storage.read(record))["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return  # a damaged record says nothing of the table
+    if storage.sha256(uri) != written:
+        raise UserError(
+            f"{uri} is not what the sweep wrote: it is damaged, was changed, or is being written; run the sweep again "
+            "(nothing is computed twice), or give a copy elsewhere"
+        )
 
 
 def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:
@@ -143,7 +162,7 @@ def _names(uri: str) -> list[str]:
 def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
     """The plan that the table is of, or all plans of the store."""
     folder = storage.join(root, PLANS)
-    names = [name for name in _names(folder) if name.endswith(".json")]
+    names = [name for name in _names(folder) if name.endswith(".json") and "/" not in name]  # not those replaced
     own = [name for name in names if name == f"{about.get('name')}.json"] or names
     places = {name: storage.join(folder, name) for name in own}
     return [plans.parse(name.removesuffix(".json"), place, storage.read(place)) for name, place in places.items()]

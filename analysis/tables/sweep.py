@@ -18,8 +18,9 @@ from analysis.tables.names import TARGETS
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 
 OPTIONAL = (
-    *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "rank",
-    "problem", "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
+    *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
+    "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
+    "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
     "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
 )  # fmt: skip
 

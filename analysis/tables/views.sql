@@ -11,25 +11,33 @@
 -- Which accuracy counts is a setting:  SET VARIABLE accuracy = 'heldout' | 'last' | 'paper';
 --   heldout (default)  top1, at the epoch and at the peak layer that held-out images chose
 --   last               top1 after the last epoch; peak layer chosen by held-out images
+--   (where a curve was cross-fitted, all training images in turn choose its peak layer: crossfit_top1)
 --   paper              best top1 over epochs, and peak layer chosen on the test set (optimistic)
 
 -- columns that an older table may lack
 CREATE OR REPLACE VIEW contract AS
 SELECT NULL::INTEGER AS resolution, NULL::INTEGER AS epoch, NULL::BOOLEAN AS chosen, NULL::VARCHAR AS problem,
        NULL::DOUBLE AS top1_last, NULL::INTEGER AS n_test, NULL::DOUBLE AS backbone_test_top1,
+       NULL::INTEGER AS n_train, NULL::INTEGER AS n_heldout, NULL::DOUBLE AS heldout_loss,
+       NULL::DOUBLE AS crossfit_top1, NULL::DOUBLE AS crossfit_loss,
        NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
 WHERE false;
 
 -- probes: the rows of the table, and
 --   backbone   what tells backbones apart: weights and input resolution
---   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set
+--   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set; choice_loss decides
+--              between equal ones, n_choosing is the number of images behind them
 -- Labels of fragments are joined before, from their plan: analysis/tables/stored.py.
 CREATE OR REPLACE VIEW probes AS
 SELECT weights_key || '@' || coalesce(resolution::VARCHAR, '?') AS backbone,
        CASE coalesce(getvariable('accuracy'), 'heldout')
            WHEN 'heldout' THEN top1 WHEN 'last' THEN top1_last WHEN 'paper' THEN top1_best
            ELSE error('accuracy must be heldout, last or paper') END AS accuracy,
-       CASE coalesce(getvariable('accuracy'), 'heldout') WHEN 'paper' THEN top1_best ELSE heldout_top1 END AS choice,
+       CASE coalesce(getvariable('accuracy'), 'heldout') WHEN 'paper' THEN top1_best
+            ELSE coalesce(crossfit_top1, heldout_top1) END AS choice,
+       CASE WHEN crossfit_top1 IS NULL THEN heldout_loss ELSE crossfit_loss END AS choice_loss,
+       CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossfit_top1 IS NULL THEN n_heldout
+            ELSE n_train END AS n_choosing,
        *
 FROM (FROM source UNION ALL BY NAME FROM contract);
 
@@ -38,6 +46,7 @@ CREATE OR REPLACE VIEW chosen_probes AS
 SELECT curve_key, layer, problem,
        CASE WHEN isfinite(accuracy) THEN accuracy END AS accuracy,
        CASE WHEN isfinite(choice) THEN choice END AS choice,
+       CASE WHEN isfinite(choice_loss) THEN choice_loss ELSE 'inf' END AS choice_loss,
        CASE WHEN isfinite(top1_best) THEN top1_best END AS best
 FROM probes
 WHERE coalesce(chosen, true);
@@ -47,26 +56,30 @@ CREATE OR REPLACE VIEW curve_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
     'layer', 'layer_name', 'layer_width', 'position', 'is_penultimate', 'rank', 'cka_first', 'cka_last',
     'cka_first_debiased', 'cka_last_debiased', 'within_variance', 'between_variance', 'nc1', 'accuracy', 'choice',
-    'chosen', 'problem', 'top1', 'top1_last', 'top1_best', 'top5', 'heldout_top1', 'train_top1', 'test_loss',
+    'choice_loss', 'crossfit_top1', 'crossfit_loss', 'crossfit_correct', 'heldout_correct', 'chosen', 'problem', 'top1', 'top1_last', 'top1_best', 'top5', 'heldout_top1', 'train_top1', 'test_loss',
     'heldout_loss', 'train_loss', 'epoch_chosen', 'epoch_best', 'top1_epochs', 'heldout_top1_epochs', 'correct'))
 FROM probes
 WHERE coalesce(chosen, true)
 QUALIFY row_number() OVER (PARTITION BY curve_key ORDER BY layer) = 1;
 
--- curves: one row per backbone × dataset (ID too), and per epoch along training. Of equal peaks the deepest counts; by
--- the paper's rule the first.
+-- curves: one row per backbone × dataset (ID too), and per epoch along training. Of equal peaks the one with the lowest
+-- loss on the images that choose counts, then the middle one (of two the deeper); by the paper's rule the first.
 CREATE OR REPLACE VIEW curve_metrics AS
-WITH peaks AS (
+WITH ranked AS (
+    SELECT *, rank() OVER (PARTITION BY curve_key ORDER BY choice DESC NULLS LAST, choice_loss) AS place
+    FROM chosen_probes),
+peaks AS (
     SELECT curve_key,
            count(*) AS n_rows, max(layer) AS n_layers, min(layer) AS first_layer, count(DISTINCT layer) AS n_distinct,
            count(*) FILTER (accuracy IS NULL OR choice IS NULL) AS n_broken, min(problem) AS problem,
            CASE WHEN getvariable('accuracy') = 'paper' THEN arg_max(layer, (choice, -layer))
-                ELSE arg_max(layer, (choice, layer)) END AS peak_layer,
+                ELSE (list(layer ORDER BY layer) FILTER (place = 1))[count(*) FILTER (place = 1) // 2 + 1]
+           END AS peak_layer,
            arg_max(layer, (best, -layer)) AS paper_peak,
            arg_max(accuracy, layer) AS final_accuracy,
            arg_max(best, layer) AS paper_final, max(best) AS paper_top,
            list(accuracy ORDER BY layer) AS accuracies, list(layer ORDER BY layer) AS layers
-    FROM chosen_probes GROUP BY curve_key)
+    FROM ranked GROUP BY curve_key)
 SELECT curve_key, n_layers,
        CASE WHEN n_distinct < n_rows THEN 'a layer stands in the table twice'
             WHEN n_broken > 0 THEN coalesce(problem, 'a layer has no accuracy')
@@ -106,11 +119,12 @@ WHERE NOT c.is_id AND c.incomplete IS NULL;
 CREATE OR REPLACE VIEW experiments AS SELECT * EXCLUDE (epoch) FROM all_experiments WHERE epoch IS NULL;
 CREATE OR REPLACE VIEW epochs AS FROM all_experiments WHERE epoch IS NOT NULL;
 
--- backbones: means over OOD datasets, the strength of the tunnel ([H24] §3), and what the backbone is
+-- backbones: means over OOD datasets, the strength of the tunnel ([H24] §3; open where fewer than 100 images chose the
+-- peak layer of the median experiment), and what the backbone is
 CREATE OR REPLACE VIEW backbone_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
     'curve_key', 'embedding_key', 'dataset', 'is_id', 'dataset_fingerprint', 'classes', 'chance', 'n_train',
-    'n_heldout', 'n_test', 'skipped_images', 'epoch', 'probe_seed', 'probe_lr', 'probe_weight_decay',
+    'n_heldout', 'n_test', 'n_choosing', 'skipped_images', 'epoch', 'probe_seed', 'probe_lr', 'probe_weight_decay',
     'embed_seconds', 'probe_seconds', 'embed_peak_bytes', 'probe_peak_bytes', 'host', 'device', 'finished_at'))
 FROM curve_labels
 WHERE epoch IS NULL
@@ -119,7 +133,9 @@ QUALIFY row_number() OVER (PARTITION BY backbone ORDER BY curve_key) = 1;
 CREATE OR REPLACE VIEW backbones AS
 WITH means AS (
     SELECT backbone, count(retained) AS n_datasets, avg(retained) AS retained, stddev_samp(retained) AS retained_sd,
-           CASE WHEN avg(retained) >= 95 THEN 'negligible' WHEN avg(retained) >= 90 THEN 'weak'
+           median(n_choosing)::DOUBLE AS n_choosing,
+           CASE WHEN median(n_choosing) < 100 AND avg(retained) IS NOT NULL THEN 'open'
+                WHEN avg(retained) >= 95 THEN 'negligible' WHEN avg(retained) >= 90 THEN 'weak'
                 WHEN avg(retained) >= 80 THEN 'medium' WHEN avg(retained) IS NOT NULL THEN 'strong' END AS strength,
            avg(retained_paper) AS retained_paper, avg(pearson) AS pearson, avg(alignment) AS alignment,
            any_value(id_final_accuracy) AS id_final_accuracy, any_value(n_layers) AS n_layers,

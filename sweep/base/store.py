@@ -110,12 +110,16 @@ class Store:
 
     def names(self, prefix: str = "") -> list[str]:
         """All files below a folder, sorted, from one recursive listing; unfinished temporaries are left out."""
+        return sorted(self.stamps(prefix))
+
+    def stamps(self, prefix: str = "") -> dict[str, str]:
+        """All files below a folder, each with its size and time of writing: what changes when it is written again."""
         base = f"{self._root}/{prefix}".rstrip("/")
         selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
         infos = self._patiently("list", prefix, lambda: self._fs.get_file_info(selector))
-        found = [info.path for info in infos if info.type == fs.FileType.File]
         start = len(self._root) + 1
-        return sorted(p[start:] for p in found if not os.path.basename(p).startswith(_TEMPORARY))
+        found = {info.path[start:]: f"{info.size} {info.mtime_ns}" for info in infos if info.type == fs.FileType.File}
+        return {name: stamp for name, stamp in found.items() if not name.rsplit("/", 1)[-1].startswith(_TEMPORARY)}
 
     def tidy(self, folder: str) -> None:
         """Remove temporary files that killed writers left in a local folder at least a day ago."""

@@ -1,4 +1,12 @@
+from .cell import embed_curve as embed_curve
+from .cell import layers_of_backbone as layers_of_backbone
+from .cell import library_of as library_of
+from .cell import probe_images as probe_images
 from .cell import run_cell as run_cell
+from .cell import workshop as workshop
+from .kept import KeptProbe as KeptProbe
+from .kept import kept_probe as kept_probe
+from .kept import refit as refit
 from .task import CellResult as CellResult
 from .task import CellTask as CellTask
 from .task import failure_record as failure_record

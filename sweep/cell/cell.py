@@ -21,12 +21,14 @@ from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.store import Store
+from sweep.cell.kept import keep_probes
+from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Images, Library
 from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
-from sweep.models import layers_of
-from sweep.probes import ProbeData, budget_bytes, drawn, fit_probes
+from sweep.models import ProbedLayer, layers_of
+from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
@@ -50,7 +52,7 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     device = torch.device("cuda" if task.gpu else "cpu")
     store = Store(task.store_uri)
     backbone = task.cell.backbone
-    missing = [planned for planned in task.cell.curves if not store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")]
+    missing = [planned for planned in task.cell.curves if not (_done(store, planned) and _kept(task, store, planned))]
     if not _imported(task, store, missing):
         return CellResult((), tuple(planned.key for planned in missing))
     done: list[str] = []
@@ -66,6 +68,15 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
                 succeeded = weights is not None and run_curve(task, planned, weights, store, device)
                 (done if succeeded else failed).append(planned.key)
     return CellResult(tuple(done), tuple(failed))
+
+
+def _done(store: Store, planned: Planned) -> bool:
+    return store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")
+
+
+def _kept(task: CellTask, store: Store, planned: Planned) -> bool:
+    """Whether as many of a curve's probes are kept as the task asks for."""
+    return task.keep_probes is None or table.is_kept(store, planned.key, task.keep_probes)
 
 
 def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
@@ -135,19 +146,23 @@ def library_of(task: CellTask) -> Library:
 
 
 def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device) -> bool:
-    """Embed, probe and publish one curve; an error becomes a failure record and False."""
+    """Embed, probe and publish one curve, keep its probes if asked; an error becomes a failure record and False."""
     started, stage = time.monotonic(), "data"
     try:
         images = probe_images(library_of(task), planned.curve)
         publish_split(store, planned.curve, images)
         stage = "embed"
         embedded = embed_curve(task, planned, weights, images, device)
-        stage = "probe"
-        fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
-        stage = "write"
-        rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-        described = descriptions(task.settings.statistics)
-        table.write_fragment(store, planned.key, rows, statistics=described)
+        if not _done(store, planned):
+            stage = "probe"
+            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+            stage = "write"
+            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+            described = descriptions(task.settings.statistics)
+            table.write_fragment(store, planned.key, rows, statistics=described)
+        stage = "keep"
+        if not _kept(task, store, planned):
+            keep_probes(task, planned, images, embedded, store, device)
     except TRANSIENT:
         raise
     except Exception as error:
@@ -160,10 +175,10 @@ def probe_images(library: Library, curve: Curve) -> Images:
     """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
     backbone = curve.backbone
     if not curve.is_id:
-        return library.images(curve.dataset, backbone.resolution)
+        return library.images(curve.dataset, backbone.view)
     return library.images(
         curve.dataset,
-        backbone.resolution,
+        backbone.view,
         classes=backbone.id_classes,
         images_per_class=backbone.images_per_class,
     )
@@ -177,6 +192,18 @@ def publish_split(store: Store, curve: Curve, images: Images) -> None:
         store.put(name, json.dumps(split, indent=0).encode())
 
 
+def layers_of_backbone(backbone: Backbone) -> list[ProbedLayer]:
+    """Which of its layers are probed, and how each is pooled."""
+    return layers_of(
+        backbone.architecture,
+        resolution=backbone.resolution,
+        width=backbone.width,
+        pattern=backbone.layers_pattern,
+        pooling=backbone.pooling,
+        norm=backbone.norm,
+    )
+
+
 def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Images, device: torch.device) -> Embedded:
     """Embeddings of every layer for the curve's training and test images.
 
@@ -185,14 +212,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     """
     backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
-    layers = layers_of(
-        backbone.architecture,
-        resolution=backbone.resolution,
-        width=backbone.width,
-        pattern=backbone.layers_pattern,
-        pooling=backbone.pooling,
-        norm=backbone.norm,
-    )
+    layers = layers_of_backbone(backbone)
     everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
@@ -221,22 +241,13 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
 def probe_curve(
     task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device, *, key: str = ""
 ) -> Fitted:
-    """Fit every layer's probe. The seed excludes the backbone, so that backbones meet the same batches.
+    """Fit every layer's probe.
 
     Parameters
     ----------
     key : of the curve; it draws the layers that are checked.
     """
-    seed = derive_seed("probe", images.fingerprint, curve.backbone.seed)
-    data = ProbeData(
-        train=embedded.train,
-        train_labels_N=torch.from_numpy(images.train_labels_N).to(device),
-        heldout_N=torch.from_numpy(images.heldout_N).to(device),
-        test=embedded.test,
-        test_labels_N=torch.from_numpy(images.test_labels_N).to(device),
-        classes=images.classes,
-        layer_names=[layer.name for layer in embedded.layers],
-    )
+    seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory)
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()

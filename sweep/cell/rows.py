@@ -143,10 +143,12 @@ def _accuracies(result: ProbeResult) -> dict[str, Any]:
         return {"problem": result.problem}
     names = (
         "top1 top1_last top1_best top5 heldout_top1 train_top1 test_loss heldout_loss train_loss "
-        "epoch_chosen epoch_best correct converged gradient_norm epochs_run penalty_at_end"
+        "epoch_chosen epoch_best correct heldout_correct crossfit_top1 crossfit_loss converged gradient_norm "
+        "epochs_run penalty_at_end"
     )
     row = {name: getattr(result, name) for name in names.split()}
     if result.check_top1 is not None:
         row |= {"check_top1": result.check_top1, "check_gain": result.check_top1 - result.top1}
     row |= {"top1_epochs": result.top1_E, "heldout_top1_epochs": result.heldout_top1_E}
+    row["crossfit_correct"] = result.crossfit_correct or None
     return row | {"penalties": result.penalties or None, "penalty_losses": result.heldout_losses or None}

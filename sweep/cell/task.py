@@ -26,6 +26,7 @@ class CellTask:
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
     memory : share of the device's free memory that probes in flight may take.
+    keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
@@ -41,6 +42,7 @@ class CellTask:
     gpu: bool = False
     memory: float = 0.7
     keep_embeddings: bool = False
+    keep_probes: str | None = None
     train_only: bool = False
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()

@@ -80,7 +80,7 @@ def _heldout(task: CellTask) -> int:
     backbone = task.cell.backbone
     images = library_of(task).images(
         backbone.id_dataset,
-        backbone.resolution,
+        backbone.view,
         classes=backbone.id_classes,
         images_per_class=backbone.images_per_class,
     )

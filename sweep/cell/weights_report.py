@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sweep.base.errors import UserError
 from sweep.config import Config
-from sweep.data import Dataset, evaluation_view, open_dataset
+from sweep.data import Dataset, View, evaluation_view, open_dataset
 from sweep.models import (
     Feeder,
     WeightsSource,
@@ -26,7 +26,7 @@ from sweep.models import (
     probed_layers,
     propose_key_map,
 )
-from sweep.study import cache_dir, dataset_options, weights_source
+from sweep.study import cache_dir, dataset_options, made_view, weights_source
 
 _IMAGES = 200  # test images that are looked at, evenly over the test part
 _BATCH = 25
@@ -53,12 +53,20 @@ class TestImages:
 
 
 def look_at_weights(
-    config: Config, name: str, architecture: str, resolution: int, id_dataset: str, *, every_name: bool = False
+    config: Config,
+    name: str,
+    architecture: str,
+    resolution: int,
+    id_dataset: str,
+    *,
+    seen: str = "study",
+    every_name: bool = False,
 ) -> WeightsReport:
     """How weights of the config fit one architecture; what fits is loaded, and shown test images of the ID dataset.
 
     Parameters
     ----------
+    seen : the view of images, by its name.
     every_name : list all names that do not fit instead of the first.
     """
     source = weights_source(config, architecture, name)
@@ -69,7 +77,8 @@ def look_at_weights(
     except UserError as error:
         return _written(architecture, resolution, name, fits=False, lines=[*lines, str(error)])
     lines += matched.report(every_name=every_name).splitlines() if matched else []
-    lines += _expected(source)
+    view = made_view(seen, resolution, source)
+    lines += [*_expected(source), f"shown to it ({seen}): {view}"]
     fits = matched is None or matched.fits
     if not fits:
         assert matched is not None
@@ -77,7 +86,7 @@ def look_at_weights(
             architecture, resolution, name, fits=False, lines=lines + _proposed(name, architecture, source, resolution)
         )
     try:
-        lines += _seen(config, source, architecture, resolution, id_dataset)
+        lines += _seen(config, source, architecture, view, id_dataset)
     except UserError as error:  # timm's own weights without a connection, layers that cannot be told apart
         return _written(architecture, resolution, name, fits=False, lines=[*lines, str(error)])
     return _written(architecture, resolution, name, fits=True, lines=lines)
@@ -118,11 +127,12 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------------------------------------------- what they see
 
 
-def _seen(config: Config, source: WeightsSource, architecture: str, resolution: int, id_dataset: str) -> list[str]:
+def _seen(config: Config, source: WeightsSource, architecture: str, view: View, id_dataset: str) -> list[str]:
     """The network with its weights, shown test images: activations of its layers, and its own classifier's score."""
+    resolution = view.resolution
     classes = classes_in_file(architecture, source, resolution=resolution)
     model = build_backbone(architecture, classes=classes or 2, resolution=resolution, weights=source).eval()
-    shown = test_images(config, source, id_dataset, resolution, classes)
+    shown = test_images(config, source, id_dataset, view, classes)
     layers = [layer.name for layer in probed_layers(model, resolution=resolution)]
     feeder = Feeder(source.mean, source.std, device=torch.device("cpu"), layout=torch.channels_last)
     logits_NC, problems = run(model, layers, feeder.normalized(shown.pixels_NHWC))
@@ -173,19 +183,17 @@ def _problem(seen: Tensor) -> str | None:
     return None
 
 
-def test_images(
-    config: Config, source: WeightsSource, id_dataset: str, resolution: int, classes: int | None
-) -> TestImages:
+def test_images(config: Config, source: WeightsSource, id_dataset: str, view: View, classes: int | None) -> TestImages:
     """Test images of the ID dataset with labels among the weights' classes; noise where the data is not here."""
     try:
         dataset = open_dataset(id_dataset, dataset_options(config, id_dataset), cache_dir=cache_dir(config))
     except UserError as error:
-        generator = torch.Generator().manual_seed(0)
+        resolution, generator = view.resolution, torch.Generator().manual_seed(0)
         noise_NHWC = torch.randint(0, 256, (8, resolution, resolution, 3), generator=generator, dtype=torch.uint8)
         return TestImages(noise_NHWC, None, f"{id_dataset} is not here ({str(error).splitlines()[0]}); noise was shown")
     wanted = np.unique(np.linspace(0, len(dataset.test) - 1, min(_IMAGES, len(dataset.test))).astype(int))
     found = [(index, image) for index, image in dataset.test.read_many(wanted) if not isinstance(image, Exception)]
-    pixels_NHWC = torch.from_numpy(np.stack([np.asarray(evaluation_view(image, resolution)) for _, image in found]))
+    pixels_NHWC = torch.from_numpy(np.stack([np.asarray(evaluation_view(image, view)) for _, image in found]))
     own, why = own_classes(dataset, source, classes)
     labels_N = None if own is None else np.array([own[dataset.test.labels[index]] for index, _ in found])
     return TestImages(pixels_NHWC, labels_N, why)

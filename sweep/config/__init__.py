@@ -4,10 +4,12 @@ from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.schema import (
     AUTO,
+    AUTO_FOLDS,
     CONVERGED,
     DEFAULT_ROLES,
     DESIGN_KEYS,
     EPOCH,
+    FEW_HELDOUT,
     GRID_VARIABLES,
     LAYERS,
     MOST_EPOCHS,
@@ -37,10 +39,12 @@ from sweep.config.schema import (
 
 __all__ = [
     "AUTO",
+    "AUTO_FOLDS",
     "CONVERGED",
     "DEFAULT_ROLES",
     "DESIGN_KEYS",
     "EPOCH",
+    "FEW_HELDOUT",
     "GRID_VARIABLES",
     "LAYERS",
     "MOST_EPOCHS",

@@ -33,6 +33,7 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
 NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
 AUTO = "auto"  # of AdamW's epochs: until held-out loss has not improved for PATIENCE of them, at most MOST_EPOCHS
 PATIENCE, MOST_EPOCHS = 10, 300
+AUTO_FOLDS, FEW_HELDOUT = 5, 500
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
@@ -40,6 +41,7 @@ LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of la
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
 Standardize = Literal["none", "feature"]
+Seen = Literal["study", "exact", "weights"]  # how images are resized and cropped for evaluation
 
 
 def _as_tuple(value: Any) -> Any:
@@ -130,11 +132,13 @@ class Probe(Model):
     standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
     penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
     check: Share = 0.0  # of the layers, that are fitted once more, to convergence
+    folds: PositiveInt = 1  # of converged: how many times the training images are cross-fitted; 1: they are not
 
     @property
     def identity(self) -> dict[str, Any]:
         """What keys contain: all that decides the probe's numbers."""
         unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
+        unread |= {"folds"} if self.folds == 1 else set()  # keys older than the choice stay as they are
         unread |= set() if self.check else {"check"}  # keys older than the choice stay as they are
         parts = self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
         if parts.get("epochs") == AUTO:
@@ -159,6 +163,9 @@ class ProbeSection(Model):
     standardize: Standardize | None = None  # default feature for converged, else none
     seeds: PositiveInt = 1  # replicates of each probe: initial weights and batch order
     check: Share = 0.0  # of the layers, chosen by the curve's key, that are fitted once more, to convergence
+    # of converged: training images are scored by fits without their fold, and choose the peak layer; 1: held-out ones
+    # alone do; auto: AUTO_FOLDS where these are fewer than FEW_HELDOUT
+    folds: PositiveInt | Literal["auto"] = "auto"
     at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
 
 
@@ -179,7 +186,7 @@ class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
     architecture: Some[str]
-    id_dataset: Some[str]
+    id_dataset: Some[str] | None = None  # default for weights: the last of what they were trained on
     id_classes: Some[PositiveInt | All] = ("all",)
     images_per_class: Some[PositiveInt | All] = ("all",)
     resolution: Some[PositiveInt | Native] = (32,)  # native: that of the weights
@@ -189,6 +196,7 @@ class Design(Model):
     width: Some[Positive] = (1.0,)
     pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
     norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
+    evaluation_view: Some[Seen] | None = None  # instead of the top-level one
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
 
 
@@ -200,6 +208,14 @@ def _varied() -> dict[str, Any]:
 
 class Block(create_model("_Block", __base__=Design, **_varied())):  # type: ignore[misc]
     """One product block of the grid: every list is crossed with every other. Any recipe key may be varied too."""
+
+
+class GroupList(Model):
+    """A list of which images belong together: a CSV file with a head."""
+
+    list: str  # its path, relative to data_root
+    column: str  # the one that names an image's group
+    image: str | None = None  # the one that names the image, by its path or an end of it; default: the first
 
 
 class DatasetEntry(Model):
@@ -221,6 +237,7 @@ class DatasetEntry(Model):
     size: PositiveInt | None = None  # px, built-ins only
     seed: NonNegativeInt = 0
     test_fraction: Fraction = 0.2  # for a tree without train/ and test/
+    groups: str | GroupList | None = None  # what splits never part: a regular expression on file names, or a list
     background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
@@ -322,11 +339,17 @@ class Config(Model):
     layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
+    # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
+    # torchvision evaluate them. Default: weights for downloaded ones where these say it, else study
+    evaluation_view: Seen | None = None
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
     autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
+    keep_probes: Literal["best", "all"] | None = (
+        None  # weights of the best layer's probe of each curve, or of all layers'
+    )
     resources: Resources = Resources()
 
 
@@ -344,6 +367,7 @@ DESIGN_KEYS: tuple[str, ...] = (
     "width",
     "pooling",
     "norm",
+    "evaluation_view",
 )
 GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks

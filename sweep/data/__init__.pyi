@@ -1,6 +1,7 @@
 from .asked import CACHE_VARIABLE as CACHE_VARIABLE
 from .asked import cache_dir as cache_dir
 from .asked import dataset_options as dataset_options
+from .asked import is_given as is_given
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
 from .dataset import Dataset as Dataset
@@ -21,3 +22,11 @@ from .pixels import training_pixels as training_pixels
 from .pixels import training_side as training_side
 from .summaries import Summary as Summary
 from .summaries import glance as glance
+from .view import EXACT as EXACT
+from .view import STUDY as STUDY
+from .view import VIEWED as VIEWED
+from .view import Mode as Mode
+from .view import View as View
+from .view import cropped_view as cropped_view
+from .view import exact_view as exact_view
+from .view import study_view as study_view

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep import register
-from sweep.config import Config, DatasetEntry
+from sweep.config import SCRATCH, Config, DatasetEntry
 from sweep.data.facts import known_datasets
 from sweep.data.options import TORCHVISION, DatasetOptions
 
@@ -21,12 +21,21 @@ def cache_dir(config: Config | None) -> Path:
 
 
 def used_datasets(config: Config) -> tuple[str, ...]:
-    """Datasets that the grid asks for, ID and OOD, in order of appearance."""
+    """Datasets whose images the grid asks for, ID and OOD, in order of appearance.
+
+    Backbones with downloaded or local weights need no images of their ID dataset: it counts where it is given.
+    """
     names: dict[str, None] = {}
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
-        names |= dict.fromkeys((*block.id_dataset, *probed))
+        own = [name for name in block.id_dataset or () if SCRATCH in block.pretraining or is_given(config, name)]
+        names |= dict.fromkeys((*own, *probed))
     return tuple(names)
+
+
+def is_given(config: Config, name: str) -> bool:
+    """Whether the config says where a dataset's images come from, or they are generated."""
+    return name in config.datasets or dataset_options(config, name).kind != "folder"
 
 
 def source_of(config: Config, name: str) -> tuple[str, str]:
@@ -62,7 +71,16 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     if generator:
         return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
     declared = entry.classes or (fact.classes if fact else None)
-    return DatasetOptions(kind="folder", path=path, classes=declared, test_fraction=entry.test_fraction, **shared)
+    shared |= _groups(config, entry) | {"path": path, "classes": declared}
+    return DatasetOptions(kind="folder", test_fraction=entry.test_fraction, **shared)
+
+
+def _groups(config: Config, entry: DatasetEntry) -> dict[str, str | None]:
+    """What an entry says of groups, as options."""
+    if entry.groups is None or isinstance(entry.groups, str):
+        return {"groups": entry.groups}
+    path = Path(config.data_root or ".") / Path(entry.groups.list).expanduser()
+    return {"groups_list": str(path), "groups_column": entry.groups.column, "groups_image": entry.groups.image}
 
 
 def _sourced(config: Config, entry: DatasetEntry, kind: str, there: str, shared: dict[str, Any]) -> DatasetOptions:

@@ -25,6 +25,8 @@ class Split:
 
     Attributes
     ----------
+    groups
+        int64, shape (N,): which images belong together, where that is known (:mod:`sweep.data.groups`).
     labels
         int64, shape (N,): index into the dataset's ``class_names``.
     names
@@ -39,6 +41,7 @@ class Split:
     names: tuple[str, ...]
     reader: Reader
     digests: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,6 +72,8 @@ class Dataset:
         Names of the classes; a label is an index into them.
     split_note
         ``"official"``, or how the test part was made, e.g. ``"stratified 80/20, seed 0"``.
+    grouping
+        What keys say of its groups: a digest of which training images belong together; mostly nothing.
     pixels
         What keys say of how its images are decoded (:mod:`sweep.data.pixels`); mostly nothing.
     notes
@@ -83,3 +88,4 @@ class Dataset:
     split_note: str
     pixels: str = ""
     notes: tuple[str, ...] = ()
+    grouping: str = ""

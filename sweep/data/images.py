@@ -14,7 +14,9 @@ from sweep.data.dataset import Dataset
 from sweep.data.decoded import Entry, decoded, part_of
 from sweep.data.options import Part
 from sweep.data.pixels import training_pixels, training_side
+from sweep.data.view import View
 
+_INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _MAX_PIXELS = 178_956_970  # of a resized image: as many as Pillow agrees to open
 
 
@@ -79,22 +81,43 @@ class TrainImages:
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
-    """Bicubic, antialiased, aspect kept (the longer side rounded down, as torchvision does)."""
+def resize_shorter_side(image: Image.Image, side: int, interpolation: str = "bicubic") -> Image.Image:
+    """Antialiased, aspect kept (the longer side rounded down, as torchvision does)."""
     shorter = min(image.size)
-    if shorter == side:
-        return image
     width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
+    return _resized(image, width, height, interpolation)
+
+
+def _resized(image: Image.Image, width: int, height: int, interpolation: str) -> Image.Image:
+    if image.size == (width, height):
+        return image
     if width * height > _MAX_PIXELS:
         raise ValueError(f"{image.width} × {image.height} px would be resized to {width:,} × {height:,}")
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.resize((width, height), _INTERPOLATIONS[interpolation])
 
 
-def evaluation_view(image: Image.Image, resolution: int) -> Image.Image:
-    """Shorter side to 256/224 × resolution, then the centre square. [H24] A.3."""
-    resized = resize_shorter_side(image, round(256 / 224 * resolution))
-    left, top = (round((length - resolution) / 2) for length in resized.size)  # torchvision's rounding
-    return resized.crop((left, top, left + resolution, top + resolution))
+def evaluation_view(image: Image.Image, view: View) -> Image.Image:
+    """An image as a view shows it: resized, then the centred square, rounded as torchvision and timm round."""
+    if view.mode == "squash":
+        resized = _resized(image, view.side, view.side, view.interpolation)
+    elif view.mode == "border":
+        ratio = max(image.size) / view.side
+        width, height = (max(1, round(length / ratio)) for length in image.size)
+        resized = _resized(image, width, height, view.interpolation)
+    else:
+        resized = resize_shorter_side(image, view.side, view.interpolation)
+    return _centre(resized, view.resolution, view.fill)
+
+
+def _centre(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
+    """The centred square; an image that is smaller lies on a colour first."""
+    width, height = image.size
+    if min(width, height) < side:
+        padded = Image.new("RGB", (max(width, side), max(height, side)), fill)
+        padded.paste(image, (max(side - width, 0) // 2, max(side - height, 0) // 2))
+        image = padded
+    left, top = (round((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def training_view(image: Image.Image, resolution: int) -> Image.Image:
@@ -102,17 +125,15 @@ def training_view(image: Image.Image, resolution: int) -> Image.Image:
     return resize_shorter_side(image, min(min(image.size), training_side(resolution)))
 
 
-def evaluation_images(
-    dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path
-) -> EvalImages:
+def evaluation_images(dataset: Dataset, split: Part, indices: np.ndarray, *, view: View, cache_dir: Path) -> EvalImages:
     """Evaluation images of a selection, decoded by the first process that asks for them.
 
     Parameters
     ----------
     dataset, split, indices
         The selection, without repeats, in the order wanted.
-    resolution
-        Side of the square images in pixels.
+    view
+        How images are resized and cropped.
     cache_dir
         Local directory shared by the processes of a machine.
 
@@ -121,10 +142,10 @@ def evaluation_images(
     UserError
         More than 1 % of the selection is broken, or a class has no readable image left.
     """
-    entry = decoded(
-        dataset, split, indices, view=("evaluation", evaluation_view), resolution=resolution, cache_dir=cache_dir
-    )
-    images_NHWC = entry.pixels.reshape(len(entry.kept_N), resolution, resolution, 3)
+    side, name = view.resolution, f"evaluation {view.identity}".rstrip()
+    shown = (name, lambda image, _resolution: evaluation_view(image, view))
+    entry = decoded(dataset, split, indices, view=shown, resolution=side, cache_dir=cache_dir)
+    images_NHWC = entry.pixels.reshape(len(entry.kept_N), side, side, 3)
     return EvalImages(images_NHWC, *_described(dataset, split, indices, entry))
 
 
@@ -133,7 +154,7 @@ def training_images(
 ) -> TrainImages:
     """Training images of a selection: shorter side min(original, 4 × resolution, max(256, 256/224 × resolution)).
 
-    Parameters and errors are those of :func:`evaluation_images`.
+    Parameters and errors are those of :func:`evaluation_images`; the view is that of a resolution.
     """
     version = training_pixels(resolution)
     view = ("training" if version == 1 else f"training {version}", training_view)

@@ -20,7 +20,8 @@ from sweep.data.dataset import Dataset
 from sweep.data.images import TrainImages, evaluation_images, training_images
 from sweep.data.open import opened
 from sweep.data.options import DatasetOptions
-from sweep.data.splits import choose_classes, hold_out, subset
+from sweep.data.splits import choose_classes, folds, hold_out, subset
+from sweep.data.view import View
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Images:
     train_NHWC, test_NHWC : uint8, memory-mapped.
     heldout_N : bool; training images that only choose epochs.
     skipped : images that could not be read, with the reason.
+    groups_N : group of each training image, where the dataset has groups; never parted.
+    seed : of its splits.
     split_note : "official", or how the test part was made.
     test_names : sample ids of the dataset's whole test part, in order.
     """
@@ -46,6 +49,12 @@ class Images:
     skipped: tuple[str, ...]
     split_note: str
     test_names: tuple[str, ...]
+    groups_N: np.ndarray | None = None
+    seed: int = 0
+
+    def folds(self, count: int) -> np.ndarray:
+        """Fold of each training image, int64 from 0 without gaps: stratified, seeded, no group in two folds."""
+        return folds(self.train_labels_N, count=count, seed=self.seed, groups_N=self.groups_N)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Selection:
     train_N: np.ndarray
     heldout_N: np.ndarray
     test_N: np.ndarray
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -95,17 +105,21 @@ class Library:
             dataset.train.labels, classes=chosen, images_per_class=images_per_class, seed=seed, class_names=names
         )
         test_N = subset(dataset.test.labels, classes=chosen, seed=seed, class_names=names)
-        heldout_N = hold_out(dataset.train.labels[train_N], fraction=self.holdout, seed=seed, class_names=names)
-        return Selection(dataset, chosen, train_N, heldout_N, test_N)
+        groups_N = None if dataset.train.groups is None else dataset.train.groups[train_N]
+        heldout_N = hold_out(
+            dataset.train.labels[train_N], fraction=self.holdout, seed=seed, class_names=names, groups_N=groups_N
+        )
+        return Selection(dataset, chosen, train_N, heldout_N, test_N, seed)
 
     def images(
-        self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
+        self, name: str, view: View, *, classes: int | None = None, images_per_class: int | None = None
     ) -> Images:
-        """Evaluation images (resized and centre-cropped) of a selection."""
+        """Evaluation images of a selection, as a view shows them."""
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
         cache = Path(self.cache_dir)
-        train = evaluation_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, cache_dir=cache)
-        test = evaluation_images(chosen.dataset, "test", chosen.test_N, resolution=resolution, cache_dir=cache)
+        train = evaluation_images(chosen.dataset, "train", chosen.train_N, view=view, cache_dir=cache)
+        test = evaluation_images(chosen.dataset, "test", chosen.test_N, view=view, cache_dir=cache)
+        groups = chosen.dataset.train.groups
         return Images(
             train_NHWC=train.images_NHWC,
             train_labels_N=np.searchsorted(chosen.classes, train.labels_N),
@@ -117,6 +131,8 @@ class Library:
             skipped=train.skipped + test.skipped,
             split_note=chosen.dataset.split_note,
             test_names=chosen.dataset.test.names,
+            groups_N=None if groups is None else groups[chosen.train_N][train.kept_N],
+            seed=chosen.seed,
         )
 
     def training_images(

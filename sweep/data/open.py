@@ -66,7 +66,7 @@ def summary(name: str, options: DatasetOptions, cache_dir: Path) -> Summary:
     def make() -> Summary:
         """Open the dataset."""
         dataset = open_dataset(name, options, cache_dir=cache_dir)
-        identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels]))
+        identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels, dataset.grouping]))
         counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
         return Summary(identity, dataset.split_note, *counts, dataset.notes)
 

@@ -39,6 +39,10 @@ class DatasetOptions:
         Hugging Face, webdataset: names of the splits.
     image_key, label_key
         Hugging Face, webdataset: columns, or endings, of image and label; None for timm's defaults.
+    groups
+        Folder: regular expression on an image's name below the root; what its parentheses catch names the group.
+    groups_list, groups_column, groups_image
+        Folder: absolute path of a CSV file with a head, its columns of groups and of images (None: the first).
     background
         What the transparent parts of an image lie on.
     """
@@ -58,3 +62,7 @@ class DatasetOptions:
     image_key: str | None = None
     label_key: str | None = None
     background: Background = "white"
+    groups: str | None = None
+    groups_list: str | None = None
+    groups_column: str | None = None
+    groups_image: str | None = None

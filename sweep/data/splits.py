@@ -4,6 +4,7 @@ Legend: N samples. Every order is the argsort of raw 64-bit draws, whose stream 
 so that a subset is the same images on any machine and with any later numpy.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,9 +91,19 @@ def capped(labels_N: np.ndarray, *, limit: int | None, seed: int) -> np.ndarray:
 
 
 def hold_out(
-    labels_N: np.ndarray, *, fraction: float = 0.1, seed: int, class_names: Sequence[str] | None = None
+    labels_N: np.ndarray,
+    *,
+    fraction: float = 0.1,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    groups_N: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which samples to hold out: the rounded fraction of each class, at least one, never all.
+
+    Parameters
+    ----------
+    groups_N
+        Group of each sample: whole groups are held out then, as many as come closest to the fraction of each class.
 
     Returns
     -------
@@ -102,8 +113,10 @@ def hold_out(
     Raises
     ------
     UserError
-        A class has a single image, so that it cannot be in both parts.
+        A class has a single image, or lies in a single group, so that it cannot be in both parts.
     """
+    if groups_N is not None:
+        return hold_out_groups(labels_N, groups_N, fraction=fraction, seed=seed, class_names=class_names)
     held_N = np.zeros(len(labels_N), dtype=bool)
     for label in np.unique(labels_N).tolist():
         members = np.flatnonzero(labels_N == label)
@@ -115,3 +128,70 @@ def hold_out(
         n_held = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1)
         held_N[members[_order(len(members), "hold out", seed, label)[:n_held]]] = True
     return held_N
+
+
+def folds(labels_N: np.ndarray, *, count: int, seed: int, groups_N: np.ndarray | None = None) -> np.ndarray:
+    """Fold of each sample, int64 from 0 without gaps: stratified, seeded; no group is in two folds."""
+    if groups_N is not None:
+        return _close_up(folds_of_groups(labels_N, groups_N, count=count, seed=seed))
+    fold_N, start = np.zeros(len(labels_N), dtype=np.int64), 0
+    for label in np.unique(labels_N).tolist():
+        members = np.flatnonzero(labels_N == label)
+        fold_N[members[_order(len(members), "folds", seed, label)]] = (start + np.arange(len(members))) % count
+        start += len(members)  # so that folds of many small classes are of one size
+    return _close_up(fold_N)
+
+
+def _close_up(fold_N: np.ndarray) -> np.ndarray:
+    return np.unique(fold_N, return_inverse=True)[1].astype(np.int64)
+
+
+def _by_scarcity(labels_N: np.ndarray, groups_N: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Classes with their groups, those in the fewest groups first."""
+    own = [(label, np.unique(groups_N[labels_N == label])) for label in np.unique(labels_N).tolist()]
+    return sorted(own, key=lambda each: (len(each[1]), each[0]))
+
+
+def _classes_of(labels_N: np.ndarray, groups_N: np.ndarray) -> dict[int, Counter[int]]:
+    """How many images of each class a group holds."""
+    counts: dict[int, Counter[int]] = {}
+    for group, label in zip(groups_N.tolist(), labels_N.tolist(), strict=True):
+        counts.setdefault(group, Counter())[label] += 1
+    return counts
+
+
+def hold_out_groups(
+    labels_N: np.ndarray, groups_N: np.ndarray, *, fraction: float, seed: int, class_names: Sequence[str] | None
+) -> np.ndarray:
+    """:func:`hold_out` by whole groups; a group may hold several classes."""
+    counts = _classes_of(labels_N, groups_N)
+    kept, held, chosen = Counter(labels_N.tolist()), Counter[int](), set[int]()
+    for label, groups in _by_scarcity(labels_N, groups_N):
+        wanted = max(1, int(fraction * (kept[label] + held[label]) + 0.5))
+        for group in groups[_order(len(groups), "hold out groups", seed, label)].tolist():
+            own = counts[group]
+            if group in chosen or any(kept[c] == n for c, n in own.items()):
+                continue  # a class must stay in both parts
+            if held[label] and abs(held[label] + own[label] - wanted) >= abs(held[label] - wanted):
+                continue
+            chosen.add(group)
+            held.update(own)
+            kept.subtract(own)
+        if not held[label]:
+            raise UserError(
+                f"{_class_name(label, class_names)} lies in {len(groups)} group{'s' * (len(groups) > 1)}, which cannot "
+                "be parted into one to fit and one to hold out; add groups, name finer ones or leave the class out"
+            )
+    return np.isin(groups_N, sorted(chosen))
+
+
+def folds_of_groups(labels_N: np.ndarray, groups_N: np.ndarray, *, count: int, seed: int) -> np.ndarray:
+    """:func:`folds` by whole groups: each goes where its class has the fewest images so far, then where all have."""
+    fold_of, counts = dict[int, int](), _classes_of(labels_N, groups_N)
+    sizes = [Counter[int]() for _ in range(count)]
+    for label, groups in _by_scarcity(labels_N, groups_N):
+        for group in groups[_order(len(groups), "folds of groups", seed, label)].tolist():
+            if group not in fold_of:
+                fold_of[group] = min(range(count), key=lambda fold: (sizes[fold][label], sizes[fold].total(), fold))
+                sizes[fold_of[group]].update(counts[group])
+    return np.array([fold_of[group] for group in groups_N.tolist()], dtype=np.int64)

@@ -63,14 +63,20 @@ def kept_summary(name: str, options: DatasetOptions, cache_dir: Path, make: Call
         return _summary(saved)
     tree = scan(path) if path.is_dir() else None
     state = file_state(path) if tree is None else f"{tree.state} {state_of(tree.others)} {tree.dangling}"
+    state += f" {file_state(Path(str(options.groups_list)))}" if _listed(options) else ""
     if saved and saved["state"] == state:
         return _summary(saved)
     made = make()
     with locked(entry):
-        glanced = [] if tree is None else _glanced(path, tree)
+        glanced = [] if tree is None or _listed(options) else _glanced(path, tree)
         aside(entry).write_text(json.dumps({"state": state, "glanced": glanced, "summary": asdict(made)}))
         publish(entry)
     return made
+
+
+def _listed(options: DatasetOptions) -> bool:
+    """Whether a list outside of the folder decides about it too."""
+    return options.groups_list is not None and Path(options.groups_list).is_file()
 
 
 def _glanced(root: Path, tree: Tree) -> list[tuple[str, int]]:

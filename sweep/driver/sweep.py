@@ -146,13 +146,15 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
     table.publish_plan(sweep.store, plan_of(sweep))
     _tidy(sweep, before)
-    cells = missing_cells(sweep, before.done | given_up)
+    ready = before.done & _kept(sweep, before.done)
+    cells = missing_cells(sweep, ready | given_up)
     if cells:
         with connect(sweep.config.resources) as resources:
-            _run(sweep, cells, resources, before.done)
+            _run(sweep, cells, resources, ready)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
-    failures = table.read_failures(sweep.store, missing)
+    unkept = set(sweep.curves) & done - _kept(sweep, done)
+    failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
     path = export(sweep, done=done, failed=failed)
     return Outcome(
@@ -168,13 +170,19 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
 
 def _tidy(sweep: Sweep, found: table.Listing) -> None:
     """Remove what nobody will ask for: files of killed writers, failure records of done curves and of no plan's."""
-    for folder in ("", table.FRAGMENTS, "weights/", "checkpoints/"):
+    for folder in ("", table.FRAGMENTS, table.KEPT, "weights/", "checkpoints/"):
         sweep.store.tidy(folder)
     try:
         planned = {key for plan in table.read_plans(sweep.store) for key in plan.keys} if found.failed else set()
     except UserError:  # a damaged plan of another config: who knows what it asks for
         planned = set(found.failed)
     table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
+
+
+def _kept(sweep: Sweep, done: frozenset[str]) -> frozenset[str]:
+    """Of finished curves those whose probes are kept as far as the config asks; all where it does not."""
+    wish = sweep.config.keep_probes
+    return done if wish is None else done & table.kept_curves(sweep.store, wish)
 
 
 def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
@@ -244,6 +252,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         gpu=gpu,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
+        keep_probes=config.keep_probes,
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),

@@ -4,11 +4,16 @@ from .build import classes_in_file as classes_in_file
 from .build import layers_of as layers_of
 from .build import match_weights as match_weights
 from .build import propose_key_map as propose_key_map
+from .build import without_memory as without_memory
 from .corpora import CORPORA as CORPORA
 from .corpora import TrainedOn as TrainedOn
 from .corpora import chain as chain
 from .corpora import torchvision_trained_on as torchvision_trained_on
 from .corpora import trained_on as trained_on
+from .cut import Cut as Cut
+from .cut import cut_flops as cut_flops
+from .cut import cut_milliseconds as cut_milliseconds
+from .cut import needed_state as needed_state
 from .feeder import Feeder as Feeder
 from .key_map import Proposal as Proposal
 from .layers import ProbedLayer as ProbedLayer

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweep.base.errors import UserError
+from sweep.data import VIEWED, Mode, View, cropped_view
 from sweep.models.corpora import TrainedOn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,7 +27,7 @@ class WeightsSource:
     mean, std : of the pixels in [0, 1] that the weights expect.
     pixels_from : who says so, for people.
     resolution : input side they were made for, px; None where nobody says.
-    crop, interpolation : of their own evaluation, where somebody says.
+    crop, interpolation, mode : of their own evaluation, where somebody says (timm's ``crop_mode``).
     trained_on : None where nobody knows; no part of any key.
     key_map : regular expression → replacement, in this order.
     key : place in the file of the weights to take, where it holds several.
@@ -41,6 +42,7 @@ class WeightsSource:
     resolution: int | None = None
     crop: float | None = None
     interpolation: str | None = None
+    mode: Mode = "center"
     trained_on: TrainedOn | None = None
     key_map: tuple[tuple[str, str], ...] = ()
     key: str | None = None
@@ -49,6 +51,12 @@ class WeightsSource:
     def images(self) -> int | None:
         """Images that the weights were trained on, for γ; None if unknown."""
         return self.trained_on.images if self.trained_on else None
+
+    def view(self, resolution: int) -> View | None:
+        """How their own evaluation shows images, at any resolution; None where nobody says."""
+        if self.crop is None or self.interpolation not in VIEWED:
+            return None
+        return cropped_view(resolution, self.crop, self.interpolation, self.mode, self.mean)
 
     def __str__(self) -> str:
         return {"timm": f"timm's {self.name}", "torchvision": f"torchvision's {self.name}"}.get(self.kind, self.name)

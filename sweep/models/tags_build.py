@@ -36,7 +36,7 @@ def build() -> dict[str, Any]:
 
 def _kind(config: Any, kinds: dict[str, int]) -> int:
     """Number of a kind of pixels; a new one is added."""
-    said = [config.input_size[-1], config.mean, config.std, config.crop_pct, config.interpolation]
+    said = [config.input_size[-1], config.mean, config.std, config.crop_pct, config.interpolation, config.crop_mode]
     return kinds.setdefault(json.dumps(said), len(kinds))
 
 

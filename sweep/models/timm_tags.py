@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweep.data import Mode
+
 FILE = Path(__file__).with_name("timm_tags.json")
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What images weights of timm were made for: input side (px), mean and std in [0, 1], crop and interpolation."""
+    """What images weights of timm were made for: input side (px), mean and std in [0, 1], and timm's words of the crop:
+    its share of the resized side, the interpolation, and ``center``, ``squash`` or ``border``.
+    """
 
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float
     interpolation: str
+    mode: Mode
 
 
 @functools.cache
@@ -45,5 +50,5 @@ def expected_pixels(architecture: str, tag: str | None = None) -> Pixels | None:
     kind = _stored()["own"].get(architecture) if tag is None else _stored()["tags"].get(architecture, {}).get(tag)
     if kind is None:
         return None
-    resolution, mean, std, crop, interpolation = _stored()["kinds"][kind]
-    return Pixels(resolution, tuple(mean), tuple(std), crop, interpolation)
+    resolution, mean, std, crop, interpolation, mode = _stored()["kinds"][kind]
+    return Pixels(resolution, tuple(mean), tuple(std), crop, interpolation, mode)

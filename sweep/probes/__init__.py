@@ -5,11 +5,12 @@
 """
 
 from sweep.probes.check import drawn
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
 
 __all__ = [
+    "LinearProbe",
     "ProbeData",
     "ProbeResult",
     "budget_bytes",

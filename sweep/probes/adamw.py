@@ -26,7 +26,7 @@ from torch import Tensor
 from sweep.base.seeds import derive_seed
 from sweep.config import AUTO
 from sweep.probes import memory
-from sweep.probes.data import CONVERGED_NORM, ProbeData, ProbeResult
+from sweep.probes.data import CONVERGED_NORM, LinearProbe, ProbeData, ProbeResult
 from sweep.probes.lengths import Lengths
 from sweep.probes.scores import History, Scores, summarise
 from sweep.probes.source import Source
@@ -49,6 +49,7 @@ class _Task:
     fits: tuple[str, ...]
 
 
+_Kept = list[dict[int, LinearProbe]]  # after each epoch the probes by layer of the group
 _BOTH = ("selection", "full")
 Outcome = dict[tuple[str, int, tuple[int, ...]], list["_Scored"]]  # by fit, seed and group: one entry per recipe
 
@@ -97,7 +98,14 @@ def _summaries(selection: _Scored, full: _Scored, names: Sequence[str]) -> Itera
                 yield replace(summary, layer=layer)
                 continue
             left = left_L[layer]
-            yield replace(summary, layer=layer, epochs_run=end, gradient_norm=left, converged=left <= CONVERGED_NORM)
+            yield replace(
+                summary,
+                layer=layer,
+                epochs_run=end,
+                gradient_norm=left,
+                converged=left <= CONVERGED_NORM,
+                linear=full.kept[summary.epoch_chosen - 1][layer] if full.kept else None,
+            )
 
 
 def _tasks(data: ProbeData, request: Request, groups: list[list[int]]) -> list[_Task]:
@@ -127,13 +135,14 @@ class _Scored:
 
     ``ends_L`` are the epochs that each layer's probe was trained for. ``train`` are scores of the full fit after its
     last epoch on all training images; ``left_L`` the norm of its gradient over that at weights of zero, None for the
-    selection fit.
+    selection fit; ``kept`` the probes of the full fit after each epoch, by layer, where their weights are asked for.
     """
 
     epochs: list[Scores]
     ends_L: Sequence[int]
     train: Scores
     left_L: Tensor | None
+    kept: _Kept
 
     def until(self, end: int, layers: Sequence[int]) -> list[Scores]:
         """Scores of some layers up to an epoch."""
@@ -159,27 +168,29 @@ def _fit(data: ProbeData, request: Request, task: _Task) -> Outcome:
         for name in task.fits:
             full = name == "full"
             fit = Training(data, request, task.groups, train, test, every_N if full else ~data.heldout_N, seed)
-            scored = _trained(data, fit, lengths, name, seed)
+            scored, kept = _trained(data, fit, lengths, name, seed)
             left: Sequence[Sequence[Tensor | None]] = [[None for _ in request.recipes] for _ in task.groups]
             if full:
                 left = fit.left()
-            for group, bucket, length, of_recipes, norms in zip(
-                task.groups, fit.whole, lengths, scored, left, strict=True
+            for group, bucket, length, of_recipes, norms, copies in zip(
+                task.groups, fit.whole, lengths, scored, left, kept, strict=True
             ):
                 last = (
                     bucket.scores(bucket.source, data.train_labels_N) if full else [epochs[-1] for epochs in of_recipes]
                 )
                 found[name, task.seed_index, group] = [
-                    _Scored(*each) for each in zip(of_recipes, length.ends_RL.tolist(), last, norms, strict=True)
+                    _Scored(*each)
+                    for each in zip(of_recipes, length.ends_RL.tolist(), last, norms, copies, strict=True)
                 ]
     return found
 
 
 def _trained(
     data: ProbeData, fit: Training, lengths: Sequence[Lengths], name: str, seed: int
-) -> list[list[list[Scores]]]:
-    """Train until every probe has ended; scores by group, recipe and epoch. A probe that has ended keeps its last."""
+) -> tuple[list[list[list[Scores]]], list[list[_Kept]]]:
+    """Train until every probe has ended; scores by group, recipe and epoch, and probes. The last ones of each stay."""
     scored: list[list[list[Scores]]] = [[[] for _ in length.ends_RL] for length in lengths]
+    kept: list[list[_Kept]] = [[[] for _ in length.ends_RL] for length in lengths]
     held_N = data.heldout_N.nonzero().squeeze(1)
     open_ended = lengths[0].auto
     if open_ended:
@@ -187,6 +198,9 @@ def _trained(
     for epoch in range(1, lengths[0].most + 1):
         fit.train_epoch(derive_seed("order", seed, name, epoch - 1))
         for part in fit.parts:
+            if name == "full" and data.keep_weights:
+                for recipe, copies in enumerate(kept[part.number]):
+                    copies.append(dict(zip(part.layers, part.bucket.linear(recipe), strict=True)))
             if name == "full":
                 scores = part.bucket.scores(part.test, data.test_labels_N)
             else:
@@ -204,7 +218,7 @@ def _trained(
             if not any(going.values()):
                 break
             fit.leave(going)
-    return scored
+    return scored, kept
 
 
 @contextmanager

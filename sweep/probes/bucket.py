@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sweep.base.seeds import derive_seed
 from sweep.config import Probe
+from sweep.probes.data import LinearProbe
 from sweep.probes.scores import Scores, Tally
 from sweep.probes.source import Rows, Source
 
@@ -158,6 +159,18 @@ class Bucket:
             grad_LCB.scatter_add_(1, truth_L1B, batch.less_L1B)
             torch.sum(grad_LCB, 2, keepdim=True, out=bias_grad_LC1)
             backward()
+
+    def linear(self, number: int) -> list[LinearProbe]:
+        """Copies of the probes of one recipe as they are now, a layer each."""
+        weights_LDC = self.weights_LCD[number].transpose(1, 2).clone()
+        plain = [
+            LinearProbe.plain(*each)
+            for each in zip(weights_LDC, self.biases_LC1[number].squeeze(2).clone(), strict=True)
+        ]
+        if self._scale is None:
+            return plain
+        moments = zip(*(each_L1D.squeeze(1).double() for each_L1D in self._scale), strict=True)
+        return [replace(probe, mean_D=mean, scale_D=scale) for probe, (mean, scale) in zip(plain, moments, strict=True)]
 
     def slope_at_zero(self, labels_N: Tensor) -> Tensor:
         """Norm of the gradient of the loss on all images, at weights of zero and the best biases for them, (L,)."""

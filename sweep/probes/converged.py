@@ -17,7 +17,8 @@ from torch import Tensor
 from sweep.config import Probe
 from sweep.probes import memory
 from sweep.probes.coordinates import Coordinates, Standard, coordinates, size
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.crossfit import OutOfFold, out_of_fold
+from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.descent import state_bytes
 from sweep.probes.inverse import Inverse
 from sweep.probes.path import Path
@@ -94,8 +95,13 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float
     first = every.value(_start(images, images.every, data.classes))
     every.passes = 0
     probe = path.settle(every, every.value(chooser.value.theta_LCF), tolerance)
+    passes = every.passes
     found = _results(data, images, layers, chooser.value.theta_LCF, probe.value.theta_LCF)
     converged_L = chooser.converged_L & probe.converged_L
+    if data.folds_N is not None:
+        crossed = _crossed(data, recipe, images, path)
+        found = [_with_folds(result, crossed, images, at) for at, result in enumerate(found)]
+        converged_L &= crossed.converged_L
     norm_L = probe.gradient_L / first.slope_LCF.flatten(1).norm(dim=1).clamp_min(1e-30)
     return [
         replace(
@@ -103,30 +109,70 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float
             layer=layer,
             converged=bool(converged_L[at]),
             gradient_norm=float(norm_L[at]),
-            epochs_run=every.passes,
+            epochs_run=passes,
             penalty=float(path.penalty_L[at]),
             penalty_at_end=bool(at_end_L[at]),
             penalties=tuple(penalty for penalty, _ in path.of(at)),
             heldout_losses=tuple(loss for _, loss in path.of(at)),
+            linear=images.linear(at, probe.value.theta_LCF[at]) if data.keep_weights else None,
         )
         for at, (layer, result) in enumerate(zip(layers, found, strict=True))
     ]
 
 
+def _crossed(data: ProbeData, recipe: Probe, images: _Images, path: Path) -> OutOfFold:
+    """Every training image scored by a fit without its fold, from weights of zero."""
+    assert data.folds_N is not None
+    start_LCF = _start(images, images.every, data.classes)
+    return out_of_fold(
+        Inverse([found.metric for found in images.coordinates]),
+        path.penalty_L,
+        images.z_LNF,
+        images.labels_N,
+        data.folds_N[images.order_N],
+        start_LCF,
+        classes=data.classes,
+        smoothing=recipe.label_smoothing,
+    )
+
+
+def _with_folds(result: ProbeResult, crossed: OutOfFold, images: _Images, at: int) -> ProbeResult:
+    """A result with what its folds found, the images in the order of the data."""
+    own = crossed.scores.of(at)
+    in_order = Scores(own.correct_LN[:, images.order_N.argsort()], own.top5_L, own.loss_L)
+    return replace(
+        result,
+        crossfit_correct=in_order.bits(0),
+        crossfit_top1=float(own.top1_L[0]),
+        crossfit_loss=float(own.loss_L[0]),
+    )
+
+
 @dataclass(frozen=True)
 class _Images:
-    """Images of both fits of layers of one width: first those that fit, then those held out."""
+    """Images of both fits of layers of one width: first those that fit, then those held out.
+
+    Attributes
+    ----------
+    order_N : place of each in the data.
+    """
 
     standards: list[Standard]
     coordinates: list[Coordinates]
     z_LNF: Tensor
     labels_N: Tensor
+    order_N: Tensor
     fit: slice
     held: slice
 
     @property
     def every(self) -> slice:
         return slice(0, len(self.labels_N))
+
+    def linear(self, at: int, theta_CF: Tensor) -> LinearProbe:
+        """The probe of one of the layers, from its weights in the layer's coordinates."""
+        standard = self.standards[at]
+        return LinearProbe(standard.mean_D, standard.scale_D, *self.coordinates[at].weight(theta_CF))
 
 
 def _images(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> _Images:
@@ -139,7 +185,8 @@ def _images(data: ProbeData, recipe: Probe, layers: Sequence[int]) -> _Images:
         coordinates(data.train[layer], standard, order_N, z_NF)
         for layer, standard, z_NF in zip(layers, standards, z_LNF, strict=True)
     ]
-    return _Images(standards, found, z_LNF, data.train_labels_N[order_N], slice(0, n - held), slice(n - held, n))
+    labels_N = data.train_labels_N[order_N]
+    return _Images(standards, found, z_LNF, labels_N, order_N, slice(0, n - held), slice(n - held, n))
 
 
 def _start(images: _Images, part: slice, classes: int) -> Tensor:

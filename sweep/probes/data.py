@@ -23,6 +23,8 @@ class ProbeData:
     train, test : one (N, D) tensor per layer, any float type, on any device.
     train_labels_N, test_labels_N : int64 class ids in [0, classes), on the device that does the work.
     heldout_N : bool; True for the training images that only choose epoch and hyper-parameters.
+    keep_weights : whether results bring their probes; those of many layers at once would fill the memory.
+    folds_N : fold of each training image, from 0 without gaps, where probes are to be cross-fitted.
     """
 
     train: Sequence[Tensor]
@@ -32,6 +34,8 @@ class ProbeData:
     test_labels_N: Tensor
     classes: int
     layer_names: Sequence[str]
+    keep_weights: bool = False
+    folds_N: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -41,6 +45,28 @@ class ProbeData:
     def width(self, layer: int) -> int:
         """Numbers in an embedding of a layer."""
         return self.train[layer].shape[1]
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted probe: scores are ((x − mean) · scale) @ weight + bias of embeddings x as they are stored.
+
+    Attributes
+    ----------
+    mean_D, scale_D : float64.
+    weight_DC, bias_C : float32.
+    """
+
+    mean_D: Tensor
+    scale_D: Tensor
+    weight_DC: Tensor
+    bias_C: Tensor
+
+    @classmethod
+    def plain(cls, weight_DC: Tensor, bias_C: Tensor) -> LinearProbe:
+        """Of embeddings as they are."""
+        mean_D = weight_DC.new_zeros(len(weight_DC), dtype=torch.float64)
+        return cls(mean_D, torch.ones_like(mean_D), weight_DC, bias_C)
 
 
 @dataclass(frozen=True)
@@ -57,9 +83,13 @@ class ProbeResult:
     converged : whether the gradient is as small as the solver asks for; None where that is not looked at.
     gradient_norm : of the full fit's objective at the end, over its norm at weights of zero.
     epochs_run : passes of the full fit over the training images.
+    correct, heldout_correct, crossfit_correct : numpy.packbits, over test images by the full fit, over held-out images
+        by the selection fit, over all training images each by the fit without its fold (empty if there was none).
+    crossfit_top1, crossfit_loss : of the last, shares in [0, 1] and nats.
     penalty, penalty_at_end : of a solver that chooses it, and whether the choice is at an end of all it tried.
     penalties, heldout_losses : what it tried, and the held-out loss of each, nats.
     check_top1 : test top-1 of the layer once more, by a converged probe; None where that was not asked for.
+    linear : the full fit's probe at the chosen epoch, where its weights were asked for.
     """
 
     problem: str | None
@@ -81,6 +111,10 @@ class ProbeResult:
     top1_E: tuple[float, ...] = ()
     heldout_top1_E: tuple[float, ...] = ()
     correct: bytes = b""
+    heldout_correct: bytes = b""
+    crossfit_correct: bytes = b""
+    crossfit_top1: float | None = None
+    crossfit_loss: float | None = None
     converged: bool | None = None
     gradient_norm: float | None = None
     epochs_run: int | None = None
@@ -89,3 +123,4 @@ class ProbeResult:
     penalties: tuple[float, ...] = ()
     heldout_losses: tuple[float, ...] = ()
     check_top1: float | None = None
+    linear: LinearProbe | None = None

@@ -6,13 +6,13 @@ Shapes: N images, D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sweep.config import Probe
-from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
 from sweep.probes.scores import History, Scores, Tally, summarise
 from sweep.probes.source import rows_apart
 
@@ -80,7 +80,7 @@ def result_of(data: ProbeData, layer: int, chooser: Linear, probe: Linear) -> Pr
         test=[_scores(probe, data.test[layer], data.test_labels_N)],
     )
     (result,) = summarise(history, _scores(probe, train_ND, labels_N), [data.layer_names[layer]])
-    return result
+    return replace(result, linear=LinearProbe.plain(probe.weight_DC, probe.bias_C)) if data.keep_weights else result
 
 
 def _scores(probe: Linear, emb_ND: Tensor, labels_N: Tensor) -> Scores:

@@ -124,4 +124,5 @@ def _result(plugin: Plugin, data: ProbeData, layer: int, chooser: Scorer, probe:
         top1_E=(test.top1,),
         heldout_top1_E=(heldout.top1,),
         correct=np.packbits(test.correct_M).tobytes(),
+        heldout_correct=np.packbits(heldout.correct_M).tobytes(),
     )

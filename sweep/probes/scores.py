@@ -31,6 +31,10 @@ class Scores:
         """Share of images that are right."""
         return self.correct_LN.double().mean(1)
 
+    def bits(self, layer: int) -> bytes:
+        """Who is right at a layer, numpy.packbits over images."""
+        return np.packbits(self.correct_LN[layer].cpu().numpy()).tobytes()
+
     def of(self, layer: int) -> Scores:
         """Those of one layer."""
         at = slice(layer, layer + 1)
@@ -143,7 +147,8 @@ def summarise(history: History, train: Scores, names: Sequence[str]) -> list[Pro
                 train_loss=float(train_loss_L[at]),
                 top1_E=tuple(top1_LE[at].tolist()),
                 heldout_top1_E=tuple(heldout_LE[at].tolist()),
-                correct=np.packbits(history.test[chosen].correct_LN[at].cpu().numpy()).tobytes(),
+                correct=history.test[chosen].bits(at),
+                heldout_correct=history.heldout[chosen].bits(at),
             )
         )
     return results

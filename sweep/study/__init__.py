@@ -3,7 +3,19 @@
 from sweep.study import plan
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
-from sweep.study.grid import Backbone, Curve, Grid, block_values, expand, layers_said, resolution_of
+from sweep.study.grid import (
+    NOT_KNOWN,
+    Backbone,
+    Curve,
+    Grid,
+    block_values,
+    expand,
+    id_dataset_of,
+    layers_said,
+    made_view,
+    resolution_of,
+    view_of,
+)
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.probes_said import probes_said
@@ -19,6 +31,7 @@ from sweep.study.resolve import (
 from sweep.study.sources import source_of, tag_of, weights_source
 
 __all__ = [
+    "NOT_KNOWN",
     "Backbone",
     "Curve",
     "Grid",
@@ -35,10 +48,12 @@ __all__ = [
     "dataset_options",
     "expand",
     "group_label",
+    "id_dataset_of",
     "keyring",
     "labels",
     "layer_widths",
     "layers_said",
+    "made_view",
     "outcomes",
     "plan",
     "probes_said",
@@ -54,6 +69,7 @@ __all__ = [
     "used_datasets",
     "variables",
     "varied_roles",
+    "view_of",
     "weights_source",
     "without_downloads",
 ]

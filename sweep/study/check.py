@@ -31,11 +31,12 @@ from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
 from sweep.study.check_datasets import check_data_files, check_datasets
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
-from sweep.study.check_probes import probe_steps, probe_sweeps, solvers
+from sweep.study.check_probes import kept_probes, probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
-from sweep.study.grid import asked_epochs, block_values, recipe_of, resolution_of
+from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes
+from sweep.study.sources import known_corpora
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
@@ -80,7 +81,7 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
-        problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config)]
+        problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config), *kept_probes(config)]
     if not problems and need_data:
         problems += [*check_data_files(config), *check_files(config)]
     return problems
@@ -108,12 +109,29 @@ def _names(config: Config) -> Iterator[Problem]:
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
         yield from check_architectures((*at, "architecture"), block.architecture)
-        yield from _unknown((*at, "id_dataset"), block.id_dataset, datasets, "dataset")
+        trained = SCRATCH in block.pretraining
+        valid = datasets if trained else (*datasets, *(name for name in known_corpora() if name not in datasets))
+        what = "dataset" if trained else "dataset or corpus"
+        yield from _unknown((*at, "id_dataset"), block.id_dataset or (), valid, what)
         yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
+        yield from _without_id(config, block, at)
     yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")
     yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
     yield from check_layers(config)
+
+
+def _without_id(config: Config, block: Block, at: KeyPath) -> Iterator[Problem]:
+    """A block without an ID dataset: of downloaded weights, with something else to probe."""
+    if block.id_dataset is not None:
+        return
+    if SCRATCH in block.pretraining:
+        yield Problem((*at, "id_dataset"), None, "this key is required: scratch backbones are trained on it")
+    elif not probe_datasets(config, block):
+        yield Problem((*at, "probe_datasets"), [], "nothing is probed: name datasets, or an id_dataset")
+    for key in ("id_classes", "images_per_class"):
+        if getattr(block, key) != ("all",):
+            yield Problem((*at, key), list(getattr(block, key)), "has no meaning without an id_dataset")
 
 
 def _unknown_keys(path: KeyPath, keys: Iterable[str], valid: tuple[str, ...], what: str) -> Iterator[Problem]:
@@ -202,7 +220,7 @@ def _unbuildable(name: str, resolution: int) -> str | None:
 
 def _counts(config: Config, block: Block, number: int) -> Iterator[Problem]:
     at: KeyPath = ("grid", number)
-    for name in block.id_dataset:
+    for name in block.id_dataset or ():
         known = declared_sizes(config, name)
         if known is None:
             continue

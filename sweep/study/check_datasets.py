@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def check_datasets(config: Config) -> Iterator[Problem]:
         at: KeyPath = ("datasets", name)
         kind, there = source_of(config, name)
         yield from _meaningless(at, entry, kind)
+        yield from _groups(config, at, name, entry)
         if kind:
             yield from _source(at, entry, kind, there)
         elif register.find_plugin("dataset", entry.generator or name):
@@ -47,6 +49,21 @@ def _meaningless(at: KeyPath, entry: DatasetEntry, kind: str) -> Iterator[Proble
         for key in ("generator", "size"):
             if getattr(entry, key) is not None:
                 yield Problem((*at, key), getattr(entry, key), f"has no meaning beside the source {entry.source}")
+
+
+def _groups(config: Config, at: KeyPath, name: str, entry: DatasetEntry) -> Iterator[Problem]:
+    """Groups are named by files, so that only datasets of files have them."""
+    if entry.groups is None:
+        return
+    if dataset_options(config, name).kind != "folder":
+        yield Problem(
+            (*at, "groups"), entry.groups, "only a dataset with a path, a folder or tar of images, has groups"
+        )
+    elif isinstance(entry.groups, str):
+        try:
+            re.compile(entry.groups)
+        except re.error as error:
+            yield Problem((*at, "groups"), entry.groups, f"not a regular expression: {error}")
 
 
 def _source(at: KeyPath, entry: DatasetEntry, kind: str, there: str) -> Iterator[Problem]:

@@ -24,6 +24,18 @@ def solvers(config: Config) -> Iterator[Problem]:
             yield Problem(path, solver, "no such probe solver", valid)
 
 
+def kept_probes(config: Config) -> Iterator[Problem]:
+    """Weights can be kept of our own solvers only: a plug-in's probe is a function."""
+    if config.keep_probes is None:
+        return
+    for values in (values for block in config.grid for values in block_values(block)):
+        probes, _ = probes_of(config, values)
+        if register.find_ours("probe", probes[0].solver) is None:
+            message = f"solver {probes[0].solver} is a plug-in's, which gives scores and no weights to keep"
+            yield Problem(("keep_probes",), config.keep_probes, message)
+            return
+
+
 def probe_steps(config: Config) -> Iterator[Problem]:
     """Keys of a solver that takes steps, where the one that holds takes none: a config that means the papers' probe."""
     sections: list[tuple[KeyPath, Mapping[str, Any]]] = [
@@ -33,7 +45,9 @@ def probe_steps(config: Config) -> Iterator[Problem]:
         section = config.probe
         sections.append((("probe",), {key: getattr(section, key) for key in section.model_fields_set}))
     for path, given in sections:
-        solver = given.get("solver", config.probe.solver)
+        folds, solver = given.get("folds", 1), given.get("solver", config.probe.solver)
+        if folds not in (1, "auto") and solver != CONVERGED:
+            yield Problem((*path, "folds"), folds, f"solver {solver} is not cross-fitted: only {CONVERGED} is", ("1",))
         if given.get("epochs") == AUTO and solver not in (CONVERGED, "adamw"):
             yield Problem(
                 (*path, "epochs"), AUTO, f"solver {solver} has no epochs that end by themselves: only adamw has"

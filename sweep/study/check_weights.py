@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sweep.base.errors import UserError
 from sweep.config import RECIPE_KEYS, SCRATCH, Block, ByArchitecture, Config, KeyPath, Problem, WeightsEntry
+from sweep.data import used_datasets
 from sweep.models import facts, shards
-from sweep.study.grid import block_values
+from sweep.study.grid import WEIGHTS, block_values, probe_datasets
 from sweep.study.sources import TIMM, known_corpora, weights_source
 
 _PLACES = ("path", "timm", "torchvision")
@@ -63,7 +64,13 @@ def _corpus(at: KeyPath, entry: WeightsEntry) -> Iterator[Problem]:
 
 
 def check_block(config: Config, block: Block, number: int) -> Iterator[Problem]:
-    """The weights that a block asks for: whether they exist for its architectures, and what has no meaning for them."""
+    """The weights that a block asks for: whether they exist, what means nothing to them, what must be known of them."""
+    wrong = list(_asked(config, block, number))
+    yield from wrong or _unseen(config, block, ("grid", number))
+
+
+def _asked(config: Config, block: Block, number: int) -> Iterator[Problem]:
+    """Whether weights exist for a block's architectures, and what has no meaning for them."""
     at: KeyPath = ("grid", number)
     named = [name for name in block.pretraining if name != SCRATCH]
     for name in block.architecture:
@@ -86,6 +93,22 @@ def check_block(config: Config, block: Block, number: int) -> Iterator[Problem]:
             )
     if block.width != (1.0,):
         yield Problem((*at, "width"), list(block.width), f"weights {named[0]} exist for width 1 only", ("1",))
+
+
+def _unseen(config: Config, block: Block, at: KeyPath) -> Iterator[Problem]:
+    """What must be known of weights where the block does not say it, or asks for it."""
+    for values in block_values(block):
+        source = weights_source(config, values["architecture"], values["pretraining"])
+        if source is None:
+            continue
+        if WEIGHTS in (values["evaluation_view"], config.evaluation_view) and source.view(32) is None:
+            path: KeyPath = (*at, "evaluation_view") if values["evaluation_view"] else ("evaluation_view",)
+            message = f"nobody says how {values['pretraining']} of {values['architecture']} is evaluated"
+            yield Problem(path, WEIGHTS, message, ("study", "exact"))
+            return
+    given = {*used_datasets(config)}
+    if not {*(block.id_dataset or ()), *probe_datasets(config, block)} & given:
+        yield Problem(at, None, "there is nothing to probe: name probe_datasets, or where the ID dataset is")
 
 
 def _entry_for(entry: WeightsEntry, pretraining: str, architecture: str) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from sweep.config import DESIGN_KEYS, EPOCH, RECIPE_KEYS
-from sweep.models import facts
+from sweep.models import TrainedOn, facts
 from sweep.study.grid import Backbone
 from sweep.study.keys import Planned
 
@@ -28,17 +28,30 @@ def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
     """
     about = facts.architecture(backbone.architecture)
     parameters = facts.parameters(
-        backbone.architecture, classes=backbone.id_classes, width=backbone.width, resolution=backbone.resolution
+        backbone.architecture, classes=backbone.head, width=backbone.width, resolution=backbone.resolution
     )
     return {
         "family": about.family,
         "stem": about.stem,
         "depth": about.depth,
         "spatial_reduction": about.spatial_reduction,
+        "view": str(backbone.view),
         "parameters": parameters,
         "id_images": id_images,
         "overparametrization": parameters / id_images if id_images else None,
+        **trained_on(backbone),
     }
+
+
+def trained_on(backbone: Backbone) -> dict[str, Any]:
+    """What a backbone's weights were trained on, as far as it is known; of weights trained here the ID dataset."""
+    if backbone.weights is not None:
+        known = backbone.weights.trained_on or TrainedOn()
+    elif backbone.epoch == 0:
+        known = TrainedOn()
+    else:
+        known = TrainedOn(backbone.id_dataset, None, backbone.id_classes, "supervised")
+    return {"corpus": known.corpus, "corpus_classes": known.classes, "objective": known.objective}
 
 
 def labels(planned: Planned) -> dict[str, Any]:

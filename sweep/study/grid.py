@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sweep.config import (
+    AUTO_FOLDS,
     CONVERGED,
     DESIGN_KEYS,
+    FEW_HELDOUT,
     PENALTIES,
     RECIPE_KEYS,
     SCRATCH,
@@ -19,8 +21,13 @@ from sweep.config import (
     ProbeSection,
     Recipe,
 )
+from sweep.data import EXACT, STUDY, View, exact_view, study_view, used_datasets
 from sweep.models import WeightsSource, facts
-from sweep.study.sources import tag_of, weights_source
+from sweep.study.sources import known_corpora, tag_of, weights_source
+
+WEIGHTS = "weights"  # the view of their own evaluation
+
+NOT_KNOWN = "not known"  # corpus of weights of which nobody says what they were trained on
 
 
 class Sizes(NamedTuple):
@@ -35,14 +42,15 @@ class Sizes(NamedTuple):
 class Backbone:
     """One pretrained network of the grid: a value, equal wherever it is built.
 
-    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others;
+    ``recipe`` and ``augmentation`` are None for downloaded weights, ``weights`` is None for all others; where a config
+    names no ID dataset for them, ``id_dataset`` is the weights' corpus and ``id_classes`` its classes, if known;
     ``images_per_class`` None means all; ``epoch`` None means the kept checkpoint, a number the same training run after
     so many epochs (0: before the first).
     """
 
     architecture: str
     id_dataset: str
-    id_classes: int
+    id_classes: int | None
     images_per_class: int | None
     resolution: int
     augmentation: str | None
@@ -55,6 +63,17 @@ class Backbone:
     pooling: str = "default"
     norm: str = "none"
     weights: WeightsSource | None = None
+    evaluation_view: str = STUDY
+
+    @property
+    def view(self) -> View:
+        """How its images are resized and cropped: to train it without augmentation, to evaluate and to probe it."""
+        return made_view(self.evaluation_view, self.resolution, self.weights)
+
+    @property
+    def head(self) -> int:
+        """Classes that its own classifier is built for; one where nobody knows, for it is not probed."""
+        return self.id_classes or 1
 
     @property
     def processes(self) -> int:
@@ -64,12 +83,14 @@ class Backbone:
     @property
     def label(self) -> str:
         """Short name for people, not unique over recipes."""
-        parts = [self.architecture, f"{self.id_dataset}-{self.id_classes}"]
+        parts = [self.architecture, self.id_dataset + (f"-{self.id_classes}" if self.id_classes else "")]
         if self.images_per_class is not None:
             parts[-1] += f"x{self.images_per_class}"
         parts.append(f"{self.resolution}px")
         parts.append(self.pretraining if self.recipe is None else f"aug-{self.augmentation}")
         parts.append(f"seed {self.seed}")
+        own = WEIGHTS if self.weights is not None and self.weights.kind != "file" else STUDY
+        parts += [f"view {self.evaluation_view}"] * (self.evaluation_view != own)
         parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
@@ -149,21 +170,31 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
     ----------
     config : a checked config.
     sizes : classes and images of a dataset by name.
+
+    Returns
+    -------
+    every backbone with its curves; without the ID curve where weights come from elsewhere and their ID dataset is not
+    here (:func:`sweep.data.used_datasets`).
     """
     found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
-    merged = 0
+    merged, used = 0, frozenset(used_datasets(config))
     for number, block in enumerate(config.grid):
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
-            backbone = _backbone(config, values, sizes)
+            values["evaluation_view"] = view_of(config, values)
+            values["id_dataset"] = id_dataset_of(config, values)
+            backbone = _backbone(config, values, sizes, used)
             curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
             merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
-            probes, probe_seeds = probes_of(config, values)
+            (probes, probe_seeds), folds = probes_of(config, values), probe_section(config, values).folds
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
-                    curves[Curve(stage, dataset, probes, probe_seeds)] = None
+                    if dataset not in used:
+                        continue  # the ID dataset of weights, which is not here
+                    folded = _folded(config, stage, dataset, probes, folds, sizes)
+                    curves[Curve(stage, dataset, folded, probe_seeds)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
 
@@ -196,6 +227,40 @@ def resolution_of(config: Config, values: Mapping[str, Any]) -> int | None:
     return own or facts.architecture(values["architecture"]).native_resolution
 
 
+def view_of(config: Config, values: Mapping[str, Any]) -> str:
+    """How the images of one backbone are seen: as its block says, or the config; else as downloaded weights' own
+    evaluation sees them. A local file says nothing of that, and who trained it here had the study's view.
+    """
+    said = values["evaluation_view"] or config.evaluation_view
+    if said not in (None, WEIGHTS):
+        return said
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    known = source is not None and source.view(32) is not None and (said == WEIGHTS or source.kind != "file")
+    return WEIGHTS if known else STUDY
+
+
+def made_view(name: str, resolution: int, weights: WeightsSource | None) -> View:
+    """A view by its name, as it is of a backbone."""
+    own = weights.view(resolution) if name == WEIGHTS and weights is not None else None
+    return own or (exact_view if name == EXACT else study_view)(resolution)
+
+
+def id_dataset_of(config: Config, values: Mapping[str, Any]) -> str | None:
+    """ID dataset of one backbone; where its block names none, the last of what its weights were trained on."""
+    if values["id_dataset"] is not None:
+        return values["id_dataset"]
+    source = weights_source(config, values["architecture"], values["pretraining"])
+    corpus = source.trained_on.corpus if source is not None and source.trained_on is not None else None
+    return corpus.split(" + ")[-1] if corpus else None
+
+
+def _unseen_classes(name: str, source: WeightsSource | None) -> int | None:
+    """Classes of the ID dataset of weights that is not here: what is known of it, or of the weights."""
+    known = known_corpora().get(name)
+    trained_on = source.trained_on if source is not None else None
+    return (known and known.classes) or (trained_on and trained_on.classes) or None
+
+
 def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
     return all(values.get(key) in _meant(key, allowed, values) for key, allowed in when.items())
 
@@ -205,12 +270,16 @@ def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tup
     return tuple(tag_of(values["architecture"], name) for name in allowed) if key == "pretraining" else allowed
 
 
-def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes]) -> Backbone:
+def _backbone(
+    config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes], used: Collection[str]
+) -> Backbone:
     scratch = values["pretraining"] == SCRATCH
-    total = sizes(values["id_dataset"]).classes
+    weights = weights_source(config, values["architecture"], values["pretraining"])
+    name = values["id_dataset"] or NOT_KNOWN
+    total = sizes(name).classes if name in used else _unseen_classes(name, weights)
     return Backbone(
         architecture=values["architecture"],
-        id_dataset=values["id_dataset"],
+        id_dataset=name,
         id_classes=total if values["id_classes"] == "all" else values["id_classes"],
         images_per_class=None if values["images_per_class"] == "all" else values["images_per_class"],
         resolution=values["resolution"],
@@ -222,7 +291,8 @@ def _backbone(config: Config, values: Mapping[str, Any], sizes: Callable[[str], 
         layers_pattern=layers_said(config, values["architecture"]),
         pooling=values["pooling"],
         norm=values["norm"],
-        weights=weights_source(config, values["architecture"], values["pretraining"]),
+        weights=weights,
+        evaluation_view=values["evaluation_view"],
     )
 
 
@@ -244,14 +314,47 @@ def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
     return Recipe.model_validate(settings)
 
 
-def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
-    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
+def probe_section(config: Config, values: Mapping[str, Any]) -> ProbeSection:
+    """The probe section that holds for one backbone: the config's own, then matching rules."""
     settings: dict[str, Any] = config.probe.model_dump()
     for rule in config.rules:
         if _matches(rule.when, values):
             settings.update(rule.probe)
-    section = ProbeSection.model_validate(settings)
-    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "at_epochs"}, exclude_none=True)
+    return ProbeSection.model_validate(settings)
+
+
+def _folded(
+    config: Config,
+    backbone: Backbone,
+    dataset: str,
+    probes: tuple[Probe, ...],
+    folds: int | Literal["auto"],
+    sizes: Callable[[str], Sizes],
+) -> tuple[Probe, ...]:
+    """Probes with as many folds as are asked for; by default where too few held-out images would choose."""
+    if probes[0].solver != CONVERGED:
+        return probes
+    if folds == "auto":
+        train = selected(backbone, dataset, sizes(dataset)).train
+        folds = AUTO_FOLDS if config.holdout * train < FEW_HELDOUT else 1
+    return probes if folds == 1 else tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
+
+
+def selected(backbone: Backbone, dataset: str, whole: Sizes) -> Sizes:
+    """Classes, training and test images of a dataset that a backbone is probed on, as if classes were balanced."""
+    if dataset != backbone.id_dataset:
+        return whole
+    classes = backbone.head
+    train = classes * whole.train // whole.classes
+    if backbone.images_per_class is not None:
+        train = min(train, classes * backbone.images_per_class)
+    return Sizes(classes, train, classes * whole.test // whole.classes)
+
+
+def probes_of(config: Config, values: Mapping[str, Any]) -> tuple[tuple[Probe, ...], int]:
+    """Probe recipes of one backbone, every learning rate with every weight decay, and how many seeds of each."""
+    section = probe_section(config, values)
+    shared = section.model_dump(exclude={"lr", "weight_decay", "seeds", "folds", "at_epochs"}, exclude_none=True)
     penalties = section.weight_decay if section.weight_decay is not None else PENALTIES.get(section.solver, (0.0,))
     if section.solver == CONVERGED:  # one probe, which chooses among them
         fixed = {"label_smoothing": 0.0, "standardize": "feature"} | shared

@@ -120,7 +120,8 @@ class Keyring(Settings):
             if stage not in stages:
                 stages[stage] = run if stage is None else self._after(run, stage)
             planned.append(self._planned(curve, stages[stage], run))
-        return PlannedCell(backbone, run, self.selection(backbone), tuple(planned), blocks)
+        images = self.selection(backbone) if backbone.id_dataset in self.data else {}  # weights need none
+        return PlannedCell(backbone, run, images, tuple(planned), blocks)
 
     def planned(self, curve: Curve) -> Planned:
         """A curve with its keys."""
@@ -139,7 +140,7 @@ class Keyring(Settings):
     def selection(self, backbone: Backbone) -> dict[str, Any]:
         """What identifies a backbone's ID images."""
         return {
-            "data": self.data[backbone.id_dataset],
+            "data": self.data.get(backbone.id_dataset),  # none where only the weights' corpus is named
             "classes": backbone.id_classes,
             "images_per_class": backbone.images_per_class,
             "split_seed": self.split_seed,
@@ -167,6 +168,7 @@ class Keyring(Settings):
             recipe=_recipe_parts(backbone.recipe),
             seed=backbone.seed,
             **_pixels(backbone),
+            **_view(backbone),
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
@@ -190,6 +192,7 @@ class Keyring(Settings):
             weights=weights,
             images=images,
             resolution=curve.backbone.resolution,
+            **_view(curve.backbone),
             **_points(curve.backbone),
             **({"stored": 2} if curve.backbone.epoch == 0 else {}),  # float32 where float16 would lose initial weights
             **({"autocast": self.autocast} if self.autocast else {}),
@@ -241,6 +244,11 @@ def _pixels(backbone: Backbone) -> dict[str, int]:
     """Version of the pixels that augmented training sees, where they are not those of the first version."""
     version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
     return {"pixels": version} if version > 1 else {}
+
+
+def _view(backbone: Backbone) -> dict[str, str]:
+    """How images are resized and cropped, where that is not as the study has it."""
+    return {"view": backbone.view.identity} if backbone.view.identity else {}
 
 
 def _recipe_parts(recipe: Recipe) -> dict[str, Any]:

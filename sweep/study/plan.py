@@ -13,7 +13,7 @@ from sweep.config import CONVERGED, DEFAULT_ROLES, EPOCH, GRID_VARIABLES, RECIPE
 from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
-from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes
+from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes, selected
 from sweep.study.probes_said import probes_said
 from sweep.study.resolve import said_of_sizes, sizes
 
@@ -21,6 +21,7 @@ CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
+_FOLD_PASSES = 5  # for each fold of a cross-fit; typical
 _CONVERGED_PASSES = 40  # for all penalties, mean of both fits; typical
 _DERIVED = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 
@@ -70,13 +71,7 @@ def layer_widths(backbone: Backbone) -> tuple[int, ...]:
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
     """Classes, training and test images of a curve."""
-    whole, backbone = sizes(config, curve.dataset), curve.backbone
-    if not curve.is_id:
-        return whole
-    train = backbone.id_classes * whole.train // whole.classes
-    if backbone.images_per_class is not None:
-        train = min(train, backbone.id_classes * backbone.images_per_class)
-    return Sizes(backbone.id_classes, train, backbone.id_classes * whole.test // whole.classes)
+    return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
 
 
 def curve_cost(config: Config, curve: Curve) -> CurveCost:
@@ -86,7 +81,8 @@ def curve_cost(config: Config, curve: Curve) -> CurveCost:
     forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
     probes = len(widths) * curve.probes_per_layer
     flops = forward * (train + test) + curve.probes_per_layer * probe_flops(curve, widths, Sizes(classes, train, test))
-    return CurveCost(probes, flops, probes * (_ROW_BYTES + test / 8))
+    bits = test + (train if curve.probe.folds > 1 else 0) + config.holdout * train
+    return CurveCost(probes, flops, probes * (_ROW_BYTES + bits / 8))
 
 
 def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
@@ -95,6 +91,7 @@ def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     passes = {"adamw": curve.probe.most_epochs, "lbfgs": _LBFGS_PASSES, CONVERGED: _CONVERGED_PASSES}.get(
         curve.probe.solver, 1
     )
+    passes += _FOLD_PASSES * curve.probe.folds if curve.probe.folds > 1 else 0
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
     covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in ("lbfgs", "ridge") else 0.0
     return passes * per_pass + covariances / curve.probes_per_layer
@@ -249,7 +246,7 @@ def render_plan(
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
     lines += _along_lines(grid)
     lines.append(_done_line(done, why_unknown))
-    lines += _weights_lines(grid)
+    lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
 
@@ -294,6 +291,33 @@ def _weights_lines(grid: Grid) -> list[str]:
         return []
     said = f"how many images these weights were trained on is not known: {', '.join(unknown)}; γ and id_images are null"
     return textwrap.wrap(f"notice: {said} (weights: {{NAME: {{trained_on: …}}}} says it)", width=118)
+
+
+def _seen_lines(grid: Grid) -> list[str]:
+    """What weights expect of pixels, how they are shown images, and who says so; a line for each kind."""
+    kinds: dict[str, list[str]] = {}
+    for backbone in (cell.backbone for cell in grid.cells if cell.backbone.weights is not None):
+        assert backbone.weights is not None
+        both = (backbone.weights.mean, backbone.weights.std)
+        mean, std = (", ".join(f"{value:.4g}" for value in each) for each in both)
+        said = f"mean [{mean}], std [{std}] ({backbone.weights.pixels_from})"
+        kinds.setdefault(f"{said}; {backbone.evaluation_view} view: {backbone.view}", []).append(
+            f"{backbone.pretraining} of {backbone.architecture}"
+        )
+    return [f"pixels of {', '.join(dict.fromkeys(names))}: {said}" for said, names in kinds.items()]
+
+
+def _left_out_lines(grid: Grid) -> list[str]:
+    """ID curves that weights would have, were their ID dataset here."""
+    without: dict[str, int] = {}
+    for cell in grid.cells:
+        if not any(curve.is_id for curve in cell.curves):
+            without[cell.backbone.id_dataset] = without.get(cell.backbone.id_dataset, 0) + 1
+    return [
+        f"notice: no ID curve of {backbones} backbones with weights: the config has no dataset {name} (under datasets: "
+        f"{name}: {{path: …}} it would be probed too); without it correlation and alignment with the ID curve are null"
+        for name, backbones in without.items()
+    ]
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

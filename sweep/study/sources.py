@@ -91,6 +91,7 @@ def _timm(entry: WeightsEntry, architecture: str, tag: str) -> WeightsSource:
         resolution=entry.resolution or (own.resolution if own else None),
         crop=own.crop if own else None,
         interpolation=own.interpolation if own else None,
+        mode=own.mode if own else "center",
         trained_on=_trained_on(entry, trained_on(architecture, tag)),
         key_map=tuple(entry.key_map.items()),
     )
@@ -133,6 +134,7 @@ def _file(entry: WeightsEntry, architecture: str, path: Path) -> WeightsSource:
         resolution=entry.resolution or (own.resolution if own else None),
         crop=own.crop if own else None,
         interpolation=own.interpolation if own else None,
+        mode=own.mode if own else "center",
         trained_on=_trained_on(entry, None),
         key_map=tuple(entry.key_map.items()),
         key=entry.key,

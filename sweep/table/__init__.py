@@ -1,8 +1,10 @@
 """What stands in the store of a sweep: fragments, failures, plans, notes, trials, and the copies made for readers."""
 
+from sweep.table.choice import best_row
 from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
+from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
 from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans, readable_plans
 from sweep.table.schema import refuse_taken
@@ -11,17 +13,22 @@ from sweep.table.verify import Verified, describe_verified, problem_of, verify_f
 
 __all__ = [
     "FRAGMENTS",
+    "KEPT",
     "RECORDS",
     "Listing",
     "Plan",
     "PlannedCurve",
     "Progress",
     "Verified",
+    "best_row",
     "clear_failures",
     "copy_sorted",
     "describe_verified",
+    "drop_kept",
     "export_probes",
     "fresh_notes",
+    "is_kept",
+    "kept_curves",
     "labelled_probes",
     "listing",
     "parse_parquet",
@@ -29,6 +36,7 @@ __all__ = [
     "publish_plan",
     "read_failures",
     "read_fragments",
+    "read_kept",
     "read_plans",
     "read_records",
     "readable_plans",
@@ -37,5 +45,6 @@ __all__ = [
     "verify_fragments",
     "write_failure",
     "write_fragment",
+    "write_kept",
     "write_record",
 ]

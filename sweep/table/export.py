@@ -1,7 +1,9 @@
 """The table as readers want it: one file of a plan's curves, or all fragments as few sorted files.
 
-Both are copies; the fragments stay the truth. The few files are named by their content, and ``export.json``, written
-last, lists those that belong together: whoever reads what it lists never sees half of it.
+Both are copies; the fragments stay the truth. A store of one plan has ``probes.parquet``. Where several plans share a
+store each has ``probes-NAME.parquet``, and ``probes.parquet`` holds the curves of all, under every label that a plan
+gives them. A record under ``exports/`` says what each file was made from. The few files of a copy are named by their
+content, and ``export.json``, written last, lists those that belong together.
 """
 
 from __future__ import annotations
@@ -10,23 +12,30 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.base.errors import StorageError, UserError
+from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.config import Role
-from sweep.table.fragments import listing, read_fragment, serialised
-from sweep.table.labels import joined, relabelled
+from sweep.table.fragments import FRAGMENTS, listing, read_fragment
+from sweep.table.labels import joined
 from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
 from sweep.table.schema import SCHEMA_VERSION
+from sweep.table.spool import Spool
 
-EXPORT, MANIFEST = "probes.parquet", "export.json"
-ROWS_PER_FILE = 2_000_000
-_OURS = re.compile(r"probes-\d{4,}-[0-9a-f]{12}\.parquet")  # what an export calls its files
-_SORTED_BY = ("architecture", "id_dataset", "dataset", "weights_key", "curve_key", "layer")
+EXPORT, EXPORTS, MANIFEST = "probes.parquet", "exports/", "export.json"
+ROWS_PER_FILE = 1_000_000
+_OURS = re.compile(r"probes-\d{4,}-[0-9a-f]{12}\.parquet")  # what a copy calls its files
+_SORTED_BY = ("architecture", "id_dataset", "dataset", "weights_key")
 
 
 def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FILE) -> list[str]:
@@ -54,10 +63,11 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     if not keys:
         raise UserError(f"{store.uri}: there is no fragment (is that the --out of a sweep?)")
     names = []
-    for number, part in enumerate(_parts(_sorted(labelled_probes(store, _everything(store, keys))), rows_per_file)):
-        data = serialised(part)
-        names.append(f"probes-{number:04d}-{hashlib.sha256(data).hexdigest()[:12]}.parquet")
-        target.put(names[-1], data)
+    with _spooled(store, sorted(_everything(store, keys), key=lambda curve: _place(store, curve))) as spool:
+        for number, pieces in groupby(_dealt(spool.parts(), rows_per_file), key=itemgetter(0)):
+            with _written((piece for _, piece in pieces), spool.schema) as (data, digest):
+                names.append(f"probes-{number:04d}-{digest[:12]}.parquet")
+                target.put(names[-1], data)
     old = [name for name in _exported(target) if name not in names]
     target.put(MANIFEST, json.dumps({"of": store.uri, "curves": len(keys), "files": names}, indent=1).encode())
     for name in old:
@@ -77,36 +87,80 @@ def _exported(target: Store) -> list[str]:
 
 def _everything(store: Store, keys: Sequence[str]) -> list[PlannedCurve]:
     """Every fragment under every label that some plan gives it; what no plan asks for comes as it is."""
-    plans, damaged = readable_plans(store) if store.names(PLANS) else ([], [])
-    for problem in damaged:
-        print(f"notice: {problem}", file=sys.stderr)
     found: dict[str, dict[str, PlannedCurve]] = {key: {} for key in keys}
-    for curve in (curve for plan in plans for curve in plan.curves):
+    for curve in (curve for plan in _plans(store) for curve in plan.curves):
         if curve.key in found and curve.labels:
             found[curve.key].setdefault(json.dumps(curve.labels, sort_keys=True), curve)
     return [curve for key, of in found.items() for curve in of.values() or [PlannedCurve(key, "", "", "")]]
 
 
-def _sorted(probes: pa.Table) -> pa.Table:
-    return probes.sort_by([(column, "ascending") for column in _SORTED_BY])
+def _plans(store: Store) -> list[Plan]:
+    """Plans in a store that can be read; the others are said."""
+    plans, damaged = readable_plans(store) if store.names(PLANS) else ([], [])
+    for problem in damaged:
+        print(f"notice: {problem}", file=sys.stderr)
+    return plans
 
 
-def _parts(probes: pa.Table, rows: int) -> Iterator[pa.Table]:
-    """Slices of about so many rows that never cut a curve."""
-    keys = probes["curve_key"].to_pylist()
-    start = 0
-    while start < len(keys):
-        end = min(start + rows, len(keys))
-        while end < len(keys) and keys[end] == keys[end - 1]:
-            end += 1
-        yield probes.slice(start, end - start)
-        start = end
+def _place(store: Store, curve: PlannedCurve) -> tuple[tuple[bool, str], ...]:
+    """Where a curve stands in the order; a fragment without a plan's labels is asked for those it carries."""
+    if curve.labels:
+        named = [*(curve.labels.get(name) for name in _SORTED_BY[:-1]), curve.run]
+    else:
+        (first,) = joined({curve.key: read_fragment(store, curve.key)}, [curve])[:1].to_pylist()
+        named = [first[name] for name in _SORTED_BY]
+    return tuple((value is None, str(value)) for value in (*named, curve.key))
+
+
+@contextmanager
+def _spooled(store: Store, curves: Sequence[PlannedCurve]) -> Iterator[Spool]:
+    """Rows of these finished curves; says where labels of old fragments are not those of the plan."""
+    with Spool() as spool:
+        spool.read(store, curves)
+        for name, count in spool.relabelled.items():
+            print(
+                f"notice: {name} of {count} curves stands otherwise in fragments of version 0.1.0; the plan's is taken",
+                file=sys.stderr,
+            )
+        yield spool
+
+
+def _dealt(tables: Iterable[pa.Table], rows: int) -> Iterator[tuple[int, pa.Table]]:
+    """Number of a file, and what comes next in it: about so many rows each, none ends inside a curve."""
+    number, room = 0, rows
+    for part in tables:
+        keys, start = part["curve_key"].to_pylist(), 0
+        while start < len(keys):
+            end = min(start + room, len(keys))
+            while end < len(keys) and keys[end] == keys[end - 1]:
+                end += 1
+            yield number, part.slice(start, end - start)
+            room -= end - start
+            start = end
+            if room <= 0:
+                number, room = number + 1, rows
+
+
+@contextmanager
+def _written(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Buffer, str]]:
+    """The tables as one Parquet file with checksums of its pages: its bytes, on the local disk, and their SHA-256."""
+    with tempfile.TemporaryDirectory(prefix="tunnel-sweep-export-") as directory:
+        place = str(Path(directory) / EXPORT)
+        with pq.ParquetWriter(place, schema, compression="zstd", write_page_checksum=True) as writer:
+            for rows in tables:
+                writer.write_table(rows.cast(schema))
+        with pa.memory_map(place) as file:
+            data = file.read_buffer()
+            yield data, hashlib.sha256(data).hexdigest()
+            del data  # before the file goes
 
 
 def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Container[str] = ()) -> str:
-    """Write ``probes.parquet``: the finished curves of a plan in plan order, under the plan's labels.
+    """Write the table of a plan: its finished curves in plan order, under its labels.
 
-    A file that already holds exactly this is left alone.
+    It is ``probes.parquet``. Where other plans share the store it is ``probes-NAME.parquet``; theirs are brought up to
+    date too, and ``probes.parquet`` holds the curves of all plans. A file that is as it should be is left alone: made
+    from these fragments, and byte for byte what was written.
 
     Parameters
     ----------
@@ -114,9 +168,56 @@ def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Con
 
     Returns
     -------
-    path of the file, for people.
+    path of the plan's own file, for people.
     """
+    stamps = {_key(name): stamp for name, stamp in store.stamps(FRAGMENTS).items()}
+    others = [other for other in _plans(store) if other.name != plan.name]
+    if not others:
+        return _export(store, plan, EXPORT, stamps, done, failed)
+    there = listing(store)
+    for other in others:
+        _export(store, other, f"probes-{other.name}.parquet", stamps, there.done, there.failed)
+    both = sorted([plan, *others], key=lambda each: each.name)  # whoever runs last
+    _export(store, _together(both), EXPORT, stamps, there.done, there.failed)
+    return _export(store, plan, f"probes-{plan.name}.parquet", stamps, done, failed)
+
+
+def _key(name: str) -> str:
+    return name.removeprefix(FRAGMENTS).removesuffix(".parquet")
+
+
+def _together(plans: Sequence[Plan]) -> Plan:
+    """All curves of some plans; what two of them name alike stands once."""
+    curves = {json.dumps([curve.key, curve.labels], sort_keys=True): curve for plan in plans for curve in plan.curves}
+    roles: dict[str, Role] = {}
+    for plan in plans:
+        roles = {**plan.roles, **roles}
+    return Plan(", ".join(plan.name for plan in plans), {}, tuple(curves.values()), roles)
+
+
+def _export(
+    store: Store, plan: Plan, name: str, stamps: Mapping[str, str], done: Container[str], failed: Container[str]
+) -> str:
+    """Write one file of a plan, and the record of what it was made from, unless both are as they should be."""
     finished = [curve for curve in plan.curves if curve.key in done]
+    about = _about(plan, finished, done, failed)
+    record = f"{EXPORTS}{name.removesuffix('.parquet')}.json"
+    made_from = {
+        "about": hashlib.sha256(about.encode()).hexdigest(),
+        "fragments": {curve.key: stamps.get(curve.key) for curve in finished},
+    }
+    if not _is_current(store, name, record, made_from):
+        with _spooled(store, finished) as spool:
+            fields = [_with_role(field, plan.roles) for field in spool.schema]
+            metadata = {"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": about}
+            with _written(spool.parts(), pa.schema(fields, metadata=metadata)) as (data, digest):
+                store.put(name, data)
+                store.put(record, json.dumps(made_from | {"sha256": digest}).encode())
+    return store.path(name)
+
+
+def _about(plan: Plan, finished: Sequence[PlannedCurve], done: Container[str], failed: Container[str]) -> str:
+    """What a table says of its sweep, in its metadata."""
     lacking = [key for key in plan.keys if key not in done]
     about = {
         "schema_version": SCHEMA_VERSION,
@@ -127,36 +228,25 @@ def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Con
         "missing_curves": [key for key in lacking if key not in failed],
         "curves": hashlib.sha256(json.dumps([[curve.key, curve.labels] for curve in finished]).encode()).hexdigest(),
     }
-    text = json.dumps(about)
-    if not _is_current(store, text):
-        probes = labelled_probes(store, finished)
-        fields = [_with_role(field, plan.roles) for field in probes.schema]
-        schema = pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": text})
-        store.put(EXPORT, serialised(probes.cast(schema)))
-    return store.path(EXPORT)
+    return json.dumps(about)
+
+
+def _is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any]) -> bool:
+    """Whether a file was made from what is there now, and nobody changed it since."""
+    try:
+        recorded = json.loads(store.get(record))
+        if recorded["about"] != made_from["about"] or recorded["fragments"] != made_from["fragments"]:
+            return False
+        return bool(hashlib.sha256(store.get(name)).hexdigest() == recorded["sha256"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
 
 
 def labelled_probes(store: Store, curves: Sequence[PlannedCurve]) -> pa.Table:
-    """Rows of these finished curves with their labels; says where labels of old fragments are not those of the plan."""
-    fragments = {key: read_fragment(store, key) for key in dict.fromkeys(curve.key for curve in curves)}
-    for name, count in relabelled(fragments, curves).items():
-        print(
-            f"notice: {name} of {count} curves stands otherwise in fragments of version 0.1.0; the plan's is taken",
-            file=sys.stderr,
-        )
-    return joined(fragments, curves)
-
-
-def _is_current(store: Store, about: str) -> bool:
-    try:
-        metadata = pq.read_schema(pa.BufferReader(store.get(EXPORT))).metadata or {}
-    except FileNotFoundError:
-        return False
-    except StorageError:
-        raise
-    except (pa.ArrowException, OSError, ValueError):
-        return False  # a damaged export is written again from the fragments
-    return metadata.get(b"tunnel_sweep") == about.encode()
+    """Rows of these finished curves with their labels, all in memory."""
+    with _spooled(store, curves) as spool:
+        parts = list(spool.parts())
+        return pa.concat_tables(parts) if parts else spool.schema.empty_table()
 
 
 def _with_role(field: pa.Field, roles: Mapping[str, Role]) -> pa.Field:

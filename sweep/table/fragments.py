@@ -118,9 +118,16 @@ def written_by_newer(schema: pa.Schema) -> str | None:
     version = (schema.metadata or {}).get(b"schema_version", b"1")
     if version.isdigit() and int(version) > SCHEMA_VERSION:
         return f"written with schema {int(version)}, this version reads up to {SCHEMA_VERSION}: {_UPDATE}"
-    known = {*SCHEMA.names, *FRAGMENT_SCHEMA.names}  # labels too: version 0.1.0 wrote them
-    unknown = [field.name for field in schema if field.name not in known and not is_statistic(field)]
-    return f"it has columns that this version does not know ({', '.join(unknown)}): {_UPDATE}" if unknown else None
+    unknown = unknown_columns(schema)
+    if not unknown or not set(FRAGMENT_SCHEMA.names) <= set(schema.names):  # a newer one has all of ours
+        return None
+    return f"it has columns that this version does not know ({', '.join(unknown)}): {_UPDATE}"
+
+
+def unknown_columns(schema: pa.Schema) -> list[str]:
+    """Columns that are neither measured nor labels, which version 0.1.0 wrote, nor registered statistics."""
+    known = {*SCHEMA.names, *FRAGMENT_SCHEMA.names}
+    return [field.name for field in schema if field.name not in known and not is_statistic(field)]
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

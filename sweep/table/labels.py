@@ -32,7 +32,7 @@ def joined(fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) ->
         return schema.empty_table()
     own = pa.schema([*FRAGMENT_SCHEMA, *registered.values(), *(SCHEMA.field(name) for name in LABELS)])
     keys = list(dict.fromkeys(curve.key for curve in curves))
-    measured = pa.concat_tables([conform(fragments[key], own) for key in keys])
+    measured = conform(pa.concat_tables([fragments[key] for key in keys], promote_options="permissive"), own)
     lengths = np.array([len(fragments[key]) for key in keys])
     starts = dict(zip(keys, np.cumsum(lengths) - lengths, strict=True))
     rows = [np.arange(len(fragments[curve.key])) + starts[curve.key] for curve in curves]

@@ -6,7 +6,9 @@ curves of a plan, and curves of several plans.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,11 +58,32 @@ class Plan:
 
 
 def publish_plan(store: Store, plan: Plan) -> None:
-    """Leave a plan in the store; one that stands there already is left alone."""
+    """Leave a plan in the store; one that stands there already is left alone.
+
+    One of the same name that asked for curves which this one does not is kept in ``plans/replaced/``, and that is said.
+    """
     place = f"{PLANS}{plan.name}.json"
-    data = _serialised(plan)
-    if not store.exists(place) or store.get(place) != data:
-        store.put(place, data)
+    data, before = _serialised(plan), store.get(place) if store.exists(place) else None
+    if before == data:
+        return
+    if before is not None and (dropped := _dropped(store, place, plan)):
+        kept = f"{PLANS}replaced/{plan.name}-{hashlib.sha256(before).hexdigest()[:8]}.json"
+        store.put(kept, before)
+        print(
+            f"notice: the plan named {plan.name} that stood here asked for {dropped}; it is kept as "
+            f"{store.path(kept)}; another name in the config keeps two sweeps of one store apart",
+            file=sys.stderr,
+        )
+    store.put(place, data)
+
+
+def _dropped(store: Store, place: str, plan: Plan) -> str:
+    """What a plan that stands there asks for and another one does not, in words; "" for nothing."""
+    try:
+        lost = len({*_read_plan(store, place).keys} - {*plan.keys})
+    except UserError:
+        return "what can no longer be read"
+    return f"{lost} curves that this one does not ask for" if lost else ""
 
 
 def _serialised(plan: Plan) -> bytes:

@@ -38,8 +38,8 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     ],
     "Grid variables": [
         ("architecture", _text, "backbone architecture, built-in or timm name"),
-        ("id_dataset", _text, "in-distribution (ID) dataset of the backbone"),
-        ("id_classes", _int, "number of ID classes"),
+        ("id_dataset", _text, "in-distribution (ID) dataset of the backbone; the weights' corpus where none is named"),
+        ("id_classes", _int, "number of ID classes; null if unknown"),
         ("images_per_class", _int, "ID training images per class asked for; null: all there are"),
         ("resolution", _int, "side of the backbone's input, px"),
         ("augmentation", _text, "augmentation policy of ID training; null for downloaded weights"),
@@ -48,6 +48,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("width", _real, "multiplier of the architecture's channels"),
         ("pooling", _text, "pooling asked for; default: 2x2 of maps, mean of the patches of tokens"),
         ("norm", _text, "'none', or 'model': the network's own last norm stands before the pooling"),
+        ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom) or 'weights' (their own evaluation's)"),
         *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
@@ -60,9 +61,13 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _real,
             "φ: output side / input side of the first stage; 1.0 by convention where patches are tokens",
         ),
+        ("view", _text, "how images were resized and cropped by that, px"),
         ("parameters", _long, "trainable parameters with the ID head"),
         ("id_images", _long, "images the weights were trained on; null if unknown"),
         ("overparametrization", _real, "γ = parameters / id_images"),
+        ("corpus", _text, "what the weights were trained on, in order; trained here: the ID dataset; null if unknown"),
+        ("corpus_classes", _int, "classes of the last labels they were trained with; null if none or unknown"),
+        ("objective", _text, "how: supervised, language-image, self-supervised, …, in order; null if unknown"),
     ],
     "Probe dataset": [
         ("dataset", _text, "dataset the probe was fitted and tested on"),
@@ -123,6 +128,18 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             pa.binary(),
             "numpy.packbits over test images in order: right at the chosen epoch or not",
         ),
+        (
+            "heldout_correct",
+            pa.binary(),
+            "numpy.packbits over held-out images in order: right by the selection fit at the chosen epoch or not",
+        ),
+        (
+            "crossfit_top1",
+            _real,
+            "top-1 on all training images, each by a fit without its fold (probe.folds); null: not cross-fitted",
+        ),
+        ("crossfit_loss", _real, "cross-entropy of the same, nats"),
+        ("crossfit_correct", pa.binary(), "numpy.packbits over training images in order: right by that fit or not"),
         ("problem", _text, "why this probe has no accuracies; null when it has"),
         (
             "backbone_heldout_top1",
@@ -152,6 +169,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("probe_batch_size", _int, "batch size, embeddings; null but for adamw and registered"),
         ("probe_label_smoothing", _real, "label smoothing"),
         ("probe_standardize", _text, "'none' ([H24]) or 'feature': training mean 0 and variance 1"),
+        ("probe_folds", _int, "folds of the cross-fit, whose images choose the peak layer; 1: held-out images do"),
         (
             "probe_seed",
             _long,
@@ -168,7 +186,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         (
             "converged",
             _flag,
-            "whether the gradient of both fits became as small as the solver asks for; null where it is not looked at",
+            "whether the gradient of both fits, and of folds, got as small as the solver asks for; null: not looked at",
         ),
         (
             "gradient_norm",
@@ -267,7 +285,7 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
         pa.field("attempt", _text, metadata={"description": "identifier of this attempt"}),
         pa.field("backbone", _text, metadata={"description": "label of the backbone"}),
         pa.field("dataset", _text, metadata={"description": "probe dataset"}),
-        pa.field("stage", _text, metadata={"description": "import, pretrain, embed, probe, data, write or worker"}),
+        pa.field("stage", _text, metadata={"description": "import, pretrain, data, embed, probe, write, keep, worker"}),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),
         pa.field("transient", pa.bool_(), metadata={"description": "whether another attempt may succeed"}),

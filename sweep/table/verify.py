@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.base.store import Store
-from sweep.table.fragments import FRAGMENTS, parse_parquet, written_by_newer
+from sweep.table.fragments import FRAGMENTS, parse_parquet, unknown_columns, written_by_newer
 from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA
 
 QUARANTINE = "quarantine/"
@@ -44,6 +44,8 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
     if written_by_newer(table.schema):
         return None  # not damage, and not for this version to judge
+    if unknown := unknown_columns(table.schema):
+        return f"columns that the schema does not know: {', '.join(unknown)}"
     known = {each.name: each.type for each in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
     wrong = [each.name for each in table.schema if each.type != known.get(each.name, each.type)]
     if wrong:

@@ -158,7 +158,7 @@ def _named(backbone: Backbone, shop: Workshop) -> Weights:
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
     return build_backbone(
         backbone.architecture,
-        classes=backbone.id_classes,
+        classes=backbone.head,
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,
@@ -282,7 +282,7 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     recipe, name = backbone.recipe, backbone.id_dataset
     assert recipe is not None
     chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
-    images = shop.library.images(name, backbone.resolution, **chosen)
+    images = shop.library.images(name, backbone.view, **chosen)
     fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
     positions_N = np.flatnonzero(fit_N)
     labels_N = images.train_labels_N[positions_N]

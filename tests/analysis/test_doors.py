@@ -21,7 +21,7 @@ from tests.synthetic_tables import grid, probe_table, write_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (
-    "n_layers", "peak_layer", "peak_accuracy", "final_accuracy", "retained", "retained_paper", "tunnel",
+    "n_layers", "n_choosing", "peak_layer", "peak_accuracy", "final_accuracy", "retained", "retained_paper", "tunnel",
     "tunnel_start", "tunnel_length", "pearson", "alignment", "id_final_accuracy", "id_start_95", "id_start_98",
 )  # fmt: skip
 
@@ -32,7 +32,12 @@ def awkward() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     table[["top1", "heldout_top1", "top1_best", "top1_last"]] = table[
         ["top1", "heldout_top1", "top1_best", "top1_last"]
-    ].round(1)  # many ties
+    ].round(1)  # many ties, of which the loss of the images that choose breaks some
+    table["heldout_loss"] = rng.integers(0, 3, len(table)) / 2
+    crossed = table["dataset"] == "gratings"
+    table["crossfit_top1"] = np.where(crossed, rng.integers(3, 7, len(table)) / 10, np.nan)
+    table["crossfit_loss"] = np.where(crossed, rng.integers(0, 3, len(table)) / 2, np.nan)
+    table["n_heldout"] = pd.array(np.where(table["seed"] == 0, 43, 430), dtype="Int32")
     at = {name: table["curve_key"] == f"curve-{name}" for name in ("000-glyphs", "001-digits", "002-glyphs")}
     table.loc[at["000-glyphs"], ["top1", "heldout_top1", "top1_best", "top1_last"]] = 0.3
     table.loc[at["001-digits"], ["top1", "top1_best", "top1_last"]] = 0.0
@@ -86,9 +91,17 @@ def test_the_views_are_the_metrics(sweep, place, accuracy):
     assert len(ours) == 22  # of 24; one broken, one with a gap
     assert ours[["pearson", "retained", "id_start_95"]].isna().any().all()  # the awkward cases are among them
     same(ours, connection.sql("FROM experiments").df(), METRICS)
-    names = ("retained", "retained_paper", "n_datasets", "tunnels", "tunnel_start")
+    names = ("retained", "retained_paper", "n_datasets", "n_choosing", "tunnels", "tunnel_start")
     means = load.backbones(uri, accuracy=accuracy).assign(retained=lambda table: table["retained_own"])
-    same(means, connection.sql("FROM backbones").df(), names, ["backbone"])
+    theirs = connection.sql("FROM backbones").df()
+    same(means, theirs, names, ["backbone"])
+    own_class = (
+        theirs["retained"].map(metrics.strength).where(theirs["n_choosing"] >= metrics.FEW_CHOOSING, metrics.OPEN)
+    )
+    assert theirs["strength"].tolist() == own_class.tolist()
+    few = means["n_choosing"] < metrics.FEW_CHOOSING
+    assert ((means["strength"] == metrics.OPEN) == few).all()
+    assert few.any() == (accuracy != "paper")  # which has 400 test images to choose on
     curves = connection.sql("FROM curves WHERE epoch IS NULL AND incomplete IS NULL").df()
     known = load.curves(uri, accuracy=accuracy).query("incomplete.isna()")
     same(known, curves, ("peak_layer", "retained", "tunnel", "is_id"))

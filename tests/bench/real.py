@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sweep.data import DatasetOptions, Library
+from sweep.data import DatasetOptions, Library, study_view
 from sweep.embed import embed
 from sweep.models import build_backbone, probed_layers
 from sweep.probes import ProbeData
@@ -96,7 +96,7 @@ def _embedded(curve: Curve) -> ProbeData:
     model, resolution = _network(curve)
     layers = probed_layers(model, resolution=resolution)
     library = Library({curve.dataset: _options(curve.dataset)}, str(_CACHE / "images"))
-    images = library.images(curve.dataset, resolution)
+    images = library.images(curve.dataset, study_view(resolution))
     mean, std = _IMAGENET
     train, test = (
         embed(model, layers, pixels_NHWC, mean=mean, std=std, device=torch.device("cpu"))

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # each may import those after it; those of one line do not import each other
 FLOORS = (
-    ("run", "tune", "plugins"),  # plugins is for users' modules: no room imports it
-    ("commands",),
+    ("run", "tune", "best_layer", "export_probe", "plugins"),  # plugins is for users' modules: no room imports it
+    ("commands", "answer", "artefact"),
     ("driver",),
     ("cell",),
     ("train",),

@@ -36,7 +36,7 @@ def strengths(table: pd.DataFrame) -> Figure:
     size = (8.2, 1.3 + 0.22 * len(known)) if labelled else (8.2, 3.8)
     made, axes = figure(*size)
     for position, row in known.iterrows():
-        color = CLASSES[str(row["strength"])]
+        color = CLASSES.get(str(row["strength"]), MUTED)  # open: too few images chose the peaks
         at = (row["retained"], position) if labelled else (position, row["retained"])
         if np.isfinite(row["low"]):
             ends = [row["low"], row["high"]], [position, position]

@@ -1,5 +1,5 @@
 // The tab Backbones: a table of all that pass the filters, a picture of their means, and what is not there.
-const STRENGTHS = ["strong", "medium", "weak", "negligible"];
+const STRENGTHS = ["strong", "medium", "weak", "negligible", "open"];
 const MOST_DRAWN = 80;
 
 function summaryOf(b) {
@@ -19,7 +19,7 @@ function backboneHeads() {
   const sums = page.summaries[state.rule], fixed = [
     ["retained", "% retained", 1], ["low", "low", 1], ["high", "high", 1], ["strength", "tunnel", null],
     ["id_final_accuracy", "ID accuracy", 3], ["best_layer", "best layer"], ["tunnel_start", "tunnel after"],
-    ["n_layers", "layers", 0], ["pearson", "Pearson", 3], ["alignment", "alignment", 3],
+    ["n_layers", "layers", 0], ["n_choosing", "images that chose it", 0], ["pearson", "Pearson", 3], ["alignment", "alignment", 3],
   ].filter(([key]) => key in sums && sums[key].some((value) => value !== null));
   return [
     ...(hasLayers ? [{ title: "compare", key: "b", orderable: false }] : []),

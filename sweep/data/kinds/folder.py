@@ -7,12 +7,14 @@ Legend: N samples of one split.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sweep.base.errors import UserError
 from sweep.data.dataset import Dataset, Split
+from sweep.data.groups import codes, group_names, grouping
 from sweep.data.layouts.classes import class_directories
 from sweep.data.layouts.originals import original
 from sweep.data.layouts.parts import Parts, Sample
@@ -55,9 +57,34 @@ def _split(path: Path, samples: list[Sample], parts: Parts, options: DatasetOpti
     return Split(_labels(samples), names, reader, tuple(file.digest for file in files))
 
 
-def _cut(samples: list[Sample], class_names: list[str], options: DatasetOptions) -> tuple[list[Sample], list[Sample]]:
-    """Stratified, seeded train and test part of a folder that has none."""
-    held_N = hold_out(_labels(samples), fraction=options.test_fraction, seed=options.seed, class_names=class_names)
+def _groups(where: str, samples: list[Sample], options: DatasetOptions) -> np.ndarray | None:
+    """Group of each sample; None where the dataset has none."""
+    names = [sample.name for sample in samples]
+    found = group_names(where, names, options)
+    return None if found is None else codes(where, names, found)
+
+
+def _shared_groups(where: str, train: list[Sample], test: list[Sample], options: DatasetOptions) -> tuple[str, ...]:
+    """A note where an official test part shares groups with the training part, or nothing is known of it."""
+    parts = [group_names(where, [sample.name for sample in samples], options) or [] for samples in (train, test)]
+    both = {group for group in parts[0] if group is not None} & set(parts[1])
+    of_both = sum(group in both for group in parts[1])
+    if not both:
+        return ()
+    return (f"{of_both} of {len(test)} test images are of groups that the training part has too ({len(both)} groups)",)
+
+
+def _cut(
+    where: str, samples: list[Sample], class_names: list[str], options: DatasetOptions
+) -> tuple[list[Sample], list[Sample]]:
+    """Stratified, seeded train and test part of a folder that has none; no group is in both."""
+    held_N = hold_out(
+        _labels(samples),
+        fraction=options.test_fraction,
+        seed=options.seed,
+        class_names=class_names,
+        groups_N=_groups(where, samples, options),
+    )
     train = [sample for sample, held in zip(samples, held_N, strict=True) if not held]
     return train, [sample for sample, held in zip(samples, held_N, strict=True) if held]
 
@@ -89,18 +116,26 @@ def open_folder(name: str, options: DatasetOptions, *, cache_dir: Path) -> Datas
     class_names = _check_classes(where, train, test, options.classes)
     note = "official"
     if test is None:
-        train, test = _cut(train, class_names, options)
+        train, test = _cut(where, train, class_names, options)
         percent = round(100 * options.test_fraction)
         note = f"stratified {100 - percent}/{percent}, seed {options.seed}"
+        note += ", by group" if options.groups or options.groups_list else ""
     train = _cap(train, options.train_per_class, options.seed)
     test = _cap(test, options.test_per_class, options.seed)
+    groups_N = _groups(where, train, options)
     return Dataset(
         name=name,
         fingerprint=_fingerprint({"train": train, "test": test}),
         class_names=tuple(map(_for_people, class_names)),
-        train=_split(path, train, parts, options),
+        train=replace(_split(path, train, parts, options), groups=groups_N),
         test=_split(path, test, parts, options),
         split_note=note,
         pixels=pixels_identity({sample.file.odd for sample in (*train, *test) if sample.file.odd}, options.background),
-        notes=(f"read as {parts.layout}", *parts.notes, *place.left_out()),
+        notes=(
+            f"read as {parts.layout}",
+            *parts.notes,
+            *_shared_groups(where, train, test, options),
+            *place.left_out(),
+        ),
+        grouping="" if groups_N is None else grouping(groups_N),
     )

@@ -69,7 +69,7 @@ def test_equal_accuracies_are_no_tunnel() -> None:
     own = _curve("k0", "fractals", True, rising, rising, rising, 10)
     constant = _curve("k1", "glyphs", False, flat, flat, flat, 20)
     row = _measured(own, constant).iloc[0]
-    assert (row.peak_layer, row.tunnel, row.tunnel_length) == (4, False, 0)
+    assert (row.peak_layer, row.tunnel, row.tunnel_length) == (3, False, 0)  # of two middle ones the deeper
     assert pd.isna(row.tunnel_start)
     assert np.isnan(row.pearson)
     assert _measured(own, constant, accuracy="paper").peak_layer.iloc[0] == 1
@@ -82,7 +82,8 @@ def _one_by_one(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (backbone, dataset), part in table[~table.is_id].groupby(["backbone", "dataset"], sort=False):
         a, held, best = (part[name].to_numpy() for name in ("top1", "heldout_top1", "top1_best"))
-        peak = max(range(len(a)), key=lambda layer: (held[layer], layer))
+        equal = [layer for layer in range(len(a)) if held[layer] == held.max()]
+        peak = equal[len(equal) // 2]
         row = {"retained": 100 * a[-1] / a[peak], "retained_paper": 100 * best[-1] / best.max(), "peak_layer": peak + 1}
         own = table[table.is_id & (table.backbone == backbone)].top1.to_numpy()
         row["pearson"] = np.corrcoef(own, a)[0, 1] if len(own) == len(a) else np.nan

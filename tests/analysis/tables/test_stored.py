@@ -1,5 +1,7 @@
 """A store without an export reads as its export does: fragments under the labels of their plan."""
 
+from pathlib import Path
+
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -74,3 +76,28 @@ def test_a_table_from_elsewhere_is_not_relabelled_by_a_plan_that_lies_beside_it(
     frame = pd.DataFrame({"curve_key": ["other"], "layer": [1], "is_id": [True], "architecture": ["resnet18"]})
     frame.to_parquet(tmp_path / "probes.parquet")
     assert stored.find(str(tmp_path)).table(["architecture"]).to_pylist() == [{"architecture": "resnet18"}]
+
+
+def test_a_table_that_is_not_what_the_sweep_wrote_is_refused(store, tmp_path):
+    asked = plan(("k1", {}), ("k2", {}))
+    table.publish_plan(store, asked)
+    path = Path(table.export_probes(store, asked, done={"k1", "k2"}))
+    assert len(stored.find(str(tmp_path)).table()) == 4
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 10):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        for where in (tmp_path, path):
+            with pytest.raises(UserError, match="is not what the sweep wrote"):
+                stored.find(str(where))
+    (tmp_path / "copy.parquet").write_bytes(whole)
+    stored.find(str(tmp_path / "copy.parquet"))  # of which nothing is known
+
+
+def test_plans_that_share_a_store_are_read_together(store, tmp_path):
+    mine, theirs = (plan((key, {"width": width}), name=key) for key, width in (("k1", 0.5), ("k2", 2.0)))
+    for each in (mine, theirs):
+        table.publish_plan(store, each)
+        table.export_probes(store, each, done={"k1", "k2"})
+    found = stored.find(str(tmp_path))
+    assert found.table(["width"])["width"].to_pylist() == [0.5, 0.5, 2.0, 2.0]
+    assert found.planned["curve_key"].to_pylist() == ["k1", "k2"]

@@ -15,6 +15,7 @@ from sweep import run as command
 from sweep.cell.weights_report import look_at_weights, own_classes, run
 from sweep.config.schema import WeightsEntry
 from sweep.data.dataset import Dataset, Split
+from sweep.data.view import study_view
 from sweep.study.check import read_config
 from sweep.study.sources import source_of
 
@@ -107,7 +108,7 @@ def fitted(tmp_path):
 
     config = read_config(written(tmp_path))
     weights = source_of(config.weights["mine"], "test_resnet", root=str(tmp_path))
-    shown = test_images(config, weights, "gratings", 64, 4)
+    shown = test_images(config, weights, "gratings", study_view(64), 4)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
     with torch.no_grad():
         pixels = (shown.pixels_NHWC.permute(0, 3, 1, 2).float() / 255 - mean) / std

@@ -17,6 +17,7 @@ from sweep.data.images import evaluation_images, evaluation_view, training_image
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
+from sweep.data.view import study_view
 
 
 def picture(width, height, seed=0):
@@ -69,7 +70,7 @@ def test_evaluation_view_by_hand():
     image = picture(60, 40)
     # 256/224 × 32 = 36.6 → 37 px on the shorter side, 37 × 60/40 = 55.5 → 55 on the longer one
     expected = image.resize((55, 37), Image.Resampling.BICUBIC).crop((12, 2, 44, 34))
-    assert np.array_equal(evaluation_view(image, 32), expected)
+    assert np.array_equal(evaluation_view(image, study_view(32)), expected)
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (33, 77), (37, 37), (8, 8), (500, 400)])
@@ -77,7 +78,7 @@ def test_evaluation_view_by_hand():
 def test_evaluation_view_is_torchvisions(shape, resolution):
     image = picture(*shape)
     resized = resize(image, [round(256 / 224 * resolution)], interpolation=InterpolationMode.BICUBIC)
-    assert np.array_equal(evaluation_view(image, resolution), center_crop(resized, [resolution]))
+    assert np.array_equal(evaluation_view(image, study_view(resolution)), center_crop(resized, [resolution]))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_training_sees_as_much_as_evaluation(resolution):
 def test_both_caches_hold_the_selection_in_its_order(tree, tmp_path):
     data = opened(tree, tmp_path)
     indices = np.array([150, 3, 81, 0, 42])
-    evaluation = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    evaluation = evaluation_images(data, "train", indices, view=study_view(16), cache_dir=tmp_path / "cache")
     training = training_images(data, "train", indices, resolution=8, cache_dir=tmp_path / "cache")
     assert evaluation.images_NHWC.shape == (5, 16, 16, 3)
     for images in (evaluation, training):
@@ -119,7 +120,7 @@ def test_both_caches_hold_the_selection_in_its_order(tree, tmp_path):
         assert images.skipped == ()
     for position, index in enumerate(indices.tolist()):
         original = data.train.read(index)
-        assert np.array_equal(evaluation.images_NHWC[position], evaluation_view(original, 16))
+        assert np.array_equal(evaluation.images_NHWC[position], evaluation_view(original, study_view(16)))
         image_CHW = training[position]
         assert image_CHW.dtype == torch.uint8
         assert np.array_equal(image_CHW.permute(1, 2, 0).numpy(), training_view(original, 8))
@@ -129,11 +130,11 @@ def test_decoded_once(tree, tmp_path):
     data, reader = counted(opened(tree, tmp_path))
     indices = np.arange(20)
     for _ in range(2):
-        first = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+        first = evaluation_images(data, "train", indices, view=study_view(16), cache_dir=tmp_path / "cache")
         assert reader.count == 20
     assert not first.images_NHWC.flags.writeable
-    evaluation_images(data, "train", indices[:10], resolution=16, cache_dir=tmp_path / "cache")
-    evaluation_images(data, "train", indices, resolution=24, cache_dir=tmp_path / "cache")
+    evaluation_images(data, "train", indices[:10], view=study_view(16), cache_dir=tmp_path / "cache")
+    evaluation_images(data, "train", indices, view=study_view(24), cache_dir=tmp_path / "cache")
     training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
     assert reader.count == 20 + 10 + 20 + 20
 
@@ -142,14 +143,14 @@ def test_a_truncated_image_is_named_and_skipped(tree, tmp_path):
     truncate(tree / "train/cat/002.png")
     data = opened(tree, tmp_path)
     indices = np.arange(160)[::-1]
-    evaluation = evaluation_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
+    evaluation = evaluation_images(data, "train", indices, view=study_view(16), cache_dir=tmp_path / "cache")
     training = training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache")
     for images in (evaluation, training):
         (skipped,) = images.skipped
         assert skipped.startswith("train/cat/002.png: ")
         assert images.kept_N.tolist() == [*range(157), 158, 159]
         assert "train/cat/002.png" not in images.names
-    assert np.array_equal(evaluation.images_NHWC[157], evaluation_view(data.train.read(1), 16))
+    assert np.array_equal(evaluation.images_NHWC[157], evaluation_view(data.train.read(1), study_view(16)))
     assert np.array_equal(training[157].permute(1, 2, 0).numpy(), training_view(data.train.read(1), 16))
 
 
@@ -158,11 +159,11 @@ def test_too_many_broken_images_fail_with_the_list(tree, tmp_path):
     truncate(tree / "train/dog/007.png")
     data = opened(tree, tmp_path)
     with pytest.raises(UserError, match="2 of 160 images cannot be read, more than 1%") as failure:
-        evaluation_images(data, "train", np.arange(160), resolution=16, cache_dir=tmp_path / "cache")
+        evaluation_images(data, "train", np.arange(160), view=study_view(16), cache_dir=tmp_path / "cache")
     assert "train/cat/002.png" in str(failure.value)
     assert "train/dog/007.png" in str(failure.value)
     truncate_free = np.setdiff1d(np.arange(160), [2, 87])
-    evaluation_images(data, "train", truncate_free, resolution=16, cache_dir=tmp_path / "cache")
+    evaluation_images(data, "train", truncate_free, view=study_view(16), cache_dir=tmp_path / "cache")
 
 
 def test_a_class_that_loses_its_last_image_is_named(tree, tmp_path):
@@ -180,7 +181,7 @@ def test_a_class_that_loses_its_last_image_is_named(tree, tmp_path):
 def test_a_damaged_entry_is_made_again(tree, tmp_path, harm):
     data, reader = counted(opened(tree, tmp_path))
     cache = tmp_path / "cache"
-    whole = np.array(evaluation_images(data, "train", np.arange(9), resolution=16, cache_dir=cache).images_NHWC)
+    whole = np.array(evaluation_images(data, "train", np.arange(9), view=study_view(16), cache_dir=cache).images_NHWC)
     (entry,) = (path for path in (cache / "images").iterdir() if path.is_dir())
     pixels, index = entry / "pixels.u8", entry / "index.npz"
     if harm == "short pixels":
@@ -189,7 +190,7 @@ def test_a_damaged_entry_is_made_again(tree, tmp_path, harm):
         index.unlink()
     else:
         index.write_bytes(index.read_bytes()[:200])
-    again = evaluation_images(data, "train", np.arange(9), resolution=16, cache_dir=cache)
+    again = evaluation_images(data, "train", np.arange(9), view=study_view(16), cache_dir=cache)
     assert np.array_equal(again.images_NHWC, whole)
     assert reader.count == 18
 
@@ -198,7 +199,7 @@ def test_an_empty_or_repeating_selection_is_refused(tree, tmp_path):
     data = opened(tree, tmp_path)
     for indices in ([], [1, 1]):
         with pytest.raises(ValueError, match="each of them once"):
-            evaluation_images(data, "train", np.array(indices), resolution=16, cache_dir=tmp_path / "cache")
+            evaluation_images(data, "train", np.array(indices), view=study_view(16), cache_dir=tmp_path / "cache")
 
 
 # A process of its own, without torch: decodes slowly, writes a line per image, and may be told to die half-way.
@@ -269,5 +270,5 @@ def test_names_of_odd_files_survive(tmp_path):
             for number in range(2):
                 (tmp_path / "odd" / part / label / f"№ {number}.PNG").write_bytes(buffer.getvalue())
     data = opened(tmp_path / "odd", tmp_path)
-    images = evaluation_images(data, "train", np.arange(4), resolution=16, cache_dir=tmp_path / "cache")
+    images = evaluation_images(data, "train", np.arange(4), view=study_view(16), cache_dir=tmp_path / "cache")
     assert images.names[0] == "train/c'd/№ 0.PNG"

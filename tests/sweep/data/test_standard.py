@@ -16,6 +16,7 @@ from sweep.data.kinds.standard import STANDARD
 from sweep.data.library import Library
 from sweep.data.open import open_dataset
 from sweep.data.options import TORCHVISION, DatasetOptions
+from sweep.data.view import study_view
 from sweep.study.check import read_config
 from sweep.study.resolve import data_identities, dataset_options, sizes
 from tests.original_files import ORIGINALS, PER_CLASS, image, jpeg, labels, md5
@@ -155,7 +156,7 @@ def test_a_config_needs_no_more_than_download(tmp_path, monkeypatch):
     ORIGINALS["cifar10"](tmp_path / "cache/downloads/torchvision", monkeypatch)
     assert len(data_identities(config, ["cifar10"])["cifar10"]) > 64
     library = Library({"cifar10": found}, str(tmp_path / "cache"))
-    assert library.images("cifar10", 32).train_NHWC.shape == (50, 32, 32, 3)
+    assert library.images("cifar10", study_view(32)).train_NHWC.shape == (50, 32, 32, 3)
 
 
 def test_a_plan_fetches_nothing(tmp_path, monkeypatch):

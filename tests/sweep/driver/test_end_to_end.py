@@ -269,7 +269,7 @@ def test_a_sweep_outlives_one_of_two_processes_that_train_together(config, head,
     assert "probes: " in printed
     assert [(record["stage"], record["transient"]) for record in records] == [("worker", True)] * 2
     left = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
-    assert left == {"fragments", "weights", "plans", "probes.parquet"}
+    assert left == {"fragments", "weights", "plans", "exports", "probes.parquet"}
     assert {(row["data_parallel"], row["problem"]) for row in rows(out)} == {(2, None)}
     (about,) = out.glob("weights/*.json")
     assert [entry["epoch"] for entry in json.loads(about.read_text())["history"]] == list(range(1, 26))

@@ -79,8 +79,12 @@ def test_the_published_weights_load_without_a_line_and_compute_what_they_did(roo
 
 @here
 @pytest.mark.skipif(not (SHARED / "data" / "cifar10.tar.gz").is_file(), reason="CIFAR-10 is not here")
-def test_the_last_layers_probe_agrees_with_the_networks_own_head(root, tmp_path, capsys):
-    asked = ["grid.0.architecture=cifar_resnet20", "probe_datasets=[]", "datasets.cifar10.train_per_class=40"]
+@pytest.mark.parametrize("depth", PARAMETERS)
+def test_the_last_layers_probe_agrees_with_the_networks_own_head(root, tmp_path, capsys, depth):
+    """Of one layer alone, ``layer3``'s last block, which is what the head is given; 200 test images, se 3 points."""
+    name = f"cifar_resnet{depth}"
+    asked = [f"grid.0.architecture={name}", "probe_datasets=[]", "datasets.cifar10.train_per_class=40"]
+    asked.append(f"layers.{name}=layer3\\.{(depth - 2) // 6 - 1}")
     config = config_of(root, *asked, "datasets.cifar10.test_per_class=20")
     assert commands.weights(config, "cifar") == 0
     said = capsys.readouterr().out

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -111,6 +112,40 @@ def test_two_plans_on_one_store_do_not_relabel_each_others_rows(tmp_path):
     assert sorted(pd.read_parquet(tmp_path / "big" / both[0]).width) == [0.5, 2.0]
 
 
+def test_plans_that_share_a_store_have_a_table_each_and_one_together(tmp_path):
+    store = Store(str(tmp_path))
+    for key in ("k1", "k2", "k3"):
+        table.write_fragment(store, key, [row(key)])
+    mine = plan(("k1", {"width": 0.5}), ("k2", {}), name="mine", roles={"width": "treatment"})
+    theirs = plan(("k1", {"width": 2.0}), ("k2", {}), ("k3", {}), name="theirs", roles={"seed": "replicate"})
+    done = {"k1", "k2", "k3"}
+    table.publish_plan(store, mine)
+    assert Path(table.export_probes(store, mine, done=done)).name == "probes.parquet"
+    table.publish_plan(store, theirs)
+    assert Path(table.export_probes(store, theirs, done=done)).name == "probes-theirs.parquet"
+    rows = {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("probes-mine", "probes-theirs", "probes")}
+    assert {name: frame.curve_key.tolist() for name, frame in rows.items()} == {
+        "probes-mine": ["k1", "k2"],
+        "probes-theirs": ["k1", "k2", "k3"],
+        "probes": ["k1", "k2", "k1", "k3"],  # k1 under both labels, k2 and k3 once
+    }
+    assert sorted(rows["probes"].query("curve_key == 'k1'").width) == [0.5, 2.0]
+    about = json.loads(pq.read_schema(tmp_path / "probes.parquet").metadata[b"tunnel_sweep"])
+    assert set(about["variables"]) == {"width", "seed"}
+
+
+def test_another_plan_of_the_same_name_is_kept_and_said(tmp_path, capsys):
+    store = Store(str(tmp_path))
+    table.publish_plan(store, plan(("k1", {}), name="mine"))
+    table.publish_plan(store, plan(("k1", {}), ("k2", {}), name="mine"))  # a grid that has grown
+    assert capsys.readouterr().err == ""
+    table.publish_plan(store, plan(("k3", {}), name="mine"))
+    assert "asked for 2 curves that this one does not" in capsys.readouterr().err
+    assert [found.keys for found in table.read_plans(store)] == [("k3",)]
+    (kept,) = [name for name in store.names("plans/") if name.startswith("plans/replaced/mine-")]
+    assert set(json.loads(store.get(kept))["blocks"]["0"]) == {"k1", "k2"}
+
+
 def test_fragments_of_version_0_1_0_are_read_and_their_labels_give_way_to_a_plan(tmp_path, capsys):
     store = Store(str(tmp_path))
     old = {
@@ -168,6 +203,14 @@ def test_export_says_what_varies_and_is_left_alone_when_current(tmp_path):
     assert (tmp_path / "probes.parquet").stat().st_mtime_ns == before
     table.export_probes(store, plan(("k1", {"depth": 12}), ("k9", {}), roles=roles), **more)  # a label was corrected
     assert pq.read_table(path)["depth"].to_pylist() == [12]
+    whole = (tmp_path / "probes.parquet").read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 20)):  # no changed bit is taken for what was written
+        (tmp_path / "probes.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        table.export_probes(store, plan(("k1", {"depth": 12}), ("k9", {}), roles=roles), **more)
+        assert (tmp_path / "probes.parquet").read_bytes() == whole
+    table.write_fragment(store, "k1", [row(top1=0.25)])  # set aside and made again: other rows under the same key
+    table.export_probes(store, asked, **more)
+    assert pq.read_table(path)["top1"].to_pylist() == [0.25]
     (tmp_path / "probes.parquet").write_bytes(b"half a file")
     table.export_probes(store, asked, **more)
     assert pq.read_table(path).num_rows == 1

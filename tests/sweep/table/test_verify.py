@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
-from sweep.table.schema import SCHEMA
+from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA
 
 
 def rows(key="k1", layers=3):
@@ -49,6 +49,7 @@ def test_whole_fragments_stay(tmp_path):
             "another type: top1",
         ),
         (fragment(rows(), SCHEMA.remove(SCHEMA.get_field_index("layer"))), "no column layer"),
+        (fragment(rows(), SCHEMA.set(SCHEMA.get_field_index("top1"), pa.field("top9", pa.float64()))), "know: top9"),
     ],
 )
 def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason):
@@ -67,7 +68,7 @@ def test_a_damaged_fragment_is_set_aside_with_its_reason(tmp_path, data, reason)
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        (SCHEMA.append(pa.field("extra", pa.int64())), r"columns that this version does not know \(extra\)"),
+        (FRAGMENT_SCHEMA.append(pa.field("extra", pa.int64())), r"columns that this version does not know \(extra\)"),
         (SCHEMA.with_metadata({"schema_version": "99"}), "written with schema 99"),
     ],
 )

@@ -12,6 +12,7 @@ from sweep.base.errors import UserError
 from sweep.data.images import evaluation_images
 from sweep.data.layouts.classes import split_word
 from sweep.data.open import open_dataset
+from sweep.data.view import study_view
 from tests.sweep.data.test_folder import folder, pack, png, write_tree
 
 CLASSES = ("ant", "bee", "wasp")
@@ -157,7 +158,7 @@ def test_a_broken_image_of_a_name_that_is_no_text_is_one_skipped_image(tmp_path)
         file.write(png(1)[:60])
     data = opened(tree, tmp_path)
     assert all(name.encode() for name in data.train.names)
-    images = evaluation_images(data, "train", np.arange(221), resolution=8, cache_dir=tmp_path / "cache")
+    images = evaluation_images(data, "train", np.arange(221), view=study_view(8), cache_dir=tmp_path / "cache")
     (skipped,) = images.skipped
     assert skipped.startswith(r"train/ant/fourm\xee.png: ")
     assert len(images) == 220
@@ -167,7 +168,7 @@ def test_an_image_too_long_to_resize_is_one_skipped_image(tmp_path):
     tree = write_tree(tmp_path / "bugs", {"train/ant": 110, "train/bee": 110, "test/ant": 2, "test/bee": 2})
     Image.new("RGB", (1, 30_000)).save(tree / "train/ant/divider.png")
     data = opened(tree, tmp_path)
-    images = evaluation_images(data, "train", np.arange(221), resolution=224, cache_dir=tmp_path / "cache")
+    images = evaluation_images(data, "train", np.arange(221), view=study_view(224), cache_dir=tmp_path / "cache")
     assert images.skipped == ("train/ant/divider.png: 1 × 30000 px would be resized to 256 × 7,680,000",)
 
 
@@ -180,6 +181,6 @@ def test_the_background_is_in_the_identity_only_where_something_is_transparent(t
     assert [data.pixels for data in clear] == ["pixels 2 on white", "pixels 2 on black"]
     means = []
     for data in clear:
-        images = evaluation_images(data, "train", np.arange(18), resolution=8, cache_dir=tmp_path / "cache")
+        images = evaluation_images(data, "train", np.arange(18), view=study_view(8), cache_dir=tmp_path / "cache")
         means.append(images.images_NHWC[0].mean())
     assert means == [255, 0]

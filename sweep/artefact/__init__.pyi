@@ -1,0 +1,2 @@
+from .export import export as export
+from .found import find as find

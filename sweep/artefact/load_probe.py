@@ -1,0 +1,143 @@
+"""Classify images by a linear probe on one layer of a pretrained network: ``python load_probe.py IMAGE …``.
+
+Needs torch, timm, safetensors and pillow, and the files beside it. ``Probe().forward`` takes (B, 3, H, W) images in
+[0, 1] as ``prepared`` makes them, and gives (B, classes) logits; ``labels`` names the classes.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class _ReachedError(Exception):
+    """The layer has been computed: the rest of the network is not needed."""
+
+
+class Probe(nn.Module):
+    """A network up to a layer, the layer's pooling, and a linear classifier."""
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
+        super().__init__()
+        self.about: dict[str, Any] = json.loads((Path(folder) / "probe.json").read_text(encoding="utf-8"))
+        self.labels: list[str] = self.about["labels"]
+        tensors = load_file(Path(folder) / "probe.safetensors")
+        for name in ("mean", "scale", "weight", "bias"):  # of the classifier and of the embeddings that it takes
+            self.register_buffer(name, tensors.pop(f"head.{name}"))
+        for name in ("pixel_mean", "pixel_std"):
+            self.register_buffer(name, torch.tensor(self.about[name]).view(3, 1, 1))
+        if self.about["network"] == "timm":
+            self.network = timm.create_model(self.about["architecture"], **self.about["arguments"])
+            own = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+            self.network.load_state_dict(own, strict=False)  # what comes after the layer is not there
+            self.network.eval()
+        else:
+            self.network = torch.export.load(Path(folder) / self.about["network"]).module()
+        self.training = False
+        self.stops = True  # after the layer; False for exporters, which follow no exception and drop what is unused
+
+    def train(self, mode: bool = True) -> "Probe":
+        """It is fitted: nothing in it may be trained, and batch norms stay as they are."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] → (B, classes)."""
+        embedding = self.embedded((images - self.pixel_mean) / self.pixel_std)
+        if self.about["half"]:  # as the classifier was fitted
+            embedding = embedding.half().float()
+        return ((embedding.double() - self.mean) * self.scale).float() @ self.weight + self.bias
+
+    def embedded(self, images: Tensor) -> Tensor:
+        """The layer's pooled output (B, D)."""
+        if self.about["network"] != "timm":
+            return self.network(images)
+        kept: list[Any] = []
+
+        def reached(_module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
+            kept.append([inputs, named] if self.about["input"] else output)
+            if self.stops:
+                raise _ReachedError
+
+        handle = self.network.get_submodule(self.about["layer"]).register_forward_hook(reached, with_kwargs=True)
+        try:
+            self.network(images)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+        output = _tensors(kept[0])[self.about["tensor"]]
+        return self.pooled(self.network.get_submodule(self.about["norm"])(output) if self.about["norm"] else output)
+
+    def pooled(self, output: Tensor) -> Tensor:
+        """An output whose axes are ``about["axes"]`` as (B, D)."""
+        axes, way, prefix = self.about["axes"], self.about["pooling"], self.about["prefix_tokens"]
+        places = [axis for axis, letter in enumerate(axes) if letter not in "BC"]
+        if way == "2x2":
+            map_BCHW = output.float().permute(0, axes.index("C"), *places)
+            small = max(map_BCHW.shape[2:]) <= 2
+            return (map_BCHW if small else nn.functional.adaptive_avg_pool2d(map_BCHW, 2)).flatten(1)
+        rows = output.float().permute(0, *places, axes.index("C"))
+        rows = rows.flatten(1, -2) if places else rows[:, None]  # places or tokens (B, T, C)
+        patches = rows[:, prefix:]
+        if way == "class":
+            return rows[:, 0]
+        if way == "class+mean":
+            return torch.cat([rows[:, 0], patches.mean(1)], 1)
+        if way == "max":
+            return patches.amax(1)
+        if way == "gem":
+            return patches.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3)
+        return patches.mean(1)
+
+    def prepared(self, image: Image.Image) -> Tensor:
+        """(3, H, W) in [0, 1]: the shorter side resized, the centre cut out."""
+        image, side, crop = _rgb(image, self.about["background"]), self.about["resize"], self.about["crop"]
+        shorter = min(image.size)
+        if shorter != side:
+            width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (round((length - crop) / 2) for length in image.size)
+        pixels = np.array(image.crop((left, top, left + crop, top + crop)))
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Every tensor of what a module gives, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for each in value for tensor in _tensors(each)] if isinstance(value, list | tuple) else []
+
+
+def _rgb(image: Image.Image, background: int) -> Image.Image:
+    """Turned as its tag says; what is transparent lies on a grey; of 16 bits the upper 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        under = Image.new("RGBA", image.size, (background,) * 3 + (255,))
+        image = Image.alpha_composite(under, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+if __name__ == "__main__":
+    probe = Probe()
+    with torch.inference_mode():
+        for file in sys.argv[1:]:
+            shares = probe(probe.prepared(Image.open(file))[None]).softmax(1)[0]
+            print(f"{file}: {probe.labels[int(shares.argmax())]} ({100 * float(shares.max()):.1f} %)")

@@ -1,0 +1,83 @@
+"""Rows of many curves, a part at a time: read ahead, joined with their labels, on the local disk until all are there.
+
+Only then is it known which columns of registered statistics there are; memory holds one part, whatever the number of
+curves.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from sweep.base.store import Store
+from sweep.table.fragments import conform, read_fragment
+from sweep.table.labels import joined, relabelled
+from sweep.table.plans import PlannedCurve
+from sweep.table.schema import SCHEMA, is_statistic
+
+_CURVES, _READERS = 512, 2  # of a part; threads that wait for the store
+
+
+class Spool:
+    """Rows of the probe table on the local disk, in the order of their curves; gone when the ``with`` block ends.
+
+    Attributes
+    ----------
+    schema : of all parts: the table's, and every registered statistic that some curve has.
+    relabelled : columns whose labels in old fragments are not the plan's; of how many curves each.
+    """
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="tunnel-sweep-export-")
+        self._parts: list[Path] = []
+        self._registered: dict[str, pa.Field] = {}
+        self.relabelled: dict[str, int] = {}
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._directory.cleanup()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of all that was read so far."""
+        return pa.schema([*SCHEMA, *self._registered.values()], SCHEMA.metadata)
+
+    def read(self, store: Store, curves: Sequence[PlannedCurve]) -> None:
+        """Fetch these finished curves.
+
+        Raises
+        ------
+        UserError
+            If a fragment is damaged.
+        """
+        waiting = iter(curves)
+        with ThreadPoolExecutor(_READERS) as pool:
+            while part := list(islice(waiting, _CURVES)):
+                keys = list(dict.fromkeys(curve.key for curve in part))
+                fragments = dict(zip(keys, pool.map(lambda key: read_fragment(store, key), keys), strict=True))
+                for name, count in relabelled(fragments, part).items():
+                    self.relabelled[name] = self.relabelled.get(name, 0) + count
+                self._keep(joined(fragments, part))
+
+    def _keep(self, rows: pa.Table) -> None:
+        self._registered |= {field.name: field for field in rows.schema if is_statistic(field)}
+        self._parts.append(Path(self._directory.name) / f"{len(self._parts)}.arrow")
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.OSFile(str(self._parts[-1]), "wb") as file, pa.ipc.new_file(file, rows.schema, options=options) as sink:
+            sink.write_table(rows.combine_chunks())  # hundreds of curves, one batch
+
+    def parts(self) -> Iterator[pa.Table]:
+        """Tables of :attr:`schema`, one after the other; no curve is cut."""
+        for place in self._parts:
+            with pa.OSFile(str(place), "rb") as file:
+                yield conform(pa.ipc.open_file(file).read_all(), self.schema)

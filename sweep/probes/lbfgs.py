@@ -45,7 +45,7 @@ def fit_lbfgs(data: ProbeData, recipes: Sequence[Probe], layer: int) -> list[Pro
     -------
     one result per recipe; a fit that does not converge (a penalty of 0 on separable classes) is one with a reason.
     """
-    selection, full = (_path(fit, recipes) for fit in both_fits(data, layer, recipes[0]))
+    (selection, _), (full, left) = (_path(fit, recipes) for fit in both_fits(data, layer, recipes[0]))
     results = []
     for number, fits in enumerate(zip(selection, full, strict=True)):
         chooser, probe = fits
@@ -56,22 +56,31 @@ def fit_lbfgs(data: ProbeData, recipes: Sequence[Probe], layer: int) -> list[Pro
             )
             results.append(ProbeResult(reason, layer, number))
         else:
-            results.append(replace(result_of(data, layer, chooser, probe), layer=layer, recipe=number))
+            found = replace(result_of(data, layer, chooser, probe), layer=layer, recipe=number)
+            results.append(replace(found, converged=True, gradient_norm=left[number]) if not found.problem else found)
     return results
 
 
-def _path(fit: FitData, recipes: Sequence[Probe]) -> list[Linear | None]:
-    """The probe of each recipe, from the strongest penalty to the weakest; None if it does not converge."""
+def _path(fit: FitData, recipes: Sequence[Probe]) -> tuple[list[Linear | None], list[float]]:
+    """The probe of each recipe, from the strongest penalty to the weakest; None if it does not converge.
+
+    And the norm of its gradient, over that at weights of zero.
+    """
     problem = _Problem(fit, recipes[0].label_smoothing)
     theta_CF = fit.x_ND.new_zeros(fit.classes, fit.x_ND.shape[1] + 1)
+    start_CF = theta_CF.clone()
+    start_CF[:, -1] = (torch.bincount(fit.labels_N, minlength=fit.classes) / len(fit.labels_N)).clamp_min(1e-30).log()
+    slope = float(problem.value(start_CF, 0.0)[1].norm())
     found: list[Linear | None] = [None] * len(recipes)
+    left = [float("nan")] * len(recipes)
     for number in sorted(range(len(recipes)), key=lambda n: -recipes[n].weight_decay):
         theta_CF, converged = _minimise(problem, theta_CF, recipes[number].weight_decay)
         if not converged:
             theta_CF = torch.zeros_like(theta_CF)  # the next one starts anew
             continue
         found[number] = fit.linear(theta_CF[:, :-1].T, theta_CF[:, -1])
-    return found
+        left[number] = float(problem.value(theta_CF, recipes[number].weight_decay)[1].norm()) / max(slope, 1e-30)
+    return found, left
 
 
 class _Problem:

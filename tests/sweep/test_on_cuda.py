@@ -69,6 +69,7 @@ def bits(result):
     [
         Probe(epochs=10, lr=1e-2),
         Probe(epochs=3, lr=1e-2, standardize="feature", weight_decay=0.1),
+        Probe(epochs="auto", lr=1e-2, batch_size=32),
         Probe(solver="converged", standardize="feature", label_smoothing=0.0, penalties=(1.0, 1e-1, 1e-2, 1e-3)),
         Probe(solver="lbfgs", weight_decay=1e-2),
         Probe(solver="ridge", weight_decay=1e-1),

@@ -149,3 +149,10 @@ def test_results_are_of_one_layer_alone(solver):
     (single,) = fit_probes(alone, recipe, seed=9)  # nothing is drawn: the seed does not matter
     assert (single.top1_E, single.correct) == (together[2].top1_E, together[2].correct)
     assert single.test_loss == together[2].test_loss
+
+
+def test_lbfgs_says_that_it_converged_and_a_closed_form_says_nothing():
+    data = make_data()
+    lbfgs, ridge = (fit_probes(data, Probe(solver=name, weight_decay=1e-2), seed=1) for name in ("lbfgs", "ridge"))
+    assert all(result.converged and 0 <= result.gradient_norm < 0.01 for result in lbfgs)
+    assert all((result.converged, result.gradient_norm, result.epochs_run) == (None, None, None) for result in ridge)

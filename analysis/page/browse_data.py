@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.estimates.backbones import means
 from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
-from analysis.tables.metrics import ACCURACY_TEXT
+from analysis.tables.metrics import ACCURACY_TEXT, choosing
 from analysis.tables.stored import Stored
 from analysis.tables.sweep import once, with_backbone
 from analysis.tables.variables import Kind, describe, level_text
@@ -49,6 +49,7 @@ LABELS = {
 }
 IF_NULL = {"images_per_class": "all", "augmentation": "downloaded"}  # what tables/sweep says for a null
 ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
+CHOOSING = ("heldout_loss", "crossfit_top1", "crossfit_loss")  # besides, what chooses the peak layer
 MEASURES: Mapping[str, str] = {
     "rank": "numerical rank",
     "cka_first": "CKA with the first layer",
@@ -289,7 +290,16 @@ def _probes(part: Part) -> pd.DataFrame:
     present = part.stored.probes.schema.names
     wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
     wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
-    wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
+    wanted += [
+        "layer",
+        "layer_name",
+        "layer_width",
+        "layer_parameters",
+        "epoch_chosen",
+        *ACCURACIES,
+        *CHOOSING,
+        *MEASURES,
+    ]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
@@ -320,9 +330,10 @@ def _curves(probes: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, d
         "stack": stack_C,
     }
     numbers = ["layer", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
+    probes["choice"], probes["choice_loss"] = choosing(probes)
     columns = {
         name: probes[name].to_numpy(float, na_value=np.nan)
-        for name in numbers
+        for name in (*numbers, "choice", "choice_loss")
         if name in probes and probes[name].notna().any()
     }
     return {**curves, "stacks": [list(stack) for stack in stacks]}, columns

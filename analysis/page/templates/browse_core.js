@@ -57,17 +57,22 @@ const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
 // What is reported, and what chooses the peak layer, by each rule: as analysis/tables/metrics.py has it.
 const REPORTED = { heldout: "top1", last: "top1_last", paper: "top1_best" };
-const CHOOSES = { heldout: "heldout_top1", last: "heldout_top1", paper: "top1_best" };
+const CHOOSES = { heldout: "choice", last: "choice", paper: "top1_best" };
 
-// Peak layer of a curve: of equal ones the deepest, by the paper's rule the first; a tunnel if accuracy falls after it.
+// Peak layer of a curve: of equal ones that of least loss, then the middle one (of two the deeper); by the paper's rule
+// the first. A tunnel if accuracy falls after it.
 function peakOf(c, rule) {
   const start = page.curves.start[c], end = start + page.curves.n[c];
   const choice = probe[CHOOSES[rule]], value = probe[REPORTED[rule]];
-  let peak = -1;
-  for (let i = start; i < end; i++) {
+  const loss = (i) => (rule !== "paper" && Number.isFinite(probe.choice_loss?.[i]) ? probe.choice_loss[i] : Infinity);
+  let best = []; // equal ones
+  for (let i = start; choice && i < end; i++) {
     if (!Number.isFinite(choice[i]) || !Number.isFinite(value[i])) continue;
-    if (peak < 0 || (rule === "paper" ? choice[i] > choice[peak] : choice[i] >= choice[peak])) peak = i;
+    const higher = best.length ? choice[i] - choice[best[0]] || (loss(i) === loss(best[0]) ? 0 : loss(best[0]) - loss(i)) : 1;
+    if (higher > 0) best = [i];
+    else if (higher === 0) best.push(i);
   }
+  const peak = best.length ? best[rule === "paper" ? 0 : best.length >> 1] : -1;
   return { at: peak, last: end - 1, tunnel: peak >= 0 && peak < end - 1 && value[peak] > value[end - 1] };
 }
 

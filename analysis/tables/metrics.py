@@ -89,7 +89,7 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
     curve_N, keys = pd.factorize(ordered["curve_key"])
     values_N = ordered[reported].to_numpy(float)
     crossed_N = _crossed(ordered, curve_N, chooser)
-    chooser_N, loss_N = _choosing(ordered, crossed_N, chooser)
+    chooser_N, loss_N = _choice(ordered, crossed_N, chooser)
     broken_N = ~np.isfinite(values_N) | ~np.isfinite(chooser_N)
     count_C = np.bincount(curve_N, minlength=len(keys))
     broken_C = np.bincount(curve_N, weights=broken_N, minlength=len(keys)) > 0
@@ -116,17 +116,17 @@ def collect(probes: pd.DataFrame, *, accuracy: str) -> Curves:
 
 
 def choosing(ordered: pd.DataFrame) -> tuple[Array, Array]:
-    """Accuracy that chooses the peak layer, and loss that decides between equal ones, where held-out images choose (N,).
+    """Accuracy that chooses the peak layer where held-out images do, and loss that decides between equal ones, (N,).
 
     Parameters
     ----------
     ordered : probes, curve by curve.
     """
     curve_N = pd.factorize(ordered["curve_key"])[0]
-    return _choosing(ordered, _crossed(ordered, curve_N, "heldout_top1"), "heldout_top1")
+    return _choice(ordered, _crossed(ordered, curve_N, "heldout_top1"), "heldout_top1")
 
 
-def _choosing(ordered: pd.DataFrame, crossed_N: npt.NDArray[np.bool_], chooser: str) -> tuple[Array, Array]:
+def _choice(ordered: pd.DataFrame, crossed_N: npt.NDArray[np.bool_], chooser: str) -> tuple[Array, Array]:
     choice_N = np.where(crossed_N, _optional(ordered, "crossfit_top1"), _optional(ordered, chooser))
     return choice_N, np.where(crossed_N, _optional(ordered, "crossfit_loss"), _optional(ordered, "heldout_loss"))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sweep.models.layers import ProbedLayer
+from sweep.models import ProbedLayer
 
 
 def parameters_so_far(model: nn.Module, layers: Sequence[ProbedLayer]) -> list[int]:

@@ -43,9 +43,9 @@ def test_a_report_from_s3_to_s3(served, tmp_path, capsys):
 
 def test_a_sweep_on_s3_has_its_report_beside_it(served, tmp_path):
     write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50]), datasets=["glyphs"]))
-    storage.write("s3://bucket/sweep/probes.parquet", (tmp_path / "probes.parquet").read_bytes())
-    assert shap_report.main(["--results", "s3://bucket/sweep", *FAST]) == 0
-    assert storage.exists("s3://bucket/sweep/report/index.html")
+    storage.write("s3://bucket/alone/probes.parquet", (tmp_path / "probes.parquet").read_bytes())
+    assert shap_report.main(["--results", "s3://bucket/alone", *FAST]) == 0
+    assert storage.exists("s3://bucket/alone/report/index.html")
 
 
 def test_what_the_server_refuses_is_one_sentence(served, capsys):

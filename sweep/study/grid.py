@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
     here (:func:`sweep.data.used_datasets`).
     """
     found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
-    merged, used = 0, frozenset(used_datasets(config))
+    merged, used, sizes = 0, frozenset(used_datasets(config)), functools.cache(sizes)
     for number, block in enumerate(config.grid):
         for values in block_values(block):
             values["resolution"] = resolution_of(config, values)
@@ -337,7 +338,13 @@ def _folded(
     if folds == "auto":
         train = selected(backbone, dataset, sizes(dataset)).train
         folds = AUTO_FOLDS if config.holdout * train < FEW_HELDOUT else 1
-    return probes if folds == 1 else tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
+    return probes if folds == 1 else _with_folds(probes, folds)
+
+
+@functools.cache
+def _with_folds(probes: tuple[Probe, ...], folds: int) -> tuple[Probe, ...]:
+    """The same for thousands of curves, and made once."""
+    return tuple(probe.model_copy(update={"folds": folds}) for probe in probes)
 
 
 def selected(backbone: Backbone, dataset: str, whole: Sizes) -> Sizes:

@@ -1,10 +1,7 @@
-"""The census of timm, made anew: in each run the smallest network of every model file, and a part that changes daily.
+"""The census of timm, made anew: a fixed third in each run, the smaller networks of every model file.
 
-All of it with TUNNEL_SWEEP_CENSUS=all, or ``python -m sweep.models census --check``.
+All of it with ``pytest tests/sweep/models/test_census.py --all``, or ``python -m sweep.models census --check``.
 """
-
-import datetime
-import os
 
 import pytest
 import timm
@@ -12,7 +9,6 @@ import timm
 from sweep.models import __main__ as command
 from sweep.models import census
 
-PARTS = 128  # so many days until every architecture has been built again; TUNNEL_SWEEP_CENSUS=all takes all at once
 KNOWN = census.read()
 VERSION = census.version()
 FUSED = "mobilenetv5"  # the last of its intermediates is a fusion of several: the output of no block
@@ -20,20 +16,13 @@ same_timm = pytest.mark.skipif(timm.__version__ != VERSION, reason=f"the census 
 
 
 @same_timm
-@pytest.mark.timeout(3600 if os.environ.get("TUNNEL_SWEEP_CENSUS") == "all" else 300)
-def test_todays_part_of_the_census_is_what_the_networks_show():
-    everything = os.environ.get("TUNNEL_SWEEP_CENSUS") == "all"
-    today = datetime.datetime.now(datetime.UTC).date().toordinal()
-    names = list(KNOWN) if everything else census.part(list(KNOWN), today, PARTS)
-    assert census.differences(KNOWN, names) == []
-
-
-@same_timm
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_smallest_network_of_every_file_of_timm_shows_what_the_census_says():
-    names = census.smallest(KNOWN)
-    assert len(names) == len(set(names)) == len(timm.list_modules())
+@pytest.mark.timeout(7200)
+def test_networks_show_what_the_census_says(request):
+    third = census.third(KNOWN)
+    assert 3 * len(third) >= len(KNOWN)
+    assert all(set(third) & set(timm.list_models(module=file)) for file in timm.list_modules())
+    names = list(KNOWN) if request.config.getoption("--all") else third
     assert census.differences(KNOWN, names) == []
 
 

@@ -62,6 +62,11 @@ class Question:
         ]
         return values
 
+    def said_of_layers(self) -> dict[str, str]:
+        """By architecture what its config says of its layers."""
+        said = self.base.get("layers", {})
+        return {model.architecture: said for model in self.models} if isinstance(said, str) else dict(said)
+
     def with_images(self, per_class: int | None, test_per_class: int | None = None) -> dict[str, Any]:
         """The section ``datasets`` with at most so many images of a class."""
         entries = {name: dict(entry) for name, entry in self.base.get("datasets", {}).items()}

@@ -156,7 +156,9 @@ def test_what_is_no_time(text):
 
 
 def test_as_many_of_the_best_go_on_as_fit():
-    cheap, dear = (Candidate(Model(n, "w"), (0.5, 0.0), ("a",), cost) for n, cost in (("cheap", 0.01), ("dear", 1.0)))
+    cheap, dear = (
+        Candidate(Model(n, "w"), (0.5, 0.0), ("a",), ("a",), cost) for n, cost in (("cheap", 0.01), ("dear", 1.0))
+    )
     this = Round((cheap, dear), 5.0, 100, 1000)
     assert _fitting(this, 2000) == [cheap, dear]
     assert _fitting(this, 1000) == [cheap]
@@ -166,7 +168,8 @@ def test_as_many_of_the_best_go_on_as_fit():
 
 def test_layers_of_one_architecture_are_joined_and_inputs_are_left_to_the_rule():
     a, b = (
-        Candidate(Model("x", tag), (0.5, 0.0), layers, 1.0) for tag, layers in (("v", ("l.1", "l.9")), ("w", ("l.2",)))
+        Candidate(Model("x", tag), (0.5, 0.0), layers, layers, 1.0)
+        for tag, layers in (("v", ("l.1", "l.9")), ("w", ("l.2",)))
     )
     assert _patterns([a, b]) == {"x": r"l\.1|l\.9|l\.2"}
-    assert _patterns([Candidate(Model("y", "w"), (0.5, 0.0), ("l.1 (input)",), 1.0)]) == {}
+    assert _patterns([Candidate(Model("y", "w"), (0.5, 0.0), ("l.1 (input)",), ("l.1 (input)",), 1.0)]) == {}

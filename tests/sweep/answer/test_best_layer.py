@@ -13,6 +13,7 @@ import torch
 from sweep import best_layer
 from sweep.answer.halving import Candidate, Round, _fitting, _patterns, seconds
 from sweep.answer.names import Model
+from sweep.answer.question import _own_weights
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.table import Plan, best_row, publish_plan
@@ -131,6 +132,21 @@ def test_mistakes_are_one_line_and_exit_code_2(root, tmp_path, monkeypatch, caps
     assert said in error
     assert "\n" not in error
     assert not (tmp_path / "out" / "fragments").exists()
+
+
+def test_files_that_are_called_alike_are_two_entries(tmp_path):
+    files = {}
+    for run in ("a", "b", "c"):
+        (tmp_path / run).mkdir()
+        files[run] = str(tmp_path / run / "best.pt")
+        Path(files[run]).touch()
+    assert _own_weights([files["a"], files["b"], files["a"]]) == {"best": files["a"], "b-best": files["b"]}
+    said = [f"resnet18={files['a']}", f"resnet50={files['b']}", f"resnet18={files['c']}", files["b"]]
+    assert _own_weights(said) == {
+        "best": {"resnet18": files["a"], "resnet50": files["b"]},
+        "c-best": {"resnet18": files["c"]},
+        "b-best": files["b"],
+    }
 
 
 def test_the_store_of_another_sweep_is_left_alone(root, tmp_path, monkeypatch, capsys):

@@ -76,6 +76,7 @@ def as_json(found: Sequence[Answer], paid: Mapping[Model, Price]) -> dict[str, A
             "layer_name": each.layer_name,
             "width": each.width,
             "resolution": each.resolution,
+            "images_that_chose": each.n_choosing,
             "accuracy": each.accuracy,
             "interval": [each.low, each.high],
             "last_layer_loses": each.lost,

@@ -11,6 +11,7 @@ from sweep import driver
 from sweep.answer.cost import prices
 from sweep.answer.finish import finish, reasons
 from sweep.answer.halving import halve, seconds
+from sweep.answer.names import Model
 from sweep.answer.question import Question, checked, refuse_few, refuse_other
 from sweep.answer.ranking import Answer, answers
 from sweep.answer.words import as_json, text
@@ -35,22 +36,25 @@ def answer(question: Question, out: str, *, budget: str | None = None) -> int:
     refuse_few(checked(question.config(datasets=images), store), question.data)
     try:
         changed: dict[str, Any] = {"datasets": images}
-        if allowed is not None and len(question.models) > 1:
+        networks: Mapping[Model, Sequence[str]] = {}
+        if allowed is not None:
             kept = halve(question, Store(f"{store.uri.rstrip('/')}/rounds"), allowed)
-            question, changed = kept.question, changed | ({"layers": kept.layers} if kept.layers else {})
+            question, networks = kept.question, kept.networks
+            if kept.layers:
+                changed["layers"] = question.said_of_layers() | kept.layers
         sweep = driver.prepare(checked(question.config(**changed), store), out)
         outcome, rows = finish(sweep)
     except (InterruptedSweepError, KeyboardInterrupt):
         print("interrupted: what is finished is kept; run the same command again to go on", file=sys.stderr)
         return 130
     rows = [row for row in rows if row["dataset"] == question.data]
-    found = answers(rows)
+    found = answers(rows, networks)
     for line in reasons(outcome) + _problems(rows, found):
         print(line, file=sys.stderr)
     if not found:
         raise UserError("no model could be probed: the reasons stand above")
     paid = prices(found, sweep)
-    print(text(found, paid, rows[0], narrowed="layers" in changed))
+    print(text(found, paid, rows[0], narrowed=bool(networks)))
     print(f"table:  {outcome.table}")
     print(f"report: python analysis/shap_report.py --results {out}; python analysis/browse.py --results {out} --open")
     name = found[0].model.name

@@ -24,7 +24,7 @@ from sweep.base.errors import UserError
 from sweep.base.line import duration
 from sweep.base.store import Store
 from sweep.study import sizes
-from sweep.table import best_row
+from sweep.table import best_row, choosing_columns
 
 _FIRST, _GROWTH = 10, 3  # images of a class in the first round, and how many times as many in each next one
 _HELDOUT = 0.3  # of a round's images: few images choose badly
@@ -48,14 +48,16 @@ class Candidate:
 
     Attributes
     ----------
-    score : held-out top-1 of its best layer, and minus its held-out loss.
+    score : top-1 of its best layer on images that chose it, and minus their loss.
     layers : names of its better half, and of the last one.
+    network : names of all layers that were probed, in order.
     per_image : s of extraction and probes.
     """
 
     model: Model
     score: tuple[float, float]
     layers: tuple[str, ...]
+    network: tuple[str, ...]
     per_image: float
 
 
@@ -71,10 +73,11 @@ class Round:
 
 @dataclass(frozen=True)
 class Kept:
-    """What goes on: models, and by architecture a pattern of the layers that are still probed."""
+    """What goes on: models, by architecture a pattern of the layers that are still probed, and what these are of."""
 
     question: Question
     layers: dict[str, str]
+    networks: dict[Model, tuple[str, ...]]
 
 
 def halve(question: Question, store: Store, budget: float) -> Kept:
@@ -104,7 +107,8 @@ def halve(question: Question, store: Store, budget: float) -> Kept:
             break
         question, per_class = question.only([each.model for each in half]), per_class * _GROWTH
     print(f"on all {this.whole:,} images: {', '.join(each.model.name for each in fitting)}", file=sys.stderr)
-    return Kept(question.only([each.model for each in fitting]), _patterns(fitting))
+    networks = {each.model: each.network for each in fitting}
+    return Kept(question.only(list(networks)), _patterns(fitting), networks)
 
 
 def _fitting(this: Round, left: float) -> list[Candidate]:
@@ -138,17 +142,17 @@ def _candidate(rows: Sequence[Mapping[str, Any]]) -> Candidate | None:
     best = best_row(rows)
     if best is None:
         return None
-    ordered = sorted(
-        (row for row in rows if row["chosen"] and row["problem"] is None),
-        key=lambda row: (-row["heldout_top1"], row["heldout_loss"]),
-    )
+    running = [row for row in rows if row["chosen"] and row["problem"] is None]
+    top1, loss = choosing_columns(running)
+    ordered = sorted(running, key=lambda row: (-row[top1], row[loss]))
     half = {row["layer_name"] for row in ordered[: math.ceil(len(ordered) / 2)]}
     names = [row["layer_name"] for row in rows if row["layer_name"] in half or row["is_penultimate"]]
     cost = best["embed_seconds"] + best["probe_seconds"]
     return Candidate(
         Model(best["architecture"], best["pretraining"]),
-        (best["heldout_top1"], -best["heldout_loss"]),
+        (best[top1], -best[loss]),
         tuple(dict.fromkeys(names)),
+        tuple(dict.fromkeys(row["layer_name"] for row in sorted(rows, key=lambda row: row["layer"]))),
         cost / (best["n_train"] + best["n_test"]),
     )
 

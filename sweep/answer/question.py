@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,11 @@ class Question:
             for model in self.models
         ]
         return values
+
+    def said_of_layers(self) -> dict[str, str]:
+        """By architecture what its config says of its layers."""
+        said = self.base.get("layers", {})
+        return {model.architecture: said for model in self.models} if isinstance(said, str) else dict(said)
 
     def with_images(self, per_class: int | None, test_per_class: int | None = None) -> dict[str, Any]:
         """The section ``datasets`` with at most so many images of a class."""
@@ -155,10 +161,26 @@ def _own_weights(said: Sequence[str]) -> dict[str, Any]:
         if equals and architecture not in facts.names():
             raise UserError(f"--weights {word}: {architecture} is no architecture; closest: "
                             f"{', '.join(closest(architecture, facts.names())[:3])}")  # fmt: skip
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.partition(".")[0]) or "mine"
         whole = str(path.resolve())
+        name = _entry_name(Path(whole), architecture, found)
         found[name] = {**found.get(name, {}), architecture: whole} if equals else whole
     return found
+
+
+def _entry_name(path: Path, architecture: str, found: Mapping[str, Any]) -> str:
+    """That of the file; of two files called alike the second one's folder tells them apart, else a number."""
+    stem, folder = (re.sub(r"[^A-Za-z0-9_-]+", "-", part.partition(".")[0]) for part in (path.name, path.parent.name))
+    names = itertools.chain((stem or "mine", f"{folder}-{stem}"), (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if _free(found.get(name), path, architecture))
+
+
+def _free(there: Any, path: Path, architecture: str) -> bool:
+    """Whether an entry may hold a file, of one architecture or (empty) of any, beside what is there."""
+    if there is None:
+        return True
+    if isinstance(there, dict):
+        return bool(architecture) and there.get(architecture, str(path)) == str(path)
+    return not architecture and there == str(path)
 
 
 def _of_grid(config: Config | None) -> list[Model]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.answer.names import Model
-from sweep.table import best_row
+from sweep.table import best_row, choosing_columns
 
 _RESAMPLES = 2000
 _LEVEL = 0.95
@@ -30,7 +30,9 @@ class Answer:
     ----------
     low, high : 95 % Wilson interval of the accuracy.
     lost, lost_low, lost_high : best layer − last layer; the interval is that of the paired bootstrap.
+    layer : its number in the network, of ``layers``; a budget may have left out others.
     right_N : which test images the best layer's probe has right.
+    n_choosing : training images that chose the layer: all where the probes were cross-fitted, else those held out.
     """
 
     model: Model
@@ -46,7 +48,7 @@ class Answer:
     lost_low: float
     lost_high: float
     right_N: npt.NDArray[np.bool_]
-    n_heldout: int
+    n_choosing: int
     curve_key: str
 
 
@@ -65,19 +67,26 @@ class Lead:
         return self.low <= 0
 
 
-def answers(rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """Of each curve among rows of the table one answer, the highest test accuracy first; a failed curve has none."""
+def answers(rows: Sequence[Mapping[str, Any]], networks: Mapping[Model, Sequence[str]] | None = None) -> list[Answer]:
+    """Of each curve among rows of the table one answer, the highest test accuracy first; a failed curve has none.
+
+    Parameters
+    ----------
+    networks : names of all layers of a model in order, where a budget had only some of them probed on all images.
+    """
     curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         curves.setdefault((row["architecture"], row["pretraining"]), []).append(row)
-    found = [_answer(Model(*model), curve) for model, curve in curves.items()]
+    known = networks or {}
+    found = [_answer(Model(*model), curve, known.get(Model(*model))) for model, curve in curves.items()]
     return sorted((each for each in found if each is not None), key=lambda each: (-each.accuracy, each.model.name))
 
 
-def _answer(model: Model, curve: Sequence[Mapping[str, Any]]) -> Answer | None:
+def _answer(model: Model, curve: Sequence[Mapping[str, Any]], network: Sequence[str] | None) -> Answer | None:
     best = best_row(curve)
     if best is None:
         return None
+    chooser, _ = choosing_columns([row for row in curve if row["chosen"] and row["problem"] is None])
     last = next(row for row in curve if row["is_penultimate"] and row["chosen"])
     right_N, n = _right(best), best["n_test"]
     low, high = wilson(int(right_N.sum()), n)
@@ -88,8 +97,8 @@ def _answer(model: Model, curve: Sequence[Mapping[str, Any]]) -> Answer | None:
         lost = (difference, difference - margin, difference + margin)
     return Answer(
         model,
-        layer=best["layer"],
-        layers=max(row["layer"] for row in curve),
+        layer=network.index(best["layer_name"]) + 1 if network else best["layer"],
+        layers=len(network) if network else max(row["layer"] for row in curve),
         layer_name=best["layer_name"],
         width=best["layer_width"],
         resolution=best["resolution"],
@@ -100,7 +109,7 @@ def _answer(model: Model, curve: Sequence[Mapping[str, Any]]) -> Answer | None:
         lost_low=lost[1],
         lost_high=lost[2],
         right_N=right_N,
-        n_heldout=best["n_heldout"],
+        n_choosing=best["n_heldout" if chooser == "heldout_top1" else "n_train"],
         curve_key=best["curve_key"],
     )
 
@@ -118,14 +127,18 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def paired(one_N: npt.NDArray[np.bool_], other_N: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Difference of two accuracies on the same images, and its standard error by resampling these images."""
+    """Difference of two accuracies on the same images, and its standard error by resampling these images.
+
+    As if the two were apart on half an image more either way (Agresti and Min 2005): models that differ on few images
+    are else called apart too often, and two that differ on none were known to be equal.
+    """
     each_N = one_N.astype(np.float32) - other_N.astype(np.float32)
     n, rng = len(each_N), np.random.default_rng(0)
     drawn = [
         rng.multinomial(n, np.full(n, 1 / n), size=_BLOCK).astype(np.float32) @ each_N / n
         for _ in range(_RESAMPLES // _BLOCK)
     ]
-    return float(each_N.mean()), float(np.concatenate(drawn).std())
+    return float(each_N.mean()), math.hypot(float(np.concatenate(drawn).std()), 1 / n)
 
 
 def leads(found: Sequence[Answer]) -> list[Lead]:

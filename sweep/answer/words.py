@@ -9,6 +9,7 @@ from sweep.answer.cost import Price
 from sweep.answer.names import Model, suggested
 from sweep.answer.ranking import Answer, leads, sentence
 
+_NAMED = 3  # images that cannot be read
 _HEAD = ("model", "best layer", "accuracy, %", "last layer loses", "width", "GFLOPs", "ms/image")
 
 
@@ -20,18 +21,24 @@ def text(found: Sequence[Answer], paid: Mapping[Model, Price], row: Mapping[str,
     row : any of the table, for what all have in common.
     narrowed : whether a budget left out models or layers.
     """
+    chose = found[0].n_choosing
+    how = f"of which {chose:,} chose the layer" if chose < row["n_train"] else "which all chose the layer, cross-fitted"
     device = next(iter(paid.values())).device
     basis = [
-        f"{row['dataset']}: {row['classes']} classes, {row['n_train']:,} training images, of which "
-        f"{row['n_heldout']:,} chose the layer; accuracies of {row['n_test']:,} test images, 95 % intervals.",
+        f"{row['dataset']}: {row['classes']} classes, {row['n_train']:,} training images, {how}; "
+        f"accuracies of {row['n_test']:,} test images, 95 % intervals.",
         f"GFLOPs and ms are those of the network up to the layer ({device}).",
     ]
     if narrowed:
         basis.append("--budget: models and layers that few images ruled out are not here.")
+        basis.append("Layers are numbered as in the whole network; the table numbers those that are left.")
+    if skipped := row["skipped_images"]:
+        more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+        basis.append(f"Left out, {len(skipped)} that cannot be read: {'; '.join(skipped[:_NAMED])}{more}.")
     licences = {each["model"]: each["licence"] for each in suggested()}
     shown = [f"{each.model.name} {licences[each.model.name]}" for each in found if each.model.name in licences]
     if shown:
-        basis.append(f"Licences of the weights, by their cards: {', '.join(shown)}.")
+        basis.append(f"Licences of the weights as timm states them; their cards count: {', '.join(shown)}.")
     return "\n".join([*_drawn(found, paid), "", *basis, sentence(found)])
 
 
@@ -69,6 +76,7 @@ def as_json(found: Sequence[Answer], paid: Mapping[Model, Price]) -> dict[str, A
             "layer_name": each.layer_name,
             "width": each.width,
             "resolution": each.resolution,
+            "images_that_chose": each.n_choosing,
             "accuracy": each.accuracy,
             "interval": [each.low, each.high],
             "last_layer_loses": each.lost,

@@ -26,7 +26,7 @@ from sweep.artefact.found import Found
 from sweep.base.errors import UserError
 from sweep.base.provenance import provenance
 from sweep.cell import KeptProbe, embed_curve, kept_probe, layers_of_backbone, library_of, probe_images, refit, workshop
-from sweep.data import Images, dataset_options
+from sweep.data import Images, Selection, dataset_options
 from sweep.models import ProbedLayer, needed_state
 from sweep.study import Backbone
 from sweep.train import ALONE, Weights, obtain_weights
@@ -75,6 +75,7 @@ def _made(found: Found, folder: Path, *, onnx: bool) -> list[str]:
     layer = layers_of_backbone(backbone)[found.row["layer"] - 1]
     _write(found, folder, layer, weights, kept)
     shutil.copyfile(LOADER, folder / LOADER.name)
+    _compare_pixels(_loaded(folder), found, images)
     agree, total = _agreement(folder, images, found.row)
     about = f"{found.name}, layer {found.row['layer']} ({layer.label}), on {found.planned.curve.dataset}: {how}"
     agreed = f"right and wrong as in the table on {agree:,} of {total:,} test images"
@@ -111,7 +112,7 @@ def _tensors(kept: KeptProbe) -> dict[str, Tensor]:
 def _about(found: Found, layer: ProbedLayer, weights: Weights, kept: KeptProbe) -> dict[str, Any]:
     """What the loader needs to know, then what a person may want to know."""
     backbone, row = found.planned.curve.backbone, found.row
-    crop = backbone.resolution
+    view = backbone.view
     background = dataset_options(found.config, found.planned.curve.dataset).background
     needed = {
         "architecture": backbone.architecture,
@@ -126,8 +127,11 @@ def _about(found: Found, layer: ProbedLayer, weights: Weights, kept: KeptProbe) 
         "labels": _labels(found),
         "pixel_mean": list(weights.mean),
         "pixel_std": list(weights.std),
-        "resize": round(256 / 224 * crop),
-        "crop": crop,
+        "resize": view.side,
+        "resize_mode": view.mode,
+        "interpolation": view.interpolation,
+        "crop": view.resolution,
+        "fill": list(view.fill),
         "background": _GREYS[background],
     }
     told = {
@@ -146,11 +150,16 @@ def _about(found: Found, layer: ProbedLayer, weights: Weights, kept: KeptProbe) 
     return needed | {"about": told | dict(provenance())}
 
 
-def _labels(found: Found) -> list[str]:
-    """Names of the probe's classes."""
+def _selection(found: Found) -> Selection:
+    """The probe's images, as the sweep chose them."""
     curve, library = found.planned.curve, library_of(found.task)
     own = {"classes": curve.backbone.id_classes, "images_per_class": curve.backbone.images_per_class}
-    chosen = library.select(curve.dataset, **(own if curve.is_id else {}))
+    return library.select(curve.dataset, **(own if curve.is_id else {}))
+
+
+def _labels(found: Found) -> list[str]:
+    """Names of the probe's classes."""
+    chosen = _selection(found)
     return [chosen.dataset.class_names[number] for number in chosen.classes.tolist()]
 
 
@@ -217,6 +226,18 @@ def _loaded(folder: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.Probe(folder)
+
+
+def _compare_pixels(probe: Any, found: Found, images: Images) -> None:
+    """UserError if the loader shows some test images otherwise than they were shown to the network."""
+    chosen = _selection(found)
+    read = dict(chosen.dataset.test.read_many(chosen.test_N[:_BATCH].tolist()))
+    whole = [read[n] for n in chosen.test_N[:_BATCH].tolist() if not isinstance(read[n], Exception)]
+    view = found.planned.curve.backbone.view
+    for image, shown_HWC in zip(whole, images.test_NHWC, strict=False):
+        if not np.array_equal((probe.prepared(image).permute(1, 2, 0) * 255).round().byte().numpy(), shown_HWC):
+            raise UserError(f"{found.name}: the loader shows images otherwise than the sweep did ({view}): "
+                            "nothing is written")  # fmt: skip
 
 
 def _agreement(folder: Path, images: Images, row: Mapping[str, Any]) -> tuple[int, int]:

@@ -104,15 +104,26 @@ class Probe(nn.Module):
         return patches.mean(1)
 
     def prepared(self, image: Image.Image) -> Tensor:
-        """(3, H, W) in [0, 1]: the shorter side resized, the centre cut out."""
-        image, side, crop = _rgb(image, self.about["background"]), self.about["resize"], self.about["crop"]
-        shorter = min(image.size)
-        if shorter != side:
-            width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        """(3, H, W) in [0, 1]: turned, made RGB, resized and cropped as the probe's own images were."""
+        image, side, mode = _rgb(image, self.about["background"]), self.about["resize"], self.about["resize_mode"]
+        sizes = {
+            "center": tuple(side if n == min(image.size) else int(side * n / min(image.size)) for n in image.size),
+            "squash": (side, side),
+            "border": tuple(max(1, round(n / (max(image.size) / side))) for n in image.size),
+        }
+        if image.size != sizes[mode]:
+            image = image.resize(sizes[mode], Image.Resampling[self.about["interpolation"].upper()])
+        return torch.from_numpy(np.array(self._centre(image))).permute(2, 0, 1).float() / 255
+
+    def _centre(self, image: Image.Image) -> Image.Image:
+        """The centred square; an image that is smaller lies on a colour first."""
+        crop, (width, height) = self.about["crop"], image.size
+        if min(width, height) < crop:
+            padded = Image.new("RGB", (max(width, crop), max(height, crop)), tuple(self.about["fill"]))
+            padded.paste(image, (max(crop - width, 0) // 2, max(crop - height, 0) // 2))
+            image = padded
         left, top = (round((length - crop) / 2) for length in image.size)
-        pixels = np.array(image.crop((left, top, left + crop, top + crop)))
-        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        return image.crop((left, top, left + crop, top + crop))
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -125,19 +136,48 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _rgb(image: Image.Image, background: int) -> Image.Image:
-    """Turned as its tag says; what is transparent lies on a grey; of 16 bits the upper 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """Turned as its tag says; what is transparent lies on a grey; more than 8 bits are scaled by their range."""
+    kind, image = image.format, ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_scaled(image, kind)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         under = Image.new("RGBA", image.size, (background,) * 3 + (255,))
         image = Image.alpha_composite(under, image.convert("RGBA"))
     return image.convert("RGB")
 
 
+def _scaled(image: Image.Image, kind: str | None) -> Any:
+    """Grey values of 16 bits, 32 bits or floats as uint8 (H, W); of other floats nobody knows what is white."""
+    values_HW = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return (values_HW >> 8).astype(np.uint8)
+    if image.mode == "I":
+        values_HW = values_HW.view(np.uint32)
+        fitting = (bits for bits in (8, 16, 32) if int(values_HW.max()) < 2**bits)
+        return (values_HW >> ((16 if kind in ("PPM", "PNG") else next(fitting)) - 8)).astype(np.uint8)
+    lowest, highest = float(values_HW.min()), float(values_HW.max())
+    top = next((top for top in (1, 255, 65535) if highest <= top), None)
+    if not lowest >= 0 or top is None:  # NaN fails both
+        raise ValueError(f"floats from {lowest:g} to {highest:g} are no grey values: none of 0..1, 0..255, 0..65535")
+    return (values_HW * (255 / top) + 0.5).astype(np.uint8)
+
+
+def main(files: list[str]) -> int:
+    """Print each image's class; the exit code is 1 if one of them cannot be read."""
+    probe, broken = Probe(), False
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                pixels = probe.prepared(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            print(f"{file}: cannot be read: {error}", file=sys.stderr)
+            broken = True
+            continue
+        with torch.inference_mode():
+            shares = probe(pixels[None]).softmax(1)[0]
+        print(f"{file}: {probe.labels[int(shares.argmax())]} ({100 * float(shares.max()):.1f} %)")
+    return int(broken)
+
+
 if __name__ == "__main__":
-    probe = Probe()
-    with torch.inference_mode():
-        for file in sys.argv[1:]:
-            shares = probe(probe.prepared(Image.open(file))[None]).softmax(1)[0]
-            print(f"{file}: {probe.labels[int(shares.argmax())]} ({100 * float(shares.max()):.1f} %)")
+    sys.exit(main(sys.argv[1:]))

@@ -22,11 +22,11 @@ from sweep.models import (
     WeightsSource,
     build_backbone,
     classes_in_file,
+    layers_of,
     match_weights,
-    probed_layers,
     propose_key_map,
 )
-from sweep.study import cache_dir, dataset_options, made_view, weights_source
+from sweep.study import NOT_KNOWN, cache_dir, dataset_options, layers_said, made_view, weights_source
 
 _IMAGES = 200  # test images that are looked at, evenly over the test part
 _BATCH = 25
@@ -133,7 +133,8 @@ def _seen(config: Config, source: WeightsSource, architecture: str, view: View, 
     classes = classes_in_file(architecture, source, resolution=resolution)
     model = build_backbone(architecture, classes=classes or 2, resolution=resolution, weights=source).eval()
     shown = test_images(config, source, id_dataset, view, classes)
-    layers = [layer.name for layer in probed_layers(model, resolution=resolution)]
+    asked = layers_said(config, architecture)
+    layers = list(dict.fromkeys(layer.name for layer in layers_of(architecture, resolution=resolution, pattern=asked)))
     feeder = Feeder(source.mean, source.std, device=torch.device("cpu"), layout=torch.channels_last)
     logits_NC, problems = run(model, layers, feeder.normalized(shown.pixels_NHWC))
     sane = problems or "none of them dead or exploding"
@@ -188,9 +189,12 @@ def test_images(config: Config, source: WeightsSource, id_dataset: str, view: Vi
     try:
         dataset = open_dataset(id_dataset, dataset_options(config, id_dataset), cache_dir=cache_dir(config))
     except UserError as error:
+        why = f"{id_dataset} is not here ({str(error).splitlines()[0]})"
+        if id_dataset == NOT_KNOWN:
+            why = "what the weights were trained on is not known"
         resolution, generator = view.resolution, torch.Generator().manual_seed(0)
         noise_NHWC = torch.randint(0, 256, (8, resolution, resolution, 3), generator=generator, dtype=torch.uint8)
-        return TestImages(noise_NHWC, None, f"{id_dataset} is not here ({str(error).splitlines()[0]}); noise was shown")
+        return TestImages(noise_NHWC, None, f"{why}; noise was shown")
     wanted = np.unique(np.linspace(0, len(dataset.test) - 1, min(_IMAGES, len(dataset.test))).astype(int))
     found = [(index, image) for index, image in dataset.test.read_many(wanted) if not isinstance(image, Exception)]
     pixels_NHWC = torch.from_numpy(np.stack([np.asarray(evaluation_view(image, view)) for _, image in found]))

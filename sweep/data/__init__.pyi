@@ -12,6 +12,7 @@ from .images import TrainImages as TrainImages
 from .images import evaluation_view as evaluation_view
 from .library import Images as Images
 from .library import Library as Library
+from .library import Selection as Selection
 from .once import forget_datasets as forget_datasets
 from .open import open_dataset as open_dataset
 from .open import summary as summary

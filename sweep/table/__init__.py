@@ -1,6 +1,6 @@
 """What stands in the store of a sweep: fragments, failures, plans, notes, trials, and the copies made for readers."""
 
-from sweep.table.choice import best_row
+from sweep.table.choice import best_row, choosing_columns
 from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "Verified",
     "best_row",
+    "choosing_columns",
     "clear_failures",
     "copy_sorted",
     "describe_verified",

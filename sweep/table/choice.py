@@ -9,6 +9,11 @@ from typing import Any
 _CHOOSERS = (("crossfit_top1", "crossfit_loss"), ("heldout_top1", "heldout_loss"))
 
 
+def choosing_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Which accuracy and which loss choose among the rows of one curve that are in the running."""
+    return next(pair for pair in _CHOOSERS if all(row.get(pair[0]) is not None for row in rows))
+
+
 def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of a curve's best layer: highest held-out top-1, then lowest held-out loss, then the middle one.
 
@@ -26,7 +31,7 @@ def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     chosen = sorted((row for row in rows if row["chosen"] and row["problem"] is None), key=lambda row: row["layer"])
     if not chosen:
         return None
-    top1, loss = next(pair for pair in _CHOOSERS if all(row.get(pair[0]) is not None for row in chosen))
+    top1, loss = choosing_columns(chosen)
     highest = max(row[top1] for row in chosen)
     among = [row for row in chosen if row[top1] == highest]
     lowest = min(_number(row.get(loss)) for row in among)

@@ -13,6 +13,7 @@ import torch
 from sweep import best_layer
 from sweep.answer.halving import Candidate, Round, _fitting, _patterns, seconds
 from sweep.answer.names import Model
+from sweep.answer.question import _own_weights
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.table import Plan, best_row, publish_plan
@@ -133,6 +134,21 @@ def test_mistakes_are_one_line_and_exit_code_2(root, tmp_path, monkeypatch, caps
     assert not (tmp_path / "out" / "fragments").exists()
 
 
+def test_files_that_are_called_alike_are_two_entries(tmp_path):
+    files = {}
+    for run in ("a", "b", "c"):
+        (tmp_path / run).mkdir()
+        files[run] = str(tmp_path / run / "best.pt")
+        Path(files[run]).touch()
+    assert _own_weights([files["a"], files["b"], files["a"]]) == {"best": files["a"], "b-best": files["b"]}
+    said = [f"resnet18={files['a']}", f"resnet50={files['b']}", f"resnet18={files['c']}", files["b"]]
+    assert _own_weights(said) == {
+        "best": {"resnet18": files["a"], "resnet50": files["b"]},
+        "c-best": {"resnet18": files["c"]},
+        "b-best": files["b"],
+    }
+
+
 def test_the_store_of_another_sweep_is_left_alone(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TUNNEL_SWEEP_CACHE", str(tmp_path / "cache"))
     publish_plan(Store(str(tmp_path / "out")), Plan("demo", {}, ()))
@@ -156,7 +172,9 @@ def test_what_is_no_time(text):
 
 
 def test_as_many_of_the_best_go_on_as_fit():
-    cheap, dear = (Candidate(Model(n, "w"), (0.5, 0.0), ("a",), cost) for n, cost in (("cheap", 0.01), ("dear", 1.0)))
+    cheap, dear = (
+        Candidate(Model(n, "w"), (0.5, 0.0), ("a",), ("a",), cost) for n, cost in (("cheap", 0.01), ("dear", 1.0))
+    )
     this = Round((cheap, dear), 5.0, 100, 1000)
     assert _fitting(this, 2000) == [cheap, dear]
     assert _fitting(this, 1000) == [cheap]
@@ -166,7 +184,8 @@ def test_as_many_of_the_best_go_on_as_fit():
 
 def test_layers_of_one_architecture_are_joined_and_inputs_are_left_to_the_rule():
     a, b = (
-        Candidate(Model("x", tag), (0.5, 0.0), layers, 1.0) for tag, layers in (("v", ("l.1", "l.9")), ("w", ("l.2",)))
+        Candidate(Model("x", tag), (0.5, 0.0), layers, layers, 1.0)
+        for tag, layers in (("v", ("l.1", "l.9")), ("w", ("l.2",)))
     )
     assert _patterns([a, b]) == {"x": r"l\.1|l\.9|l\.2"}
-    assert _patterns([Candidate(Model("y", "w"), (0.5, 0.0), ("l.1 (input)",), 1.0)]) == {}
+    assert _patterns([Candidate(Model("y", "w"), (0.5, 0.0), ("l.1 (input)",), ("l.1 (input)",), 1.0)]) == {}

@@ -46,7 +46,30 @@ def test_the_paired_bootstrap_has_the_error_of_a_mean_of_differences():
     each_N = one_N.astype(float) - other_N
     assert difference == pytest.approx(each_N.mean(), abs=1e-6)
     assert error == pytest.approx(each_N.std() / 20, rel=0.08)
-    assert ranking.paired(one_N, one_N) == (0.0, 0.0)
+    assert ranking.paired(one_N, one_N) == (0.0, 1 / 400)  # so many images cannot tell them apart, no fewer
+
+
+def test_few_images_apart_are_no_lead():
+    """Four images that one has right and the other wrong: the exact test of McNemar gives p = 0.125."""
+    one_N, other_N = np.ones(20, bool), np.arange(20) >= 4
+    rows = [*curve("one", [one_N], heldout=[1]), *curve("other", [other_N], heldout=[1])]
+    assert [lead.tied for lead in ranking.leads(ranking.answers(rows))] == [True]
+    other_N = np.arange(20) >= 9
+    rows = [*curve("one", [one_N], heldout=[1]), *curve("other", [other_N], heldout=[1])]
+    assert [lead.tied for lead in ranking.leads(ranking.answers(rows))] == [False]
+
+
+def test_a_layer_is_numbered_as_in_the_network_where_a_budget_left_others_out():
+    rows = curve("a", np.ones((2, 8), bool), heldout=[0.9, 0.8])
+    (found,) = ranking.answers(rows, {Model("a", "w"): ("l0", "l1", "l1b", "l2")})
+    assert (found.layer, found.layers, found.layer_name) == (2, 4, "l1")
+
+
+def test_how_many_images_chose_the_layer_is_said_as_it_was():
+    rows = curve("a", np.ones((2, 8), bool), heldout=[0.9, 0.8])
+    assert ranking.answers(rows)[0].n_choosing == 10
+    crossed = [row | {"crossfit_top1": 0.5, "crossfit_loss": 1.0, "n_train": 100} for row in rows]
+    assert ranking.answers(crossed)[0].n_choosing == 100
 
 
 def test_accuracy_is_that_of_the_layer_that_held_out_images_chose():

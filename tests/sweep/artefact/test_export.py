@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from sweep import driver, export_probe, table
 from sweep.artefact import find
+from sweep.artefact.load_probe import Probe
 from sweep.cell.cell import run_cell
+from sweep.data.decode import decode_image
+from sweep.data.images import evaluation_view
+from sweep.data.view import View, exact_view, study_view
 from sweep.study.check import read_config
 from tests.class_folders import write_classes
 
@@ -31,7 +36,7 @@ rules:
   - {{when: {{pooling: gem}}, probe: {{solver: adamw, standardize: feature}}}}
 grid:
   - {{architecture: test_resnet, pretraining: own, resolution: 64, pooling: [default, gem]}}
-  - {{architecture: test_vit, pretraining: own, resolution: 160, pooling: [mean, class]}}
+  - {{architecture: test_vit, pretraining: own, resolution: 160, pooling: [mean, class], evaluation_view: exact}}
   - {{architecture: vggm11, width: 0.05, id_dataset: mine, seed: 7, epochs: 1, warmup_epochs: 0}}
 """
 # as a user would: the images from their files, by nothing but what lies in the folder
@@ -179,6 +184,66 @@ def test_mistakes_are_one_line_and_exit_code_2(root, sweep, capsys, change, said
     assert said in error
     assert "\n" not in error
     assert not (root / "never").exists()
+
+
+def odd_files(folder):
+    """Images of every kind of file that people have."""
+    rng, tags = np.random.default_rng(0), Image.Exif()
+    tags[0x0112] = 6  # the camera was held upright
+    colour = Image.fromarray(rng.integers(0, 256, (50, 71, 3), dtype=np.uint8)).resize((142, 100), 3)
+    under = Image.fromarray(rng.integers(0, 256, (100, 142), dtype=np.uint8))
+    clear = colour.copy()
+    clear.putalpha(under)
+    deep_HW = rng.integers(0, 2**16, (60, 40), dtype=np.uint16)
+    made = {
+        "rgb.jpg": (colour, {}), "turned.jpg": (colour, {"exif": tags}), "turned.png": (clear, {"exif": tags}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}), "alpha.png": (clear, {}), "alpha.webp": (clear, {"lossless": True}),
+        "palette.png": (colour.quantize(16), {}), "clear.png": (clear.quantize(16), {}), "clear.gif": (clear, {}),
+        "grey.png": (under, {}), "grey_alpha.png": (clear.convert("LA"), {}), "bits.png": (under.convert("1"), {}),
+        "deep.png": (Image.fromarray(deep_HW), {}), "deep.tiff": (Image.fromarray(deep_HW), {}),
+        "whole.tiff": (Image.fromarray(deep_HW.astype(np.int32)), {}),
+        "unit.tiff": (Image.fromarray((deep_HW / 65535).astype(np.float32)), {}),
+        "bytes.tiff": (Image.fromarray((deep_HW / 257).astype(np.float32)), {}),
+    }  # fmt: skip
+    for name, (image, more) in made.items():
+        image.save(folder / name, **more)
+    (folder / "deep.pgm").write_bytes(b"P5\n40 60\n65535\n" + deep_HW.astype(">u2").tobytes())
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        study_view(32),
+        exact_view(32),
+        View(40, 44, "bilinear", "squash"),
+        View(48, 48, "bicubic", "border", (124, 116, 104)),
+        View(48, 32, "bilinear"),
+    ],
+    ids=str,
+)
+def test_the_loader_shows_every_kind_of_file_as_the_table_saw_it(tmp_path, view):
+    probe = Probe.__new__(Probe)  # its pixels alone
+    probe.about = {"resize": view.side, "resize_mode": view.mode, "interpolation": view.interpolation,
+                   "crop": view.resolution, "fill": view.fill, "background": 128}  # fmt: skip
+    for file in odd_files(tmp_path):
+        seen_HWC = np.asarray(evaluation_view(decode_image(file.read_bytes(), "grey"), view))
+        with Image.open(file) as image:
+            shown_HWC = (probe.prepared(image).permute(1, 2, 0) * 255).round().numpy()
+        np.testing.assert_array_equal(shown_HWC, seen_HWC, file.name)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root, sweep, tmp_path):
+    folder = exported(root, sweep, "test_resnet", "default", "--no-onnx")
+    good = next((root / "images" / "test").rglob("*.png"))
+    Image.fromarray(np.float32([[-1, 2], [0, 1]])).save(tmp_path / "floats.tiff")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
+    command = [sys.executable, "-I", str(folder / "load_probe.py"), *map(str, sorted(tmp_path.iterdir())), str(good)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "floats.tiff: cannot be read: floats from -1 to 2" in done.stderr
+    assert "cut.png: cannot be read: " in done.stderr
+    assert done.stdout.startswith(f"{good}: class")
 
 
 def test_the_loader_is_of_plain_torch_and_timm(root, sweep):

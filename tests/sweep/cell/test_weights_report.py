@@ -149,6 +149,11 @@ def test_without_the_data_noise_is_shown_and_the_file_still_judged(tmp_path):
     assert report.fits
     assert "forward pass of 8 images" in report.text
     assert "cub200 is not here" in report.text
+    assert "12 probed layers" in report.text
+    config = read_config(written(tmp_path, text.replace("gratings", "cub200") + "layers: {test_resnet: blocks}\n"))
+    report = look_at_weights(config, "mine", "test_resnet", 64, "not known")
+    assert "4 probed layers" in report.text
+    assert "not scored: what the weights were trained on is not known; noise was shown" in report.text
 
 
 # ------------------------------------------------------------------------------------------------- the command line

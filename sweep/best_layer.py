@@ -7,8 +7,8 @@
     python sweep/best_layer.py --data birds --models resnet50 --weights my.pt           weights of your own
     python sweep/best_layer.py --config my.yaml --data birds                            models and weights of a config
 
-The layer is chosen on held-out images, its accuracy is that of test images. The results are those of any sweep: the
-report, the browsing page and python -m sweep.export_probe read them.
+Training images choose the layer (held out, or cross-fitted where these are few), test images only report. The results
+are those of any sweep: the report, the browsing page and python -m sweep.export_probe read them.
 
 Exit codes: 0 answered, 1 a model failed, 2 a mistake in the call, 130 interrupted.
 """

@@ -1,5 +1,6 @@
 """The probe engine against the obvious loop: one nn.Linear, one torch.optim.AdamW, one probe at a time."""
 
+import gc
 import sys
 
 import numpy as np
@@ -253,12 +254,16 @@ def test_fitting_needs_no_loader_and_no_python_per_image(monkeypatch):
             nonlocal calls
             calls += event in ("call", "c_call")
 
+        data = make_data(n=n, n_test=n, widths=(8, 8))
+        gc.collect()
+        gc.disable()  # what it calls, and when, is not ours
         sys.setprofile(count)
         try:
             # the same number of batches, twice as many images
-            fit_probes(make_data(n=n, n_test=n, widths=(8, 8)), Probe(epochs=2, batch_size=n // 4), seed=1)
+            fit_probes(data, Probe(epochs=2, batch_size=n // 4), seed=1)
         finally:
             sys.setprofile(None)
+            gc.enable()
         return calls
 
     torch.set_num_threads(1)

@@ -57,7 +57,9 @@ def models_of(asked: Sequence[str], entries: Mapping[str, WeightsEntry], own: Se
     found: dict[Model, None] = {}
     fits = dict.fromkeys(own, False)
     for word in _words(asked):
-        for architecture, tag in _meant(word, entries):
+        meant = _meant(word, entries)
+        _refuse_many(len(meant))
+        for architecture, tag in meant:
             fitting = [name for name in own if _fits(architecture, entries[name], name)]
             fits |= dict.fromkeys(fitting, True)
             theirs = tag or (None if fitting else default_tag(architecture))
@@ -69,8 +71,7 @@ def models_of(asked: Sequence[str], entries: Mapping[str, WeightsEntry], own: Se
             path = entries[name].path
             file = ", ".join(path.values()) if isinstance(path, Mapping) else path
             raise UserError(f"--weights {file}: fits none of the architectures that --models names")
-    if len(found) > _MOST:
-        raise UserError(f"--models: {len(found)} models are meant, at most {_MOST} are compared: narrow the pattern")
+    _refuse_many(len(found))
     return list(found)
 
 
@@ -87,6 +88,11 @@ def _words(asked: Sequence[str]) -> Iterable[str]:
             yield from filter(None, lines)
         else:
             yield word
+
+
+def _refuse_many(count: int) -> None:
+    if count > _MOST:
+        raise UserError(f"--models: {count} models are meant, at most {_MOST} are compared: narrow the pattern")
 
 
 def _meant(word: str, entries: Mapping[str, WeightsEntry]) -> list[tuple[str, str | None]]:

@@ -92,6 +92,7 @@ function drawStrengths(chart, heads) {
   if (!sums.retained) return chart.replaceChildren(el("p", { class: "note" }, "No % retained in this table."));
   const known = all.filter((b) => sums.retained[b] !== null);
   const ordered = state.sort ? known : known.sort((a, b) => sums.retained[a] - sums.retained[b]);
+  if (!ordered.length) return chart.replaceChildren(el("p", { class: "empty" }, "No backbone passes the filters."));
   const shown = ordered.slice(0, MOST_DRAWN);
   if (shown.length < known.length) chart.before(el("p", { class: "note" }, `The first ${MOST_DRAWN} of ${known.length}; filter or sort to see others.`));
   const rows = shown.map((b) => ({

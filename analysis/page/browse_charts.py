@@ -132,9 +132,8 @@ def variables() -> Spec:
         "axis": {"labelAngle": "$angle"},
     }
     y = marks.number("y", "$y", scale={"zero": False})
-    offset = {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}}
-    joined = {"x": x, "y": y, "xOffset": offset, "detail": {"field": "pair"}}
-    dot = {"x": x, "y": y, "xOffset": offset, "color": "$colour", "shape": "$shape", "tooltip": tip}
+    joined = {"x": x, "y": y, "xOffset": "$offset", "detail": {"field": "pair"}}
+    dot = {"x": x, "y": y, "xOffset": "$offset", "color": "$colour", "shape": "$shape", "tooltip": tip}
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},
         "columns": "$columns",
@@ -262,7 +261,7 @@ def beeswarm() -> Spec:
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.8, "cursor": "pointer"},
         "encoding": {
             "y": marks.rows(),
-            "yOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}},
+            "yOffset": marks.OFFSET,
             "x": marks.number("value", "$x"),
             "color": marks.number("code", "value", scale={"range": list(marks.RANGE), "domain": [0, 1]}, legend=legend),
             "tooltip": tip,
@@ -282,7 +281,7 @@ def dependence() -> Spec:
         "mark": {"type": "point", "filled": True, "size": 36, "opacity": 0.8, "cursor": "pointer"},
         "encoding": {
             "x": x,
-            "xOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}},
+            "xOffset": marks.OFFSET,
             "y": marks.number("y", "$y"),
             "color": marks.series(),
             "shape": marks.shapes(),
@@ -368,6 +367,7 @@ def words() -> dict[str, Sequence[Any]]:
     """What the page's script needs besides the charts."""
     return {
         "colours": marks.COLOURS,
+        "offset": marks.OFFSET,
         "shapes": marks.SHAPES,
         "legend": [marks.colour_of("nominal"), marks.colour_of("quantitative"), marks.shapes()],
     }

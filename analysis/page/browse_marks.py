@@ -10,6 +10,7 @@ Spec = dict[str, Any]
 COLOURS = ("#0a84d0", "#d55e00", "#009e73", "#cc79a7", "#b98a00", "#7a6fd0", "#56b4e9", "#8c6d5a")
 RANGE = ("#0a84d0", "#a06fa8", "#d55e00")  # from low to high, on white and on dark
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+OFFSET = {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}}  # within the room of a word
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 4], [1, 3], [6, 2, 2, 2])
 
 

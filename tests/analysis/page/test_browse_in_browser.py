@@ -120,6 +120,24 @@ def test_filters_that_nothing_passes_are_said(browser, file):
     assert heard.said == []
 
 
+def test_every_column_may_be_drawn_without_a_word_on_the_console(browser, tmp_path):
+    """Words, few numbers, many numbers (also on a logarithmic axis); a level that Vega cannot hold is said."""
+    words = ["off", "on", "$order", "constructor"]
+    many = [{**spec, "lr": 10.0 ** -(i / 4)} for i, spec in enumerate(grid(augmentation=words, seed=[0, 1, 2]))]
+    varied = {"augmentation": "treatment", "lr": "treatment", "seed": "replicate"}
+    write_sweep(tmp_path, probe_table(many, varied=varied))
+    assert browse.main(["--results", str(tmp_path)]) == 0
+    page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(tab="variables"))
+    names = page.eval_on_selector_all("[data-state=vx] option", "all => all.map(o => o.value)")
+    assert {"augmentation", "lr", "seed", "dataset", "retained"} <= set(names)
+    for name in names:
+        page.select_option("[data-state=vx]", value=name)
+        settled(page)
+        said = page.inner_text("[data-view=variables] + .chart")
+        assert ("cannot be drawn" in said) == (name == "augmentation"), name
+    assert heard.said == []
+
+
 def test_bounds_that_are_proposed_let_all_pass(browser, file):
     page, _ = visit(browser, file)
     page.click("#filters summary")

@@ -46,7 +46,7 @@ def strengths() -> Spec:
         ("label", "backbone"), ("value", "% retained"), ("interval", "95 % interval"), ("strength", "tunnel")
     )
     bounds = {"domain": "$strengths", "range": ["#d55e00", "#b98a00", "#0a84d0", "#009e73", "#767676"]}
-    colour = {"field": "strength", "type": "nominal", "title": "tunnel", "scale": bounds, "legend": {"orient": "top"}}
+    colour = {"field": "strength", "type": "nominal", "title": "tunnel", "scale": bounds, "legend": marks.legend()}
     shape = {
         **colour,
         "scale": {"domain": "$strengths", "range": ["circle", "square", "triangle-up", "diamond", "cross"]},
@@ -54,7 +54,7 @@ def strengths() -> Spec:
     return {
         "width": "$width",
         "height": {"step": 15},
-        "encoding": {"y": marks.rows()},
+        "encoding": {"y": marks.rows(limit="$label_limit")},
         "layer": [
             {
                 "mark": {"type": "rule", "opacity": 0.6},
@@ -94,7 +94,7 @@ def layers() -> Spec:
             "layer": [
                 {
                     "transform": [{"filter": "datum.tunnel"}],
-                    "mark": {"type": "rect", "opacity": 0.1},
+                    "mark": {"type": "rect", "opacity": "$shade"},
                     "encoding": {"x": {**x, "field": "from"}, "x2": {"field": "to"}, "color": marks.series()},
                 },
                 {
@@ -163,7 +163,7 @@ def heat() -> Spec:
         "width": {"step": 74},
         "height": {"step": 17},
         "encoding": {
-            "y": marks.rows(),
+            "y": marks.rows(limit="$label_limit"),
             "x": {
                 "field": "dataset",
                 "type": "nominal",
@@ -363,7 +363,7 @@ def against() -> Spec:
     }
 
 
-def words() -> dict[str, Sequence[Any]]:
+def words() -> dict[str, Any]:
     """What the page's script needs besides the charts."""
     return {
         "colours": marks.COLOURS,

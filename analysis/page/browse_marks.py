@@ -50,7 +50,7 @@ def number(field: str, title: str, **more: Any) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
-def rows(title: str | None = None, limit: int = 360) -> Spec:
+def rows(title: str | None = None, limit: int | str = 360) -> Spec:
     """One line per row, in the order that the page gives."""
     axis = {"labelLimit": limit, "ticks": False, "domain": False, "grid": False}
     return {"field": "label", "type": "nominal", "sort": "$rows", "title": title, "axis": axis}

@@ -110,5 +110,5 @@ function drawHeat(chart) {
   const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2;
   return draw(chart, "heat", kept.map((row) => ({
     id: page.backbones.backbone[row.b], label: unique(row.b), dataset: row.dataset, value: row[metric], text: show(row[metric], digits), light: row[metric] > low + 0.6 * (high - low),
-  })), { title: columnLabel(metric), rows: [...shown].map(unique), angle: datasets.some((name) => name.length > 10) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
+  })), { title: columnLabel(metric), rows: [...shown].map(unique), label_limit: labelRoom([...shown].map(unique)), angle: datasets.some((name) => name.length > 10) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
 }

@@ -283,6 +283,23 @@ def test_a_click_on_a_dot_selects_its_backbone(browser, file):
     assert f"backbone: {chip}" in label
 
 
+@pytest.mark.parametrize("width", [1440, 800])
+def test_backbones_can_be_told_apart_in_the_pictures(browser, tmp_path, width):
+    many = grid(
+        id_classes=[10, 40], augmentation=["off", "on"], images_per_class=[100, 200], seed=[0, 1], width=[0.5, 1.0]
+    )
+    varied = dict.fromkeys(("id_classes", "augmentation", "images_per_class", "width"), "treatment")
+    write_sweep(tmp_path, probe_table(many, varied={**varied, "seed": "replicate"}))
+    assert browse.main(["--results", str(tmp_path)]) == 0
+    page, _ = visit(browser, tmp_path / "report" / "browse.html", viewport={"width": width, "height": 900})
+    for tab in ("backbones", "variables"):
+        open_tab(page, tab)
+        texts = page.eval_on_selector_all("#view .chart svg text", "all => all.map(t => t.textContent)")
+        labels = [text for text in texts if text.startswith("vggm11")]
+        assert len(labels) == len(set(labels)) == 32, tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+
+
 def test_a_sent_link_restores_the_view(browser, file):
     page, _ = visit(browser, file)
     page.click("#filters summary")

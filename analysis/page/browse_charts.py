@@ -46,7 +46,7 @@ def strengths() -> Spec:
         ("label", "backbone"), ("value", "% retained"), ("interval", "95 % interval"), ("strength", "tunnel")
     )
     bounds = {"domain": "$strengths", "range": ["#d55e00", "#b98a00", "#0a84d0", "#009e73", "#767676"]}
-    colour = {"field": "strength", "type": "nominal", "title": "tunnel", "scale": bounds, "legend": {"orient": "top"}}
+    colour = {"field": "strength", "type": "nominal", "title": "tunnel", "scale": bounds, "legend": marks.legend()}
     shape = {
         **colour,
         "scale": {"domain": "$strengths", "range": ["circle", "square", "triangle-up", "diamond", "cross"]},
@@ -54,7 +54,7 @@ def strengths() -> Spec:
     return {
         "width": "$width",
         "height": {"step": 15},
-        "encoding": {"y": marks.rows()},
+        "encoding": {"y": marks.rows(limit="$label_limit")},
         "layer": [
             {
                 "mark": {"type": "rule", "opacity": 0.6},
@@ -94,7 +94,7 @@ def layers() -> Spec:
             "layer": [
                 {
                     "transform": [{"filter": "datum.tunnel"}],
-                    "mark": {"type": "rect", "opacity": 0.1},
+                    "mark": {"type": "rect", "opacity": "$shade"},
                     "encoding": {"x": {**x, "field": "from"}, "x2": {"field": "to"}, "color": marks.series()},
                 },
                 {
@@ -132,9 +132,8 @@ def variables() -> Spec:
         "axis": {"labelAngle": "$angle"},
     }
     y = marks.number("y", "$y", scale={"zero": False})
-    offset = {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}}
-    joined = {"x": x, "y": y, "xOffset": offset, "detail": {"field": "pair"}}
-    dot = {"x": x, "y": y, "xOffset": offset, "color": "$colour", "shape": "$shape", "tooltip": tip}
+    joined = {"x": x, "y": y, "xOffset": "$offset", "detail": {"field": "pair"}}
+    dot = {"x": x, "y": y, "xOffset": "$offset", "color": "$colour", "shape": "$shape", "tooltip": tip}
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},
         "columns": "$columns",
@@ -164,7 +163,7 @@ def heat() -> Spec:
         "width": {"step": 74},
         "height": {"step": 17},
         "encoding": {
-            "y": marks.rows(),
+            "y": marks.rows(limit="$label_limit"),
             "x": {
                 "field": "dataset",
                 "type": "nominal",
@@ -262,7 +261,7 @@ def beeswarm() -> Spec:
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.8, "cursor": "pointer"},
         "encoding": {
             "y": marks.rows(),
-            "yOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}},
+            "yOffset": marks.OFFSET,
             "x": marks.number("value", "$x"),
             "color": marks.number("code", "value", scale={"range": list(marks.RANGE), "domain": [0, 1]}, legend=legend),
             "tooltip": tip,
@@ -282,7 +281,7 @@ def dependence() -> Spec:
         "mark": {"type": "point", "filled": True, "size": 36, "opacity": 0.8, "cursor": "pointer"},
         "encoding": {
             "x": x,
-            "xOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}},
+            "xOffset": marks.OFFSET,
             "y": marks.number("y", "$y"),
             "color": marks.series(),
             "shape": marks.shapes(),
@@ -364,10 +363,11 @@ def against() -> Spec:
     }
 
 
-def words() -> dict[str, Sequence[Any]]:
+def words() -> dict[str, Any]:
     """What the page's script needs besides the charts."""
     return {
         "colours": marks.COLOURS,
+        "offset": marks.OFFSET,
         "shapes": marks.SHAPES,
         "legend": [marks.colour_of("nominal"), marks.colour_of("quantitative"), marks.shapes()],
     }

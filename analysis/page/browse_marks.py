@@ -10,6 +10,7 @@ Spec = dict[str, Any]
 COLOURS = ("#0a84d0", "#d55e00", "#009e73", "#cc79a7", "#b98a00", "#7a6fd0", "#56b4e9", "#8c6d5a")
 RANGE = ("#0a84d0", "#a06fa8", "#d55e00")  # from low to high, on white and on dark
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+OFFSET = {"field": "jitter", "type": "quantitative", "scale": {"domain": [-1, 1]}}  # within the room of a word
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 4], [1, 3], [6, 2, 2, 2])
 
 
@@ -49,7 +50,7 @@ def number(field: str, title: str, **more: Any) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
-def rows(title: str | None = None, limit: int = 360) -> Spec:
+def rows(title: str | None = None, limit: int | str = 360) -> Spec:
     """One line per row, in the order that the page gives."""
     axis = {"labelLimit": limit, "ticks": False, "domain": False, "grid": False}
     return {"field": "label", "type": "nominal", "sort": "$rows", "title": title, "axis": axis}

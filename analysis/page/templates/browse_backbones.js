@@ -92,13 +92,15 @@ function drawStrengths(chart, heads) {
   if (!sums.retained) return chart.replaceChildren(el("p", { class: "note" }, "No % retained in this table."));
   const known = all.filter((b) => sums.retained[b] !== null);
   const ordered = state.sort ? known : known.sort((a, b) => sums.retained[a] - sums.retained[b]);
+  if (!ordered.length) return chart.replaceChildren(el("p", { class: "empty" }, "No backbone passes the filters."));
   const shown = ordered.slice(0, MOST_DRAWN);
   if (shown.length < known.length) chart.before(el("p", { class: "note" }, `The first ${MOST_DRAWN} of ${known.length}; filter or sort to see others.`));
   const rows = shown.map((b) => ({
     backbone: page.backbones.backbone[b], label: unique(b), value: sums.retained[b], low: sums.low?.[b] ?? sums.retained[b], high: sums.high?.[b] ?? sums.retained[b],
     interval: sums.low?.[b] === null ? "–" : `${show(sums.low[b], 1)} … ${show(sums.high[b], 1)}`, strength: sums.strength[b],
   }));
-  return draw(chart, "strengths", rows, { width: chartWidth(chart, 380), title: "mean % of OOD accuracy retained", rows: rows.map((row) => row.label), strengths: STRENGTHS }, (datum) => datum.backbone && select([datum.backbone], true));
+  const room = labelRoom(rows.map((row) => row.label));
+  return draw(chart, "strengths", rows, { width: chartWidth(chart, room + 30), label_limit: room, legend_columns: room + 420 < chart.clientWidth ? 0 : 2, title: "mean % of OOD accuracy retained", rows: rows.map((row) => row.label), strengths: STRENGTHS }, (datum) => datum.backbone && select([datum.backbone], true));
 }
 
 // A label that no other backbone has.
@@ -106,6 +108,12 @@ const labelCount = page.backbones.label.reduce((counts, text) => counts.set(text
 function unique(b) {
   const text = page.backbones.label[b];
   return labelCount.get(text) > 1 ? `${text} · ${page.backbones.backbone[b]}` : text;
+}
+
+// Room for the labels of rows: what tells two backbones apart is often at their end.
+function labelRoom(labels) {
+  const longest = Math.max(...labels.map((text) => text.length));
+  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - 300)));
 }
 
 function chartWidth(place, less) {

@@ -1,7 +1,8 @@
 // The tabs Best layer and Against.
 const BEST = ["best layer", "its last layer", "best last layer of all"];
 
-// For each dataset: held-out images choose backbone and layer, test images say how good they are.
+// For each dataset: held-out images choose backbone and layer, test images say how good they are. Of equal ones that of
+// least loss, then the first in the table; bestSql asks the same.
 function bestRows() {
   const rule = state.rule, value = probe[REPORTED[rule]], found = new Map(), ok = new Set(passing());
   page.curves.dataset.forEach((dataset, c) => {
@@ -9,8 +10,9 @@ function bestRows() {
     const peak = peakOf(c, rule), choice = probe[CHOOSES[rule]];
     if (peak.at < 0) return;
     const row = found.get(dataset) ?? { best: null, last: null };
-    if (!row.best || choice[peak.at] > choice[row.best.at]) row.best = { c, ...peak };
-    if (Number.isFinite(choice[peak.last]) && (!row.last || choice[peak.last] > choice[row.last.at])) row.last = { c, at: peak.last };
+    const beats = (i, other) => !other || choice[i] > choice[other.at] || (choice[i] === choice[other.at] && lossOf(i, rule) < lossOf(other.at, rule));
+    if (beats(peak.at, row.best)) row.best = { c, ...peak };
+    if (beats(peak.last, row.last)) row.last = { c, at: peak.last };
     found.set(dataset, row);
   });
   return [...found.entries()].sort(([a], [b]) => a.localeCompare(b)).map(([dataset, { best, last }]) => {
@@ -42,9 +44,10 @@ function bestTab(view) {
 }
 
 function bestSql() {
-  const also = Object.keys(state.filters).length || state.q ? [`backbone IN (SELECT backbone FROM backbones${where()})`] : [];
-  const conditions = ["NOT is_id", "coalesce(chosen, true)", "epoch IS NULL", ...also].join("\n  AND ");
-  return `SELECT dataset, backbone, layer, accuracy\nFROM probes\nWHERE ${conditions}\nQUALIFY row_number() OVER (PARTITION BY dataset ORDER BY choice DESC, layer DESC) = 1\nORDER BY dataset`;
+  const also = Object.keys(state.filters).length || state.q ? [`c.backbone IN (SELECT backbone FROM backbones${where()})`] : [];
+  const conditions = ["NOT c.is_id", "c.incomplete IS NULL", "coalesce(p.chosen, true)", "c.epoch IS NULL", ...also].join("\n  AND ");
+  const ties = state.rule === "paper" ? "" : "p.choice_loss NULLS LAST, ";
+  return `SELECT c.dataset, c.backbone, c.peak_layer AS layer, c.peak_accuracy AS accuracy\nFROM curves c JOIN probes p ON p.curve_key = c.curve_key AND p.layer = c.peak_layer\nWHERE ${conditions}\nQUALIFY row_number() OVER (PARTITION BY c.dataset ORDER BY p.choice DESC, ${ties}c.curve_key) = 1\nORDER BY c.dataset`;
 }
 
 // Variables of which each of both knows something: of a published table seeds, say, are not known.

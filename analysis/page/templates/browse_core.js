@@ -59,15 +59,18 @@ const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const REPORTED = { heldout: "top1", last: "top1_last", paper: "top1_best" };
 const CHOOSES = { heldout: "choice", last: "choice", paper: "top1_best" };
 
+// Loss that decides between equal peaks; the paper's rule knows none.
+const lossOf = (i, rule) => (rule !== "paper" && Number.isFinite(probe.choice_loss?.[i]) ? probe.choice_loss[i] : Infinity);
+
 // Peak layer of a curve: of equal ones that of least loss, then the middle one (of two the deeper); by the paper's rule
-// the first. A tunnel if accuracy falls after it.
+// the first. A tunnel if accuracy falls after it. A curve that lacks a layer or an accuracy has no peak: nor has the table.
 function peakOf(c, rule) {
   const start = page.curves.start[c], end = start + page.curves.n[c];
   const choice = probe[CHOOSES[rule]], value = probe[REPORTED[rule]];
-  const loss = (i) => (rule !== "paper" && Number.isFinite(probe.choice_loss?.[i]) ? probe.choice_loss[i] : Infinity);
+  const loss = (i) => lossOf(i, rule);
   let best = []; // equal ones
   for (let i = start; choice && i < end; i++) {
-    if (!Number.isFinite(choice[i]) || !Number.isFinite(value[i])) continue;
+    if (!Number.isFinite(choice[i]) || !Number.isFinite(value[i]) || probe.layer[i] !== i - start + 1) return { at: -1, last: end - 1, tunnel: false };
     const higher = best.length ? choice[i] - choice[best[0]] || (loss(i) === loss(best[0]) ? 0 : loss(best[0]) - loss(i)) : 1;
     if (higher > 0) best = [i];
     else if (higher === 0) best.push(i);

@@ -88,7 +88,10 @@ function drawEstimates(place, target, found) {
   const size = (label) => Math.max(...rows.filter((row) => row.label === label).map((row) => Math.abs(row.value)));
   const labels = [...new Set(rows.map((row) => row.label))].sort((a, b) => size(b) - size(a));
   const order = page.report.kinds.filter((kind) => rows.some((row) => row.series === kind));
-  const drawn = rows.map((row) => ({ ...row, low: row.low ?? row.value, high: row.high ?? row.value }));
+  // an interval that says next to nothing would press all others together: it ends at the picture's edge
+  const reach = 2.5 * Math.max(...rows.map((row) => Math.abs(row.value)));
+  const drawn = rows.map((row) => ({ ...row, low: Math.max(row.low ?? row.value, -reach), high: Math.min(row.high ?? row.value, reach) }));
+  if (rows.some((row) => row.low < -reach || row.high > reach)) place.after(el("p", { class: "note" }, "Intervals that reach beyond the picture end at its edge; hover for their numbers, or take the CSV."));
   return draw(place, "estimates", drawn, { width: chartWidth(place, 300), x: `effect on ${found.label}${found.unit ? ` (${found.unit})` : ""}`, rows: labels, order, series: "estimate", legend_columns: 0 },
     (datum) => datum.contrast && openContrast(datum.contrast));
 }

@@ -120,7 +120,7 @@ function drawLayers(chart) {
   const shaded = rows.filter((row) => row.tunnel).length;
   note.textContent = `${page.rules[state.rule]}. ` + (shaded ? "Shaded: from the peak layer to the last one, where accuracy falls." : "No curve falls after its peak layer.") + (rows.some((row) => row.interval !== "–") ? " Intervals on hovering: Wilson, from the number of test images." : "");
   return draw(chart, shaded ? "layers" : "layers_alone", rows, {
-    x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
+    shade: Math.min(0.1, 0.3 / Math.max(1, order.length)), x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
     width: Math.max(220, Math.min(width, wide, 560)), series: state.panel === "dataset" ? "backbone" : "dataset", legend_columns: document.getElementById("view").clientWidth > 1000 && order.every((t) => t.length < 60) ? 2 : 1,
   });
 }

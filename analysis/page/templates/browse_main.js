@@ -50,13 +50,19 @@ function setFilter(name, wanted) {
   return update({ filters });
 }
 
+// A number of four digits that is not beyond the value: typed as a bound it lets the value pass.
+function bounding(value, rounded) {
+  const unit = 10 ** (Math.floor(Math.log10(Math.abs(value))) - 3);
+  return value && !Number.isInteger(value) ? String(Number((rounded(value / unit) * unit).toPrecision(4))) : String(value);
+}
+
 // One field per column: two bounds for numbers, ticks for words.
 function filterFields() {
   const fields = page.variables.map((v) => {
     const wanted = state.filters[v.name];
     if (v.kind === "number") {
       const values = page.backbones[v.name].filter((x) => x !== null), low = Math.min(...values), high = Math.max(...values);
-      const bound = (i) => el("input", { type: "number", step: "any", "data-filter": v.name, "data-bound": i, value: wanted?.[i] ?? "", placeholder: words(i ? high : low), "aria-label": `${v.label}, ${i ? "at most" : "at least"}`, onchange: (e) => {
+      const bound = (i) => el("input", { type: "number", step: "any", "data-filter": v.name, "data-bound": i, value: wanted?.[i] ?? "", placeholder: bounding(i ? high : low, i ? Math.ceil : Math.floor), "aria-label": `${v.label}, ${i ? "at most" : "at least"}`, onchange: (e) => {
         const next = [...(state.filters[v.name] ?? [null, null])];
         next[i] = e.target.value === "" ? null : Number(e.target.value);
         setFilter(v.name, next.some((x) => x !== null) ? next : null);

@@ -63,7 +63,12 @@ async function draw(place, name, rows, words, onclick) {
   place.replaceChildren();
   const spec = { ...fill(page.charts[name], words), data: { values: rows } }; // with its rows from the start, or titles are cut off
   const renderer = rows.length > 3000 ? "canvas" : "svg";
-  const made = await vegaEmbed(place, spec, { actions: false, renderer, config: chartConfig(), tooltip: { theme: isDark() ? "dark" : "light" } });
+  let made;
+  try {
+    made = await vegaEmbed(place, spec, { actions: false, renderer, config: chartConfig(), tooltip: { theme: isDark() ? "dark" : "light" } });
+  } catch (error) { // a level called "constructor", say; the rest of the view stands
+    return place.replaceChildren(el("p", { class: "empty" }, `This picture cannot be drawn (${error.message}). The CSV has its numbers.`));
+  }
   views.set(place, made);
   made.view.addEventListener("click", (_, item) => {
     const datum = item?.datum?.datum ?? item?.datum;

@@ -87,7 +87,7 @@ function drawVariables(chart) {
   const hidden = { value: page.chart_words.colours[0] };
   return draw(chart, lines.length ? "variables" : "variables_alone", [...lines, ...points], {
     x: columnLabel(x), y: columnLabel(y), x_type: few ? "ordinal" : "quantitative", x_order: few ? orderOf(x, rows) : null,
-    x_scale: few ? {} : { zero: false, type: logarithmic(points) ? "log" : "linear" }, panels, columns, order, series: spot.series, angle: few && orderOf(x, rows).some((text) => text.length > 8) && orderOf(x, rows).length > 4 ? -35 : 0,
+    x_scale: few ? {} : logarithmic(points) ? { type: "log" } : { zero: false }, offset: few ? page.chart_words.offset : { value: 0 }, panels, columns, order, series: spot.series, angle: few && orderOf(x, rows).some((text) => text.length > 8) && orderOf(x, rows).length > 4 ? -35 : 0,
     width: columns > 1 ? Math.floor((total - 80 * columns) / columns) : Math.max(300, Math.min(total - 90, 900)), height: columns > 1 ? 220 : 340,
     colour: !state.vc ? hidden : fill(many ? quantitative : nominal, spot), shape: !state.vc || many ? { value: "circle" } : fill(shapes, spot),
   }, (datum) => datum.id && select([datum.id], true));
@@ -110,5 +110,5 @@ function drawHeat(chart) {
   const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2;
   return draw(chart, "heat", kept.map((row) => ({
     id: page.backbones.backbone[row.b], label: unique(row.b), dataset: row.dataset, value: row[metric], text: show(row[metric], digits), light: row[metric] > low + 0.6 * (high - low),
-  })), { title: columnLabel(metric), rows: [...shown].map(unique), angle: datasets.some((name) => name.length > 10) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
+  })), { title: columnLabel(metric), rows: [...shown].map(unique), label_limit: labelRoom([...shown].map(unique)), angle: datasets.some((name) => name.length > 10) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
 }

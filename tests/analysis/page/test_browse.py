@@ -116,7 +116,9 @@ WORDS = {
     "title": "a title", "x": "x title", "y": "y title", "series": "series title", "rows": ["one", "two"],
     "order": ["s", "t"], "panels": ["p", "q"], "columns": 2, "width": 300, "height": 200, "legend_columns": 2,
     "step": 1, "format": "~s", "zero": True, "angle": 0,
-    "strengths": ["strong", "weak"], "x_type": "ordinal", "x_order": ["1", "2"],
+    "strengths": ["strong", "weak"],
+    "offset": browse_marks.OFFSET, "label_limit": 300, "shade": 0.1,
+    "x_type": "ordinal", "x_order": ["1", "2"],
     "x_scale": {}, "diagonal": [{"v": 0}, {"v": 1}], "colour": COLOUR, "shape": {"value": "circle"},
 }  # fmt: skip
 ROWS = [

@@ -6,7 +6,6 @@ a type, an order. Rows have fixed field names, so that no name of a user's table
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from analysis.page import browse_marks as marks

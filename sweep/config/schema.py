@@ -112,6 +112,11 @@ class Recipe(Model):
         Literal["heldout", "test", "last"],
         Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
     ] = "heldout"
+    temperature: Annotated[
+        Positive, Column("ID training softmax temperature, which logits are divided by", (0.5, 1.0, 2.0, 4.0), new=True)
+    ] = 1.0
+    mixup: Annotated[NonNegative, Column("α of mixup in ID training; 0: none", (0.0, 0.1, 0.2), new=True)] = 0.0
+    cutmix: Annotated[NonNegative, Column("α of cutmix in ID training; 0: none", (0.0, 1.0), new=True)] = 0.0
     data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
 
 

@@ -274,6 +274,12 @@ def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Pro
     processes, batch, gpus = recipe.data_parallel, recipe.batch_size, config.resources.gpus
     if processes == 1:
         return None
+    for key in ("mixup", "cutmix"):  # a batch that is parted would be mixed within its parts only
+        if getattr(recipe, key):
+            at: KeyPath = ("grid", number, key) if getattr(block, key) else ("recipe", key)
+            return Problem(
+                at, getattr(recipe, key), f"mixes whole batches: not with data_parallel = {processes}", ("0",)
+            )
     if batch % processes or batch < 2 * processes:
         where: KeyPath = ("grid", number, "data_parallel") if block.data_parallel else ("recipe", "data_parallel")
         valid = tuple(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)

@@ -37,6 +37,7 @@ PATIENCE, MOST_EPOCHS = 10, 300
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+SIZES: tuple[str, ...] = ("10", "100", "all")  # of a study by name: about so many backbones, each part of the next
 LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
@@ -190,6 +191,8 @@ class Rule(RecipeRule):
 class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
+    block: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None  # a name, for --only
+    size: Literal[10, 100, "all"] = "all"  # the smallest study that it belongs to, for --size
     architecture: Some[str]
     id_dataset: Some[str] | None = None  # default for weights: the last of what they were trained on
     id_classes: Some[PositiveInt | All] = ("all",)

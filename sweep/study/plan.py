@@ -231,10 +231,8 @@ def render_plan(
     lines = [f"Plan of {config.name} → {out}", ""]
     names = [block.block or f"block {number}" for number, block in enumerate(config.grid)]
     wide = max(12, *(len(name) + 1 for name in names))
-    head = (
-        f"{'':<{wide}}{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
-    )
-    lines.append(head)
+    head = f"{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
+    lines.append(" " * wide + head)
     for name in dict.fromkeys(names):  # blocks of one name are one row
         own = {number for number, other in enumerate(names) if other == name}
         cells = [cell for cell in grid.cells if own & set(cell.blocks)]

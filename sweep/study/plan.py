@@ -19,6 +19,9 @@ from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
+_OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
+# operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
+_H100 = (2.5e13, 5e13)
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -191,7 +194,8 @@ def correlations(config: Config, grid: Grid) -> list[tuple[str, str, float]]:
     """
     rows = design(config, grid)
     roles = varied_roles(config, grid)
-    names = [name for name in (*roles, *DERIVED) if roles.get(name, "treatment") == "treatment"]
+    of_weights = _OF_WEIGHTS if any(cell.backbone.weights is not None for cell in grid.cells) else ()
+    names = [name for name in (*roles, *DERIVED, *of_weights) if roles.get(name, "treatment") == "treatment"]
     coded = {name: _codes([row[name] for row in rows]) for name in names}
     pairs = []
     for one, other in combinations(names, 2):
@@ -240,6 +244,7 @@ def render_plan(
     total = cost(config, grid.cells)
     lines += [_row("total".ljust(wide), total), ""]
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
+    lines.append(hours_said(total.flops))
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
@@ -249,6 +254,15 @@ def render_plan(
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
+
+
+def hours_said(flops: float) -> str:
+    """How long so many operations take on a card whose rates were measured, in words."""
+    least, most = (flops / rate / 3600 for rate in reversed(_H100))
+    return (
+        f"computing: {least:.2g} to {most:.2g} hours on one H100 (rates of tests/bench/RESULTS.md); reading and "
+        "decoding images not counted"
+    )
 
 
 def _row(name: str, part: Cost) -> str:

@@ -21,7 +21,7 @@ from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
 from analysis.tables.metrics import ACCURACY_TEXT, choosing
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import once, with_backbone
+from analysis.tables.sweep import FIT_ON, once, with_backbone
 from analysis.tables.variables import Kind, describe, level_text
 
 MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
@@ -288,7 +288,12 @@ def _probes(part: Part) -> pd.DataFrame:
     """The chosen probes of a sweep, sorted by curve and layer, with the names of its backbones."""
     assert part.stored is not None
     present = part.stored.probes.schema.names
-    wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
+    wanted = [
+        "backbone_key",
+        "weights_key",
+        "resolution",
+        FIT_ON,
+    ]  # what a backbone's name is made of, and what is shown
     wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
     wanted += [
         "layer",
@@ -301,6 +306,8 @@ def _probes(part: Part) -> pd.DataFrame:
         *MEASURES,
     ]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
+    if FIT_ON in frame:  # curves of shifted sets are no OOD curves
+        frame = frame[~frame[FIT_ON].eq("id").fillna(False).to_numpy(bool)].drop(columns=FIT_ON)
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
     frame = once(frame)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
 _LARGEST = 2**31 - 1  # what an integer column of the table holds
 PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
@@ -249,6 +249,43 @@ class DatasetEntry(Model):
     background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
+class Shifted(Model):
+    """A probe dataset with the classes of the ID dataset: probes are fitted on ID images and tested on this one."""
+
+    labels_of: Literal["id"]
+    fit: Literal["id"]
+    corruption: Literal["gaussian_noise", "gaussian_blur", "contrast", "brightness", "pixelate", "jpeg"] | None = None
+    severity: Annotated[int, Field(strict=True, ge=1, le=5)] = 3  # of the corruption of the ID test images
+
+
+def _shifted_apart(raw: Any) -> Any:
+    """Entries ``{name: …, labels_of: id, fit: id}`` of lists of probe datasets become names, and say the rest apart."""
+    if not isinstance(raw, Mapping):
+        return raw
+    said = dict(raw.get("shifted") or {})
+    blocks = raw.get("grid")
+
+    def named(part: Any) -> Any:
+        """The part with names alone."""
+        probed = part.get("probe_datasets") if isinstance(part, Mapping) else None
+        if not isinstance(probed, list | tuple) or not any(isinstance(entry, Mapping) for entry in probed):
+            return part
+        names = []
+        for entry in probed:
+            if isinstance(entry, Mapping):
+                rest = {key: value for key, value in entry.items() if key != "name"}
+                entry = entry.get("name")
+                if isinstance(entry, str) and said.setdefault(entry, rest) != rest:
+                    raise ValueError(f"{entry} stands in probe_datasets in two ways")
+            names.append(entry)
+        return {**part, "probe_datasets": names}
+
+    raw = named(raw)
+    if isinstance(blocks, list | tuple):
+        raw = {**raw, "grid": [named(block) for block in blocks]}
+    return {**raw, "shifted": said} if said else raw
+
+
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
@@ -330,7 +367,10 @@ class Config(Model):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     grid: Annotated[tuple[Block, ...], Field(min_length=1)]
-    probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    # OOD; the ID dataset is always probed as well. {name: …, labels_of: id, fit: id} is one with the ID classes, on
+    # which probes of the ID dataset are tested, see Shifted
+    probe_datasets: tuple[str, ...] = ()
+    shifted: Mapping[str, Shifted] = Field(default_factory=dict)  # what entries of probe_datasets say besides the name
     imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
     import_path: str | None = None  # where these are, relative to the config file; default: its directory
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
@@ -360,6 +400,8 @@ class Config(Model):
         None  # weights of the best layer's probe of each curve, or of all layers'
     )
     resources: Resources = Resources()
+
+    _apart = model_validator(mode="before")(_shifted_apart)
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

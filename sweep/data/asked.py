@@ -28,9 +28,15 @@ def used_datasets(config: Config) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+        probed = tuple(name for name in probed if not is_made(config, name))
         own = [name for name in block.id_dataset or () if SCRATCH in block.pretraining or is_given(config, name)]
         names |= dict.fromkeys((*own, *probed))
     return tuple(names)
+
+
+def is_made(config: Config, name: str) -> bool:
+    """Whether a probe dataset is made from another's images while these are read, and has none of its own."""
+    return name in config.shifted and config.shifted[name].corruption is not None
 
 
 def is_given(config: Config, name: str) -> bool:

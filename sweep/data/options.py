@@ -6,6 +6,7 @@ from typing import Literal
 Background = Literal["white", "grey", "black"]
 DatasetKind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
 Part = Literal["train", "test"]  # of a dataset
+CORRUPTED = 1  # version of the pixels of :mod:`sweep.data.corrupt`; raise by hand when they change
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
 
 

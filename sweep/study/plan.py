@@ -73,7 +73,13 @@ def layer_widths(backbone: Backbone) -> tuple[int, ...]:
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
     """Classes, training and test images of a curve."""
-    return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    if curve.shifted is None:
+        return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    own = selected(curve.backbone, curve.backbone.id_dataset, sizes(config, curve.backbone.id_dataset))
+    if curve.shifted.corruption is not None:
+        return own
+    there = sizes(config, curve.dataset)  # all of its images are tested on
+    return own._replace(test=there.train + there.test)
 
 
 def curve_cost(config: Config, curve: Curve) -> CurveCost:

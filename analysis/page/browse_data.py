@@ -21,7 +21,7 @@ from analysis.tables import epochs, names
 from analysis.tables.experiments import GRID, Experiments, determined
 from analysis.tables.metrics import ACCURACY_TEXT, choosing
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import FIT_ON, once, with_backbone
+from analysis.tables.sweep import FIT_ON, once, with_backbone, without_shifted
 from analysis.tables.variables import Kind, describe, level_text
 
 MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
@@ -306,8 +306,7 @@ def _probes(part: Part) -> pd.DataFrame:
         *MEASURES,
     ]
     frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
-    if FIT_ON in frame:  # curves of shifted sets are no OOD curves
-        frame = frame[~frame[FIT_ON].eq("id").fillna(False).to_numpy(bool)].drop(columns=FIT_ON)
+    frame, _ = without_shifted(frame)
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
     frame = once(frame)

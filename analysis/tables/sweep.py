@@ -43,7 +43,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     _check_columns(found, accuracy)
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
     whole = _probes(found, varied)
-    every, shifted = _without_shifted(whole)
+    every, shifted = without_shifted(whole)
     probes = _chosen(every)
     kept, along = epochs.split(probes)
     curves = metrics.collect(kept, accuracy=accuracy)
@@ -97,7 +97,7 @@ def other_accuracies(results: str, chosen: str) -> dict[str, Experiments]:
     return found
 
 
-def _without_shifted(probes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def without_shifted(probes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Probes that were fitted where they are tested, and a note on the others: they are no OOD experiments."""
     if FIT_ON not in probes:
         return probes, []

@@ -34,11 +34,11 @@ from sweep.config.schema import (
     Role,
     Rule,
     Search,
-    Shifted,
     TrainingImages,
     WeightsEntry,
     declared,
 )
+from sweep.config.shifted import Shifted
 
 __all__ = [
     "AUTO",

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
+from sweep.config.shifted import Shifted, shifted_apart
+
 _LARGEST = 2**31 - 1  # what an integer column of the table holds
 PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
@@ -249,43 +251,6 @@ class DatasetEntry(Model):
     background: Literal["white", "grey", "black"] = "white"  # what transparent images lie on
 
 
-class Shifted(Model):
-    """A probe dataset with the classes of the ID dataset: probes are fitted on ID images and tested on this one."""
-
-    labels_of: Literal["id"]
-    fit: Literal["id"]
-    corruption: Literal["gaussian_noise", "gaussian_blur", "contrast", "brightness", "pixelate", "jpeg"] | None = None
-    severity: Annotated[int, Field(strict=True, ge=1, le=5)] = 3  # of the corruption of the ID test images
-
-
-def _shifted_apart(raw: Any) -> Any:
-    """Entries ``{name: …, labels_of: id, fit: id}`` of lists of probe datasets become names, and say the rest apart."""
-    if not isinstance(raw, Mapping):
-        return raw
-    said = dict(raw.get("shifted") or {})
-    blocks = raw.get("grid")
-
-    def named(part: Any) -> Any:
-        """The part with names alone."""
-        probed = part.get("probe_datasets") if isinstance(part, Mapping) else None
-        if not isinstance(probed, list | tuple) or not any(isinstance(entry, Mapping) for entry in probed):
-            return part
-        names = []
-        for entry in probed:
-            if isinstance(entry, Mapping):
-                rest = {key: value for key, value in entry.items() if key != "name"}
-                entry = entry.get("name")
-                if isinstance(entry, str) and said.setdefault(entry, rest) != rest:
-                    raise ValueError(f"{entry} stands in probe_datasets in two ways")
-            names.append(entry)
-        return {**part, "probe_datasets": names}
-
-    raw = named(raw)
-    if isinstance(blocks, list | tuple):
-        raw = {**raw, "grid": [named(block) for block in blocks]}
-    return {**raw, "shifted": said} if said else raw
-
-
 Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
@@ -401,7 +366,7 @@ class Config(Model):
     )
     resources: Resources = Resources()
 
-    _apart = model_validator(mode="before")(_shifted_apart)
+    _apart = model_validator(mode="before")(shifted_apart)
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

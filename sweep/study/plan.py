@@ -22,6 +22,8 @@ WORTH_SAYING = 0.3
 _OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
 # operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
 _H100 = (2.5e13, 5e13)
+_SUGGESTED = 3  # cells to add that are named
+_NOT_FREE = {"pretraining", "id_dataset"}  # weights exist or not; a dataset has its own classes
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -354,9 +356,29 @@ def _correlation_lines(config: Config, grid: Grid) -> list[str]:
     confounded = [pair for pair in pairs if pair[2] > CONFOUNDED]
     if confounded:
         lines += ["warning: this grid confounds these pairs; the effects of a pair cannot be told apart (|ρ|):"]
-        lines += _listing(confounded)
+        lines += [*_listing(confounded), *_separating(grid, confounded)]
     related = [pair for pair in pairs if WORTH_SAYING < pair[2] <= CONFOUNDED]
     return lines + (["correlated (|ρ|):", *_listing(related)] if related else [])
+
+
+def _separating(grid: Grid, confounded: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Cells to add for pairs of grid variables: combinations of their levels that no backbone has, the fewest first.
+
+    What follows from an architecture or from weights cannot be set apart by a cell, and is not spoken of.
+    """
+    rows = [variables(cell.backbone) for cell in grid.cells]
+    lines = []
+    for one, other, _ in confounded:
+        if {one, other} & _NOT_FREE or not {one, other} <= {*GRID_VARIABLES}:
+            continue
+        levels = [list(dict.fromkeys(row[name] for row in rows)) for name in (one, other)]
+        there = {(row[one], row[other]) for row in rows}
+        absent = [(a, b) for a in levels[0] for b in levels[1] if (a, b) not in there and None not in (a, b)]
+        if absent:
+            few = ", ".join(f"{one} {a} with {other} {b}" for a, b in absent[:_SUGGESTED])
+            more = f" and {len(absent) - _SUGGESTED} more" * (len(absent) > _SUGGESTED)
+            lines += textwrap.wrap(f"to tell {one} from {other}, add: {few}{more}", width=118, initial_indent="  ")
+    return lines
 
 
 def _listing(pairs: Sequence[tuple[str, str, float]]) -> list[str]:

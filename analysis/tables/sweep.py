@@ -20,7 +20,8 @@ NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "to
 FIT_ON = "fit_on"  # "id": a probe of the ID dataset that was tested elsewhere
 OPTIONAL = (
     FIT_ON,
-    *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
+    *GRID, *names.DERIVED, *names.OF_WEIGHTS,
+    "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
     "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
     "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
     "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
@@ -211,6 +212,7 @@ def _variables(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
     """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *names.DERIVED) if c in frame]
+    candidates += [c for c in names.OF_WEIGHTS if c in frame and c not in roles and frame[c].nunique() > 1]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
     loose = [c for c in varied if not determined(frame, c, ["backbone"])]
@@ -236,7 +238,7 @@ def _variables(
 
 def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequence[str]) -> pd.DataFrame:
     """Add ``label``: what tells a backbone from the others, in words."""
-    hidden = set(names.DERIVED)
+    hidden = {*names.DERIVED, *names.OF_WEIGHTS}  # the network's and the weights' names say it
     shown = [
         c for c in GRID if c in frame and c not in replicates and frame[c].nunique(dropna=False) > 1 and c not in hidden
     ]

@@ -239,6 +239,7 @@ class DatasetEntry(Model):
     test_split: str | None = None
     image_key: str | None = None  # hfds: columns; wds: endings of the image, field of the json; default: timm's
     label_key: str | None = None
+    only: tuple[str, ...] = ()  # of a path: the classes that count, by name or from..to in order (synsets: a branch)
     classes: PositiveInt | None = None
     train: PositiveInt | None = None  # declared sizes let --plan count without the files
     test: PositiveInt | None = None

@@ -77,7 +77,7 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     if generator:
         return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
     declared = entry.classes or (fact.classes if fact else None)
-    shared |= _groups(config, entry) | {"path": path, "classes": declared}
+    shared |= _groups(config, entry) | {"path": path, "classes": declared, "only": entry.only}
     return DatasetOptions(kind="folder", test_fraction=entry.test_fraction, **shared)
 
 

@@ -26,6 +26,8 @@ class DatasetOptions:
         registered dataset may have one.
     classes
         Built-in: number of classes to generate. Folder: declared count, checked against the files.
+    only
+        Folder: names of the classes that count, or first..last of their sorted names; empty: all.
     train_per_class, test_per_class
         Built-in: images generated per class. Folder: caps per class (stratified, seeded, nested).
     size
@@ -52,6 +54,7 @@ class DatasetOptions:
     generator: str | None = None
     path: str | None = None
     classes: int | None = None
+    only: tuple[str, ...] = ()
     train_per_class: int | None = None
     test_per_class: int | None = None
     size: int | None = None

@@ -41,6 +41,8 @@ def _meaningless(at: KeyPath, entry: DatasetEntry, kind: str) -> Iterator[Proble
     if entry.download and kind not in ("torchvision", "hfds"):
         message = "only torchvision's and Hugging Face's datasets are fetched: give a source"
         yield Problem((*at, "download"), True, message, (*(f"torchvision/{name}" for name in TORCHVISION), "hfds/NAME"))
+    if entry.only and (kind or not entry.path):
+        yield Problem((*at, "only"), list(entry.only), "only a dataset with a path, a folder or tar, has such a choice")
     if kind not in ("hfds", "wds"):
         for key in _OF_READERS:
             if getattr(entry, key) is not None:

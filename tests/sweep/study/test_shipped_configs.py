@@ -29,7 +29,7 @@ STUDIES = {
     "ssl": (8, 42, 42),
     "alignment": (7, 19, 19),
     "augmentation": (6, 36, 216),
-    "class-diversity": (4, 64, 256),
+    "class-diversity": (4, 100, 292),
     "temperature": (6, 36, 216),
     "balanced": (8, 48, 288),
     "smoke": (4, 4, 4),

@@ -6,6 +6,7 @@ has that dataset so many classes) is in :mod:`sweep.study.check`, and reading YA
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -41,7 +42,7 @@ LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of la
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
 Standardize = Literal["none", "feature"]
-Seen = Literal["study", "exact", "weights"]  # how images are resized and cropped for evaluation
+ViewName = Literal["study", "exact", "weights"]  # how images are resized and cropped for evaluation
 
 
 def _as_tuple(value: Any) -> Any:
@@ -57,6 +58,28 @@ class Model(BaseModel):
     """Base of every part of a config: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_ratio(value: Any) -> Any:
+    """Let 256/224 stand for its value."""
+    found = re.fullmatch(r"\s*([1-9]\d{0,4})\s*/\s*([1-9]\d{0,4})\s*", value) if isinstance(value, str) else None
+    return int(found[1]) / int(found[2]) if found else value
+
+
+class Zoom(Model):
+    """An evaluation view by its numbers; as text it is what the table says of it."""
+
+    resize: Annotated[Positive, BeforeValidator(_as_ratio)]  # of the resolution, 256/224 say
+    crop: Literal["center", "squash", "border"] = "center"  # which side is resized to it: shorter, both, longer
+
+    def __str__(self) -> str:
+        return f"resize {self.resize:.9g} {self.crop}"
+
+
+Seen = Annotated[
+    Annotated[ViewName, Tag("view name")] | Annotated[Zoom, Tag("view numbers")],
+    Discriminator(lambda value: "view numbers" if isinstance(value, Mapping | Zoom) else "view name"),
+]
 
 
 class Range(Model):
@@ -341,16 +364,15 @@ class Config(Model):
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
-    # torchvision evaluate them. Default: weights for downloaded ones where these say it, else study
+    # torchvision evaluate them; or {resize: 256/224, crop: center}. Default: weights for downloaded ones where these
+    # say it, else study
     evaluation_view: Seen | None = None
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
     autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
-    keep_probes: Literal["best", "all"] | None = (
-        None  # weights of the best layer's probe of each curve, or of all layers'
-    )
+    keep_probes: Literal["best", "all"] | None = None  # weights of each curve's best layer's probe, or of all
     resources: Resources = Resources()
 
 

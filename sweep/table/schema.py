@@ -48,7 +48,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("width", _real, "multiplier of the architecture's channels"),
         ("pooling", _text, "pooling asked for; default: 2x2 of maps, mean of the patches of tokens"),
         ("norm", _text, "'none', or 'model': the network's own last norm stands before the pooling"),
-        ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom) or 'weights' (their own evaluation's)"),
+        ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom), 'weights' (their own) or its numbers"),
         *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],

@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/python analysis/browse.py --results results/demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

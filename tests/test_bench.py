@@ -22,6 +22,7 @@ from bench import (
     report,
     scikit,
     solvers,
+    solvers_figure,
     storage,
 )
 from bench.loops import fit_one, loaded, sliced
@@ -248,8 +249,12 @@ def test_a_commit_that_is_not_there_is_named():
         pass
 
 
-def test_solvers_are_compared_on_the_same_embeddings():
-    case = solvers.measure(real.Curve("tiny"), synthetic(Case("tiny", (8, 12), 4, 240, 200, 1), device=CPU))
+def test_solvers_are_compared_on_the_same_embeddings(tmp_path, monkeypatch):
+    data = synthetic(Case("tiny", (8, 12), 4, 240, 200, 1), device=CPU)
+    monkeypatch.setattr(real, "embeddings", lambda curve: data)
+    solvers_figure.draw({"tiny": solvers_figure.measured(real.Curve("tiny"))}, tmp_path / "tiny.png")
+    assert (tmp_path / "tiny.png").stat().st_size > 5_000
+    case = solvers.measure(real.Curve("tiny"), data)
     assert case["retained"].keys() == case["peak"].keys() == case["rank_order"].keys() == solvers.SOLVERS.keys()
     assert case["rank_order"]["converged"] == pytest.approx(1)
     assert case["all_converged"]

@@ -31,7 +31,7 @@ SOLVERS: Mapping[str, Sequence[Probe]] = {
     "ridge": [Probe(solver="ridge", standardize="feature", weight_decay=penalty) for penalty in PENALTIES["ridge"]],
     "converged": [CONVERGED],
 }
-_SEED = 3
+SEED = 3
 _MANY = 50  # classes from which on the float64 fit takes minutes: one layer of a curve, and not with scikit-learn
 
 
@@ -55,7 +55,7 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
     seconds, found = {}, {}
     for name, recipes in SOLVERS.items():
         seconds[name], results = machine.timed(
-            lambda recipes=recipes: fit_probes(data, recipes, seed=_SEED), device=CPU, repeats=2
+            lambda recipes=recipes: fit_probes(data, recipes, seed=SEED), device=CPU, repeats=2
         )
         found[name] = [result for result in results if result.chosen]
     converged = found["converged"]
@@ -132,7 +132,7 @@ def _sklearn(data: ProbeData, converged: Sequence[ProbeResult]) -> dict[str, flo
     of the last fit, in the unit of ours, ‖gradient‖ / (λ ‖W‖), which asks for 0.02 at most.
     """
     one = chosen_layers(data, [len(converged) - 1])
-    ours, (result,) = machine.timed(lambda: fit_probes(one, CONVERGED, seed=_SEED), device=CPU)
+    ours, (result,) = machine.timed(lambda: fit_probes(one, CONVERGED, seed=SEED), device=CPU)
     x_ND, _ = _standardised(data, len(converged) - 1)
     x_ND, labels_N, fit_N = x_ND.astype(np.float32), data.train_labels_N.numpy(), ~data.heldout_N.numpy()
     parts = [(x_ND[fit_N], labels_N[fit_N], penalty, 0.1) for penalty in result.penalties]

@@ -1,6 +1,6 @@
-"""Draws ``docs/figures/probe_solvers.png``: two OOD curves of a published ResNet-56, by AdamW and by the converged probe.
+"""Draws ``docs/figures/probe_solvers.png``: two OOD curves of a published ResNet-56, by AdamW and converged.
 
-    TUNNEL_SWEEP_SHARED=DIR python -m tests.bench.solvers_figure
+TUNNEL_SWEEP_SHARED=DIR python -m tests.bench.solvers_figure
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     }
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
-    common = task_of(sweep, cells[0], float(resources.gpus) > 0)
+    common = task_of(sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus))
     try:
         run_cells(
             cells,
@@ -238,8 +238,8 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         meter.end()
 
 
-def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
-    """What a worker needs to run a cell."""
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -> CellTask:
+    """What a worker needs to run a cell; ``share``: of a GPU."""
     config = sweep.config
     return CellTask(
         cell=cell,
@@ -250,6 +250,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         threads=config.resources.threads,
         loader_workers=config.resources.loader_workers,
         gpu=gpu,
+        share=share if gpu else 1.0,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,
         keep_probes=config.keep_probes,

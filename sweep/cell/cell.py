@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sweep import register, table
+from sweep.base.arithmetic import reproducible
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
@@ -52,7 +53,7 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     MemoryError, torch.OutOfMemoryError
         Where others use the memory too, once the other curves are finished; likewise.
     """
-    with device_errors(task):
+    with device_errors(task), reproducible(task.deterministic):
         return _run_cell(task, ranks)
 
 
@@ -260,7 +261,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
                 mean=weights.mean,
                 std=weights.std,
                 device=device,
-                autocast=task.settings.autocast,
+                precision=task.settings.extraction,
                 spill=spill,
             ),
         )

@@ -27,6 +27,7 @@ class CellTask:
     cache_dir : node-local directory of decoded images (and of kept embeddings).
     share : of a GPU that the task has; below 1, others use it too.
     memory : share of the device's free memory that probes in flight may take.
+    deterministic : compute the same bits every time, where torch can.
     keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
@@ -43,6 +44,7 @@ class CellTask:
     gpu: bool = False
     share: float = 1.0
     memory: float = 0.7
+    deterministic: bool = False
     keep_embeddings: bool = False
     keep_probes: str | None = None
     train_only: bool = False

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from sweep import register
+from sweep.base.arithmetic import reproducible
 from sweep.base.store import Store
 from sweep.cell.blame import device_errors
 from sweep.cell.cell import run_cell, workshop
@@ -56,7 +57,7 @@ def _help(task: CellTask, ranks: Ranks) -> None:
     device = torch.device("cuda" if task.gpu else "cpu")
     shop = workshop(task, Store(task.store_uri), device, ranks)
     try:
-        with device_errors(task):
+        with device_errors(task), reproducible(task.deterministic):
             help_training(task.cell.backbone, shop)
     except (RankLostError, TrainingDivergedError):
         return  # the first process meets the same, and says so; if it is gone itself, whoever started it knows

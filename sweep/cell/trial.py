@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sweep import register
+from sweep.base.arithmetic import reproducible
 from sweep.base.store import Store
 from sweep.cell.blame import fate, leaving
 from sweep.cell.cell import library_of
@@ -48,7 +49,8 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
             so_far.append(Record("stopped", accuracies, n_heldout, time.monotonic() - started))
             report(so_far[-1])
 
-        trained, _ = train_backbone(backbone, _workshop(task, store, device, after_epoch))
+        with reproducible(task.deterministic):
+            trained, _ = train_backbone(backbone, _workshop(task, store, device, after_epoch))
         accuracies = tuple(entry["heldout_top1"] for entry in trained.history)
         record = Record("finished", accuracies, n_heldout, trained.seconds)
     except Exception as error:

@@ -59,6 +59,7 @@ def make_rows(
         "weights_key": planned.weights,
         **_dataset_columns(images),
         **_backbone_and_cost(curve.backbone, weights, embedded, fitted),
+        "extraction_precision": task.settings.extraction,
         **task.provenance,
         "device": device_name(device),
         "host": socket.gethostname(),

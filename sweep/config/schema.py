@@ -38,6 +38,8 @@ PATIENCE, MOST_EPOCHS = 10, 300
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+ExtractionPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
 LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
@@ -136,6 +138,10 @@ class Recipe(Model):
         Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
     ] = "heldout"
     data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
+    precision: Annotated[
+        Precision,
+        Column("arithmetic of ID training: float32, tf32 (GPU), or bfloat16 where torch deems it safe", new=True),
+    ] = "float32"
 
 
 def declared(key: str) -> Column:
@@ -328,6 +334,12 @@ def _declared_ranges(value: Any) -> Any:
     return {str(key): ranges.get(str(key)) or (None,) for key in value}
 
 
+class Extraction(Model):
+    """How embeddings are computed."""
+
+    precision: ExtractionPrecision = "float32"  # bfloat16, float16: where torch deems it safe; tf32: of GPUs
+
+
 class Search(Model):
     """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
 
@@ -370,10 +382,17 @@ class Config(Model):
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
-    autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
+    extraction: Extraction = Extraction()
+    autocast: Autocast | None = None  # an older word for extraction.precision
+    deterministic: bool = Field(default=False, strict=True)  # the same bits every time, where torch can; slower on GPUs
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
     keep_probes: Literal["best", "all"] | None = None  # weights of each curve's best layer's probe, or of all
     resources: Resources = Resources()
+
+    @property
+    def extraction_precision(self) -> ExtractionPrecision:
+        """Arithmetic of the embeddings, by whichever word."""
+        return self.autocast or self.extraction.precision
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,22 +107,23 @@ def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> i
     )
 
 
-def room(resources: Resources) -> int:
+def room(resources: Resources, *, without: Container[str] = ()) -> int:
     """How many tasks the connected cluster has room for, as it is now.
 
     Parameters
     ----------
     resources : with ``auto`` resolved.
+    without : nodes that do not count, by their ids.
     """
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
     return _places(alive, resources.cpus, float(resources.gpus))
 
 
-def places(resources: Resources) -> int:
+def places(resources: Resources, *, without: Container[str] = ()) -> int:
     """How many tasks can run at once: those there is room for, at most ``max_in_flight``; at least 1."""
-    return max(1, min(room(resources), int(resources.max_in_flight)))
+    return max(1, min(room(resources, without=without), int(resources.max_in_flight)))
 
 
 def refuse_too_many(processes: int, resources: Resources, found: int) -> None:

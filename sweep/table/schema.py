@@ -76,7 +76,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("classes", _int, "classes of the probe"),
         ("chance", _real, "1 / classes"),
         ("n_train", _int, "training images of the full fit"),
-        ("n_heldout", _int, "of these, images held out of the selection fit"),
+        (
+            "n_heldout",
+            _int,
+            "of these, images held out of the selection fit; under train_on 'all' the ID ones were trained on",
+        ),
         ("n_test", _int, "test images"),
         ("skipped_images", pa.list_(_text), "images that could not be read, with the reason"),
     ],
@@ -86,6 +90,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("layer_point", _text, "what it is: conv, block, stage, a part of a block (norm 1, attention, …) or pattern"),
         ("layer_pooling", _text, "how its output was pooled: 2x2, mean, class, class+mean, max, gem; none: a vector"),
         ("layer_width", _int, "numbers in its embedding, D"),
+        (
+            "extraction_precision",
+            _text,
+            "arithmetic of the forward pass: float32, tf32, bfloat16, float16; null: older",
+        ),
         (
             "layer_parameters",
             _long,

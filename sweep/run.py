@@ -4,6 +4,7 @@
     python sweep/run.py                                    the demo
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
+    python sweep/run.py --config configs/paper.yaml --only cifar10 --plan     some of its blocks; --size 10|100|all
     python sweep/run.py --config my.yaml --retry-failed    also what failed for a reason that stays
     python sweep/run.py --out s3://bucket/sweep --status   done, running, failed and missing, from the store alone
     python sweep/run.py --config my.yaml --weights mine    how a checkpoint of the config fits its architectures
@@ -23,6 +24,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 
 from sweep import commands  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import StorageError, UserError  # noqa: E402
+from sweep.config import SIZES, read_yaml  # noqa: E402
 from sweep.study import read_config  # noqa: E402
 
 
@@ -35,6 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file; default: the demo")
     parser.add_argument("--out", help="directory or URI of the results; default: results/<config name>")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a config value")
+    parser.add_argument("--only", action="append", default=[], metavar="BLOCK", help="only blocks of this name")
+    parser.add_argument("--size", choices=SIZES, help="only what belongs to a study of about so many backbones")
     parser.add_argument("--plan", action="store_true", help="print counts, cost and confounded variables, and stop")
     parser.add_argument(
         "--status", action="store_true", help="say how far the sweep in --out is, and stop; needs no Ray"
@@ -74,8 +78,9 @@ def answer(arguments: argparse.Namespace) -> int:
         return commands.status(arguments.out, None, watch=arguments.watch)
     only_asks = asks_store or arguments.plan or arguments.weights or arguments.layers
     file = arguments.config or ROOT / "configs" / "demo.yaml"
-    config = read_config(file, arguments.set, need_data=not only_asks)
-    out = arguments.out or str(ROOT / "results" / config.name)
+    part = {"only": [name for said in arguments.only for name in said.split(",")], "size": arguments.size}
+    config = read_config(file, arguments.set, need_data=not only_asks, **part)
+    out = arguments.out or str(ROOT / "results" / read_yaml(file, arguments.set).config.name)  # parts share a store
     if asks_store:
         return commands.status(out, config.name, watch=arguments.watch)
     if arguments.layers:  # the config's plug-ins may have registered it

@@ -21,6 +21,7 @@ label: [model, depth]           columns that name a backbone for people (optiona
 fill:                           columns that the file may lack, from the position of its rows (optional)
   dnn: {each: 8}                one number for each 8 rows
   id_dataset: {runs: [[16, A], [8, [B, C]]]}   16 rows A, then 8 rows B, C, B, C, …
+rows: {kind: value}             only rows that have these values, of columns of the file (optional)
 
 Only treatments are attributed to. Matched pairs agree in nuisances and replicates, as in everything else. Messages
 count the rows of data from 1.
@@ -45,13 +46,24 @@ from analysis.tables.variables import Kind
 
 KEYS = (
     "title", "targets", "variables", "group", "dataset", "cluster", "adjust", "pairing", "label", "fill", "accuracy",
-    "notes",
+    "notes", "rows",
 )  # fmt: skip
+OF_PUBLISHED = (
+    "source",
+    "table",
+    "page",
+    "file",
+    "cells",
+    "count",
+    "where",
+    "misprints",
+    "missing",
+)  # tables/published
 KINDS = ("numeric", "ordinal", "categorical")
 ROLES = ("treatment", "nuisance", "replicate")
 SCALES = ("linear", "log")
 ENTRY_KEYS = {
-    "targets": ("column", "times"),
+    "targets": ("column", "times", "decimals"),
     "variables": ("column", "kind", "names", "levels", "role", "part", "scale", "reference"),
 }
 CLUSTER = "cluster: "  # what the column of a declared level is called here
@@ -110,7 +122,7 @@ def read_mapped(table: str, mapping: str) -> Experiments:
     read, names = storage.read_any(table, _wanted(spec))
     if not read.num_rows:
         raise UserError(f"{table}: the table has no rows")
-    source = Source(table, _filled(read.to_pandas(), spec.get("fill", {}), mapping), names)
+    source = Source(table, asked_rows(read.to_pandas(), spec, mapping), names)
     data = pd.DataFrame({"backbone": source.words(spec["group"], "group")})
     data["dataset"] = source.words(spec["dataset"], "dataset") if spec.get("dataset") else "all"
     targets = [target for name, target in TARGETS.items() if name in spec["targets"]]
@@ -127,6 +139,18 @@ def read_mapped(table: str, mapping: str) -> Experiments:
     return _experiments(source, data, spec, targets, kinds)
 
 
+def asked_rows(frame: pd.DataFrame, spec: Spec, path: str) -> pd.DataFrame:
+    """Rows of a file that a mapping speaks of, with the columns that it adds by position."""
+    frame = _filled(frame, spec.get("fill") or {}, path)
+    for name, value in (spec.get("rows") or {}).items():
+        if name not in frame:
+            raise UserError(f"{path}: rows.{name}: the table has no such column; it has {', '.join(map(str, frame))}")
+        frame = frame[frame[name].astype(str) == str(value)]
+    if not len(frame):
+        raise UserError(f"{path}: rows: {spec['rows']}: no row of the table has these values")
+    return frame.reset_index(drop=True)
+
+
 def _clusters(spec: Spec) -> dict[str, str]:
     """Name of each declared level → its column."""
     declared = spec.get("cluster") or {}
@@ -140,7 +164,7 @@ def _wanted(spec: Spec) -> set[str]:
     entries = [*spec["targets"].values(), *spec["variables"].values()]
     singles = [spec["group"], spec.get("dataset")]
     several = (*spec.get("pairing", ()), *(spec.get("label") or ()), *_clusters(spec).values())
-    return {*(entry["column"] for entry in entries), *singles, *several}
+    return {*(entry["column"] for entry in entries), *singles, *several, *(spec.get("rows") or {})}
 
 
 def _labels(source: Source, data: pd.DataFrame, spec: Spec, variables: Sequence[str]) -> pd.Series:
@@ -279,7 +303,8 @@ def _known_order(name: str) -> tuple[str, ...]:
     return names.KNOWN[name].order if name in names.KNOWN else ()
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def read_spec(path: str) -> dict[str, Any]:
+    """A mapping as YAML; UserError if it is none, or has a key that nobody knows."""
     try:
         spec = yaml.safe_load(storage.read(path))
     except yaml.YAMLError as error:
@@ -287,8 +312,13 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(spec, dict):
         raise UserError(f"{path}: must be a mapping with the keys {', '.join(KEYS)}")
     for key in spec:
-        if key not in KEYS:
-            raise UserError(f"{path}: unknown key {key}; valid keys are {', '.join(KEYS)}")
+        if key not in (*KEYS, *OF_PUBLISHED):
+            raise UserError(f"{path}: unknown key {key}; valid keys are {', '.join((*KEYS, *OF_PUBLISHED))}")
+    return spec
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    spec = read_spec(path)
     for key in ("targets", "variables", "group"):
         if not spec.get(key):
             raise UserError(f"{path}: key {key} is missing")

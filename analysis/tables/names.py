@@ -105,6 +105,9 @@ KNOWN: Mapping[str, Known] = {
     "batch_size": Known("batch size", "training"),
     "label_smoothing": Known("label smoothing", "training"),
     "warmup_epochs": Known("warm-up epochs", "training"),
+    "temperature": Known("softmax temperature", "training"),
+    "mixup": Known("mixup α", "training"),
+    "cutmix": Known("cutmix α", "training"),
 }
 
 DERIVED = ("spatial_reduction", "stem", "family", "overparametrization", "depth")

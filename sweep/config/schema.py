@@ -40,6 +40,7 @@ SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 ExtractionPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
+SIZES: tuple[str, ...] = ("10", "100", "all")  # of a study by name: about so many backbones, each part of the next
 LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
@@ -137,6 +138,11 @@ class Recipe(Model):
         Literal["heldout", "test", "last"],
         Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
     ] = "heldout"
+    temperature: Annotated[
+        Positive, Column("ID training softmax temperature, which logits are divided by", (0.5, 1.0, 2.0, 4.0), new=True)
+    ] = 1.0
+    mixup: Annotated[NonNegative, Column("α of mixup in ID training; 0: none", (0.0, 0.1, 0.2), new=True)] = 0.0
+    cutmix: Annotated[NonNegative, Column("α of cutmix in ID training; 0: none", (0.0, 1.0), new=True)] = 0.0
     data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
     precision: Annotated[
         Precision,
@@ -214,6 +220,8 @@ class Rule(RecipeRule):
 class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
+    block: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None  # a name, for --only
+    size: Literal[10, 100, "all"] = "all"  # the smallest study that it belongs to, for --size
     architecture: Some[str]
     id_dataset: Some[str] | None = None  # default for weights: the last of what they were trained on
     id_classes: Some[PositiveInt | All] = ("all",)

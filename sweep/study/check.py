@@ -38,20 +38,31 @@ from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes
 from sweep.study.sources import known_corpora
+from sweep.study.subset import subset
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
+def read_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    need_data: bool = False,
+    only: Sequence[str] = (),
+    size: str | None = None,
+) -> Config:
     """Read a config file, load its plug-ins, check it against what there is.
 
     Parameters
     ----------
     path, overrides : see :func:`sweep.config.read_yaml`.
     need_data : also require the files of every dataset in use to be there.
+    only, size : what is kept of the grid, see :func:`sweep.study.subset.subset`; all of it is checked.
 
     Raises
     ------
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
+    UserError
+        If no block is of that name or size.
     """
     forget_datasets()
     reading = read_yaml(path, overrides)
@@ -62,18 +73,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
         problem = Problem(("imports", error.position), config.imports[error.position], str(error))
         raise reading.error([problem]) from error
     register.warn_of_other_doors(config.imports)
-    if problems := check(config, need_data=need_data):
+    if problems := check(config):
+        raise reading.error(problems)
+    config = subset(config, only, size)
+    if need_data and (problems := [*check_data_files(config), *check_files(config)]):
         raise reading.error(problems)
     return config
 
 
-def check(config: Config, *, need_data: bool = False) -> list[Problem]:
-    """All problems of a config that pydantic cannot see.
-
-    Parameters
-    ----------
-    need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
-    """
+def check(config: Config) -> list[Problem]:
+    """All problems of a config that pydantic cannot see; whether files are there is another question."""
     problems = [*_names(config), *solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
     problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
@@ -83,8 +92,6 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
         problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config), *kept_probes(config)]
-    if not problems and need_data:
-        problems += [*check_data_files(config), *check_files(config)]
     return problems
 
 
@@ -292,6 +299,12 @@ def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Pro
     processes, batch, gpus = recipe.data_parallel, recipe.batch_size, config.resources.gpus
     if processes == 1:
         return None
+    for key in ("mixup", "cutmix"):  # a batch that is parted would be mixed within its parts only
+        if getattr(recipe, key):
+            at: KeyPath = ("grid", number, key) if getattr(block, key) else ("recipe", key)
+            return Problem(
+                at, getattr(recipe, key), f"mixes whole batches: not with data_parallel = {processes}", ("0",)
+            )
     if batch % processes or batch < 2 * processes:
         where: KeyPath = ("grid", number, "data_parallel") if block.data_parallel else ("recipe", "data_parallel")
         valid = tuple(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)

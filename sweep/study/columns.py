@@ -53,7 +53,12 @@ def trained_on(backbone: Backbone) -> dict[str, Any]:
         known = TrainedOn()
     else:
         known = TrainedOn(backbone.id_dataset, None, backbone.id_classes, "supervised")
-    return {"corpus": known.corpus, "corpus_classes": known.classes, "objective": known.objective}
+    return {
+        "corpus": known.corpus,
+        "corpus_classes": known.classes,
+        "objective": known.objective,
+        "weights_augmentation": known.augmentation,
+    }
 
 
 def labels(planned: Planned) -> dict[str, Any]:

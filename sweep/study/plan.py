@@ -229,15 +229,16 @@ def render_plan(
     why_unknown : why not.
     """
     lines = [f"Plan of {config.name} → {out}", ""]
-    head = (
-        f"{'':<12}{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
-    )
-    lines.append(head)
-    for number in range(len(config.grid)):
-        cells = [cell for cell in grid.cells if number in cell.blocks]
-        lines.append(_row(f"block {number}", cost(config, cells)))
+    names = [block.block or f"block {number}" for number, block in enumerate(config.grid)]
+    wide = max(12, *(len(name) + 1 for name in names))
+    head = f"{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
+    lines.append(" " * wide + head)
+    for name in dict.fromkeys(names):  # blocks of one name are one row
+        own = {number for number, other in enumerate(names) if other == name}
+        cells = [cell for cell in grid.cells if own & set(cell.blocks)]
+        lines.append(_row(name.ljust(wide), cost(config, cells)))
     total = cost(config, grid.cells)
-    lines += [_row("total", total), ""]
+    lines += [_row("total".ljust(wide), total), ""]
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
@@ -252,7 +253,7 @@ def render_plan(
 
 def _row(name: str, part: Cost) -> str:
     return (
-        f"{name:<12}{part.backbones:>10,}{part.curves:>8,}{part.probes:>8,}{part.images:>12,}"
+        f"{name}{part.backbones:>10,}{part.curves:>8,}{part.probes:>8,}{part.images:>12,}"
         f"{part.flops:>10.1e}{_bytes(part.storage):>10}{_bytes(part.scratch):>10}"
     )
 

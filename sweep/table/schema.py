@@ -68,6 +68,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("corpus", _text, "what the weights were trained on, in order; trained here: the ID dataset; null if unknown"),
         ("corpus_classes", _int, "classes of the last labels they were trained with; null if none or unknown"),
         ("objective", _text, "how: supervised, language-image, self-supervised, …, in order; null if unknown"),
+        (
+            "weights_augmentation",
+            _text,
+            "of downloaded weights: crop, crop+flip, auto, mixed, views; null if unknown or trained here",
+        ),
     ],
     "Probe dataset": [
         ("dataset", _text, "dataset the probe was fitted and tested on"),

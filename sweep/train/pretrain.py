@@ -27,6 +27,7 @@ from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
 from sweep.models import Feeder
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -189,9 +190,10 @@ class _Run:
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
 
-    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
+    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:
         """Logits of uint8 images on the device, in the recipe's precision."""
         images = self.feeder.normalized(images_BHWC)
+        images = images if mix is None else mix.images(images)
         with arithmetic(self.device, self.recipe.precision):
             return (model or self.model)(images)
 
@@ -209,8 +211,7 @@ class _Run:
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            logits_BC = self.forward(images, model=self.shared)
-            loss = F.cross_entropy(logits_BC.float(), target_B, label_smoothing=self.recipe.label_smoothing)
+            loss = self._loss(images, target_B, epoch, number)
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self.ranks.weight(len(target_B), len(batches[number]))).backward()
             self.optimizer.step()
@@ -222,6 +223,15 @@ class _Run:
             )
         self.history.append({"epoch": epoch + 1, "train_loss": mean_loss})
         self.epoch = epoch + 1
+
+    def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
+        """Loss of a batch, mixed where the recipe says so."""
+        recipe = self.recipe
+        mix = mixed(recipe, len(images_BHWC), images_BHWC.shape[1], key=self.key, epoch=epoch, batch=batch)
+        logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
+        if mix is None:
+            return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)
+        return mix.loss(logits_BC, target_B, smoothing=recipe.label_smoothing)
 
     def _targets(self, labels_N: np.ndarray, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
         """Labels of each batch's part, on the device."""

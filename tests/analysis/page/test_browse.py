@@ -226,7 +226,7 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path, monkeypatch, ca
 
 
 def test_a_script_cannot_end_early():
-    assert browse._inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
+    assert browse.inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
 
 
 def test_curves_are_found_by_the_sweeps_own_key(tmp_path):

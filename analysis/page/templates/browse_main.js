@@ -22,9 +22,16 @@ function facts() {
   const constant = Object.entries(page.constant).map(([name, value]) => `${name} ${value}`).join(", ");
   byId("facts").replaceChildren(
     el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
+    page.failures.length ? el("a", { href: "#failures", onclick: (e) => { e.preventDefault(); toFailures(); } }, notThere() + ".") : "", page.failures.length ? " " : "",
     el("span", { class: "note" }, `From ${sources}.`),
     constant || page.notes.length ? el("details", {}, el("summary", {}, "What is the same for all, and what to know"), constant ? el("p", {}, "The same for all: " + constant + ".") : "", el("ul", {}, ...page.notes.map((note) => el("li", {}, note)))) : "",
   );
+}
+
+async function toFailures() {
+  if (state.tab !== "backbones") await update({ tab: "backbones" });
+  byId("failures").scrollIntoView({ block: "center" });
+  byId("failures").focus({ preventScroll: true });
 }
 
 function switches() {

@@ -49,7 +49,8 @@ function chartConfig() {
     background: isDark() ? "#161c22" : "#ffffff",
     font: 'system-ui, "DejaVu Sans", sans-serif',
     view: { stroke: line },
-    axis: { ...text, gridColor: line, domainColor: muted, tickColor: muted, labelOverlap: true },
+    axis: { ...text, gridColor: line, domainColor: muted, tickColor: muted, labelOverlap: true, labelSeparation: 4 },
+    axisQuantitative: { labelFlush: false },
     legend: text,
     header: text,
     rule: { color: ink },
@@ -103,43 +104,6 @@ function save(name, url) {
   if (url.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-function quoted(value) {
-  return "'" + String(value).replaceAll("'", "''") + "'";
-}
-
-// The condition of SQL that the filters are.
-function where(more = []) {
-  const parts = [...more];
-  for (const [name, wanted] of Object.entries(state.filters)) {
-    const v = variable[name], column = '"' + name.replaceAll('"', '""') + '"';
-    if (name === "sweep") continue;
-    if (v.kind === "number") {
-      if (wanted[0] !== null) parts.push(`${column} >= ${wanted[0]}`);
-      if (wanted[1] !== null) parts.push(`${column} <= ${wanted[1]}`);
-    } else {
-      const known = wanted.filter((word) => word !== (v.if_null ?? "unknown"));
-      const list = known.map((word) => (v.quoted ? quoted(word) : word.replaceAll(",", ""))).join(", ");
-      const options = [...(known.length ? [`${column} IN (${list})`] : []), ...(known.length < wanted.length ? [`${column} IS NULL`] : [])];
-      parts.push(options.length ? `(${options.join(" OR ")})` : "false");
-    }
-  }
-  if (state.q) parts.push(`backbone IN (${passing().map((b) => quoted(ownName(b))).join(", ") || "NULL"})`);
-  return parts.length ? "\nWHERE " + parts.join("\n  AND ") : "";
-}
-
-// A backbone's name in its own sweep.
-function ownName(b) {
-  const name = page.backbones.backbone[b], sweep = page.backbones.sweep?.[b];
-  return sweep ? name.slice(sweep.length + 1) : name;
-}
-
-function sqlText(statement) {
-  if (!page.sources[0].place) return "-- This table was made elsewhere: there are no probes to ask. The CSV has its rows.";
-  const rule = state.rule === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(state.rule)};\n`;
-  const places = page.sources.map((s) => `-- python -m analysis.sql ${JSON.stringify(s.place)}`).join("\n");
-  return `${places}\n${rule}${statement};`;
-}
-
 // The bar of a view: its numbers, its picture, its SQL. `chart` is the element of the picture, if there is one.
 function bar(name, { rows, chart, sql }) {
   const file = (ending) => `${page.title}-${name}.${ending}`.replaceAll(/[^\w.-]+/g, "_");
@@ -153,7 +117,7 @@ function bar(name, { rows, chart, sql }) {
   if (chart) buttons.push(...["svg", "png"].map((kind) => el("button", { type: "button", "data-get": kind, onclick: picture(kind) }, kind.toUpperCase())));
   if (sql) {
     buttons.push(el("button", { type: "button", "data-get": "sql", "aria-expanded": "false", onclick: (e) => {
-      text.textContent = sqlText(sql());
+      text.textContent = sql();
       text.hidden = !text.hidden;
       e.target.setAttribute("aria-expanded", String(!text.hidden));
     } }, "SQL"));
@@ -163,7 +127,7 @@ function bar(name, { rows, chart, sql }) {
 
 const WIDE = ["label", "first", "second", "last_label", "reason"]; // columns of long names
 
-const WHOLE = ["scale", "interval", "status"]; // columns that stay on one line
+const WHOLE = ["scale", "interval", "status", "state"]; // columns that stay on one line
 
 // A DataTable of rows; heads are {title, key, digits?, word?}.
 function grid(place, heads, rows, options = {}) {

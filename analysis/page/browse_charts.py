@@ -132,7 +132,8 @@ def variables() -> Spec:
         "axis": {"labelAngle": "$angle"},
     }
     y = marks.number("y", "$y", scale={"zero": False})
-    joined = {"x": x, "y": y, "xOffset": "$offset", "detail": {"field": "pair"}}
+    # one path with a break after each pair: a path of its own for each takes ten times as long
+    joined = {"x": x, "y": y, "xOffset": "$offset", "order": {"field": "pair", "type": "quantitative"}}
     dot = {"x": x, "y": y, "xOffset": "$offset", "color": "$colour", "shape": "$shape", "tooltip": tip}
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},
@@ -144,7 +145,7 @@ def variables() -> Spec:
             "layer": [
                 {
                     "transform": [{"filter": "isValid(datum.pair)"}],
-                    "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.45, "color": "#8894a0"},
+                    "mark": {"type": "line", "aria": False, "strokeWidth": 1, "opacity": 0.45, "color": "#8894a0"},
                     "encoding": joined,
                 },
                 {

@@ -301,7 +301,7 @@ def _failures(part: Part) -> list[dict[str, Any]]:
     return rows
 
 
-def _reason(record: Mapping[str, Any]) -> str:
+def _reason(record: Mapping[Any, Any]) -> str:
     """What a failed attempt left; of a record that cannot be read only its message is known."""
     return ": ".join(str(record[key]) for key in ("exception", "message") if value(record[key]) is not None)
 

@@ -53,7 +53,7 @@ def number(field: str, title: str, **more: Any) -> Spec:
 
 def rows(title: str | None = None, limit: int | str = 360) -> Spec:
     """One line per row, in the order that the page gives."""
-    axis = {"labelLimit": limit, "ticks": False, "domain": False, "grid": False}
+    axis = {"labelLimit": limit, "labelOverlap": False, "ticks": False, "domain": False, "grid": False}
     return {"field": "label", "type": "nominal", "sort": "$rows", "title": title, "axis": axis}
 
 

@@ -55,7 +55,7 @@ function backbonesTab(view) {
   );
   const [sorted, direction] = state.sort.split(" ");
   const at = heads.findIndex((head) => head.key === sorted);
-  backboneTable = grid(place, heads, passing().map(tableRow), {
+  backboneTable = grid("backbones", place, heads, passing().map(tableRow), {
     order: at >= 0 ? [[at, direction === "desc" ? "desc" : "asc"]] : [],
     createdRow: (tr, row) => {
       if (!hasLayers) return;
@@ -131,7 +131,7 @@ function failuresPart() {
   const place = el("div", { class: "scroll", id: "failures", tabindex: 0 });
   const heads = ["state", "label", "dataset", "stage", "reason", "curve"].map((key) => ({ key, title: { label: "backbone", curve: "curve key" }[key] ?? key, word: true }));
   const rows = page.failures.map((row) => ({ ...row, label: numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.label ?? row.backbone }));
-  queueMicrotask(() => grid(place, heads, rows, { pageLength: 10 }));
+  queueMicrotask(() => grid("failures", place, heads, rows, { pageLength: 10 }));
   return [
     el("h2", {}, notThere()),
     bar("failures", { rows: () => rows, sql: () => sqlText("SELECT state, backbone, dataset, stage, coalesce(exception || ': ', '') || reason AS reason, curve_key\nFROM failures") }), place,

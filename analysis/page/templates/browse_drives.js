@@ -114,7 +114,7 @@ function contrastTable(target) {
     { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3 }, { title: "verdict", key: "verdict", word: true },
   ];
   const lines = rows.map((row) => ({ ...row, open: "", key: contrastKey(row), scale: `${row.from} → ${row.to}`, moving: row.together_labels.join(", ") || "nothing", interval: bounds(row) }));
-  queueMicrotask(() => grid(place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {
+  queueMicrotask(() => grid("contrasts", place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {
     tr.firstElementChild.replaceChildren(el("button", { type: "button", "data-contrast": row.key, "aria-label": `Show the pairs of ${row.label} ${row.scale}`, onclick: () => openContrast(row.key) }, "pairs"));
     tr.classList.toggle("chosen", row.key === state.contrast);
   } }));
@@ -148,7 +148,7 @@ function pairsPart(target, chart) {
     { title: `at ${row.from}`, key: "from", digits: 2 }, { title: `at ${row.to}`, key: "to", digits: 2 }, { title: "difference", key: "difference", digits: 2 },
   ];
   const lines = found.map((pair) => ({ ...pair, open: "", first: page.backbones.label[pair.a], second: page.backbones.label[pair.b] }));
-  queueMicrotask(() => grid(place, heads, lines, { pageLength: 10, createdRow: (tr, pair) => tr.firstElementChild.replaceChildren(
+  queueMicrotask(() => grid("pairs", place, heads, lines, { pageLength: 10, createdRow: (tr, pair) => tr.firstElementChild.replaceChildren(
     el("button", { type: "button", "data-pair": pair.pair, "aria-label": `Show the curves of pair ${pair.pair}`, disabled: !hasLayers, onclick: () => update({ tab: "layers", sel: [pair.a, pair.b].map((b) => page.backbones.backbone[b]) }) }, "curves")) }));
   const differs = found.length !== row.n_pairs ? ` The report counts ${row.n_pairs}: there, repeats and rows of other rules may be averaged.` : "";
   return [

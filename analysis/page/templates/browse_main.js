@@ -95,9 +95,9 @@ function chips() {
   byId("chips").replaceChildren(...(made.length ? [el("span", { class: "note" }, "Selected: "), ...made, el("button", { type: "button", class: "chip", onclick: () => update({ sel: [] }) }, "Let all go")] : []));
 }
 
-// Show the state. The element that had the focus gets it back, if it is still there under the same name.
+// Show the state. The element that had the focus gets it back, if it is still there under the same name; else the tab.
 function refresh() {
-  const focus = document.activeElement, again = focus && focus.closest("#view, #chips, #tabs") ? marks(focus) : null;
+  const focus = document.activeElement, inside = Boolean(focus?.closest("#view *, #chips, #tabs")), again = inside ? marks(focus) : null;
   document.documentElement.dataset.theme = isDark() ? "dark" : "light";
   document.documentElement.classList.toggle("dark", isDark());
   byId("theme").textContent = isDark() ? "Light" : "Dark";
@@ -112,7 +112,7 @@ function refresh() {
   view.replaceChildren();
   document.documentElement.dataset.busy = "true";
   drawn = Promise.resolve(TABS[state.tab][1](view)).then(() => {
-    if (again && document.activeElement === document.body) document.querySelector(again)?.focus({ preventScroll: true });
+    if (inside && document.activeElement === document.body) (document.querySelector(again) ?? byId("tab-" + state.tab)).focus({ preventScroll: true });
     scrollTo(0, Math.min(top, document.documentElement.scrollHeight));
     document.documentElement.dataset.redraw = (performance.now() - started).toFixed(0);
     document.documentElement.dataset.busy = "false";
@@ -121,11 +121,13 @@ function refresh() {
 }
 
 function marks(element) {
+  const head = element.closest("th[data-dt-column]");
+  if (head) return `[data-grid="${head.closest("table").dataset.grid}"] th[data-dt-column="${head.dataset.dtColumn}"] [tabindex]`;
   for (const name of ["data-state", "data-backbone", "data-dataset", "data-contrast", "id"]) {
     const value = element.getAttribute(name);
     if (value) return `[${name}="${CSS.escape(value)}"]`;
   }
-  return null;
+  return "none";
 }
 
 byId("theme").addEventListener("click", () => update({ theme: isDark() ? "light" : "dark" }));

@@ -37,11 +37,11 @@ function ownName(b) {
 }
 
 // A statement on the views, by the rule that is set, and what to ask it with.
-function sqlText(statement, sources = page.sources) {
+function sqlText(statement, sources = page.sources, both = "together they are the rows of this view") {
   if (!page.sources[0].place) return "-- This table was made elsewhere: there are no probes to ask. The CSV has its rows.";
   const rule = state.rule === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(state.rule)};\n`;
   const places = sources.map((s) => `-- python -m analysis.sql ${shell(s.place)}`).join("\n");
-  return `${places}\n${rule}${statement};`;
+  return `${sources.length > 1 ? `-- ask both; ${both}\n` : ""}${places}\n${rule}${statement};`;
 }
 
 // A statement on the report's tables, each `$name.ending` in it; null where the report has not left one of them.

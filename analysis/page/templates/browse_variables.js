@@ -56,9 +56,9 @@ function pairRows(points, name) {
   for (const [a, b] of matched(name, page.kept[name], steps)) {
     for (const dataset of datasets) {
       const sides = [at.get(a + "|" + dataset), at.get(b + "|" + dataset)];
-      if (sides[0] && sides[1]) for (const side of sides) found.push({ ...side, pair: found.length >> 1 });
+      if (sides[0] && sides[1]) for (const side of [...sides, { ...sides[1], y: null }]) found.push({ ...side, pair: found.length }); // and a break
     }
-    if (found.length > 20000) break;
+    if (found.length > 30000) break;
   }
   return found;
 }
@@ -82,7 +82,7 @@ function drawVariables(chart) {
   const panels = state.vf ? orderOf(state.vf, rows).map((level) => `${columnLabel(state.vf)}: ${level}`) : [""];
   const [nominal, quantitative, shapes] = page.chart_words.legend, total = document.getElementById("view").clientWidth;
   const columns = state.vf ? Math.max(1, Math.min(panels.length, Math.floor((total + 40) / 340))) : 1;
-  note.textContent = `${points.length} experiments. ` + (lines.length ? `${lines.length / 2} matched pairs are joined: equal in ${page.kept[x].map(columnLabel).join(", ") || "nothing else"} and the dataset.` : isMetric(x) || x === "dataset" || !state.joined ? "" : "No two backbones differ in this column alone.");
+  note.textContent = `${points.length} experiments. ` + (lines.length ? `${lines.length / 3} matched pairs are joined: equal in ${page.kept[x].map(columnLabel).join(", ") || "nothing else"} and the dataset.` : isMetric(x) || x === "dataset" || !state.joined ? "" : "No two backbones differ in this column alone.");
   const spot = { title: columnLabel(state.vc || "dataset"), order, series: state.vc ? columnLabel(state.vc) : " ", legend_columns: order.length > 6 ? 4 : 0 };
   const hidden = { value: page.chart_words.colours[0] };
   return draw(chart, lines.length ? "variables" : "variables_alone", [...lines, ...points], {

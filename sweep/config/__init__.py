@@ -2,21 +2,27 @@
 
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
-from sweep.config.schema import (
+from sweep.config.recipe import (
     AUTO,
     AUTO_FOLDS,
     CONVERGED,
-    DEFAULT_ROLES,
-    DERIVED,
-    DESIGN_KEYS,
-    EPOCH,
     FEW_HELDOUT,
-    GRID_VARIABLES,
-    LAYERS,
     MOST_EPOCHS,
     NO_PENALTY_KEYS,
     PATIENCE,
     PENALTIES,
+    Probe,
+    Range,
+    Recipe,
+    declared,
+)
+from sweep.config.schema import (
+    DEFAULT_ROLES,
+    DERIVED,
+    DESIGN_KEYS,
+    EPOCH,
+    GRID_VARIABLES,
+    LAYERS,
     RECIPE_KEYS,
     SCRATCH,
     SIZES,
@@ -25,10 +31,7 @@ from sweep.config.schema import (
     Config,
     DatasetEntry,
     ExtractionPrecision,
-    Probe,
     ProbeSection,
-    Range,
-    Recipe,
     RecipeRule,
     Resources,
     Role,
@@ -36,7 +39,6 @@ from sweep.config.schema import (
     Search,
     TrainingImages,
     WeightsEntry,
-    declared,
 )
 
 __all__ = [

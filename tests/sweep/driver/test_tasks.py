@@ -9,7 +9,8 @@ from ray.cluster_utils import Cluster
 
 from sweep.base.errors import DeviceError
 from sweep.cell.task import CellResult
-from sweep.config.schema import Probe, Recipe, Resources
+from sweep.config.recipe import Probe, Recipe
+from sweep.config.schema import Resources
 from sweep.driver import tasks
 from sweep.driver.cluster import connect
 from sweep.driver.nodes import MOST_FAILURES, NoNodeLeftError, located, node_id

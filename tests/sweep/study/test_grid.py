@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweep.base.seeds import derive_seed
-from sweep.config.schema import PENALTIES, Config
+from sweep.config.recipe import PENALTIES
+from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Sizes, expand

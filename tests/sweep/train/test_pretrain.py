@@ -10,7 +10,7 @@ from torch import nn
 
 from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
 from sweep.base.errors import UserError
-from sweep.config.schema import Recipe
+from sweep.config.recipe import Recipe
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain

@@ -179,7 +179,13 @@ def _chosen(content: Any, path: tuple[str, ...], others: tuple[str, ...], file: 
     """
     if not isinstance(content, Mapping) or len(path) > _DEPTH:
         return None
-    sizes = {name: size for name, inner in content.items() if (size := _numbers(inner))}
+    if numbered := [name for name, inner in content.items() if not isinstance(name, str) and isinstance(inner, Tensor)]:
+        shown = ", ".join(map(str, numbered[:3]))
+        raise UserError(
+            f"{file} holds tensors under {shown}{' …' if len(numbered) > 3 else ''}, which are no names of parameters: "
+            "save model.state_dict(), whose keys say which tensor is which"
+        )
+    sizes = {name: size for name, inner in content.items() if isinstance(name, str) and (size := _numbers(inner))}
     own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     inner = {name: size for name, size in sizes.items() if name not in own}
     if own and sum(sizes[name] for name in own if name in sizes) >= max(inner.values(), default=0):

@@ -11,18 +11,17 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
-from sweep.base.errors import UserError
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and new lines
+INTERRUPTED = 130  # exit code
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and the ends of lines
 
 
 def printable(text: str) -> str:
     """Text whose control characters, such as a terminal's escapes in a config, are shown and not obeyed."""
-    return _CONTROL.sub(lambda found: " " if found[0] == "\r" else f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Steady(io.TextIOBase):
@@ -81,26 +80,37 @@ def draw(stream: TextIO, text: str) -> None:
 
 
 def steady() -> None:
-    """Prepare the process of a command, before anything is opened or written.
+    """Prepare the process of a command, before anything is opened or written: streams, and SIGTERM as an interruption.
 
-    Raises
-    ------
-    UserError
-        If the working directory is gone: every relative path of the call would mean something else.
+    Ends it where the working directory is gone: every relative path of the call would mean something else.
     """
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
-        os.set_inheritable(number, True)  # a file that took the place of a closed stream would get what is printed
-    os.close(number)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # while modules are imported: nothing has begun
+    while (place := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(place, True)  # a file that took the place of a closed stream would get what is printed
+    os.close(place)
     for name, breaks in (("stdout", True), ("stderr", False)):
-        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the whole process)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, Steady(stream, breaks=breaks))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("the working directory has been deleted: cd to one that is there, and run again", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Call a command and end with its exit code, or with 130 where a signal comes before anyone else looks for it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise UserError("the working directory has been deleted: cd to one that is there, and run again") from None
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -169,4 +169,4 @@ def _word(column: str, value: object) -> str:
     text = level_text(value)
     if isinstance(value, str) and column != "augmentation":
         return text  # a name speaks for itself
-    return SHORT.get(column, names.label(column) + " {}").format(text)
+    return SHORT.get(column, "{label} {}").format(text, label=names.label(column))

@@ -99,6 +99,24 @@ def test_mistakes_are_named(tmp_path, change, expected):
         assert part in str(error.value)
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "aliases"),
+        ("name: &me [*me]\n", "aliases"),
+        (GOOD + "# " + "x" * 1_000_000, "1,000,000 are the most"),
+        ("base: &base {epochs: 7}\nrecipe: {<<: *base, lr: 1}\n", r"merge keys \(<<\) are none of YAML 1.2"),
+        (GOOD + "7: x\n", "the key 7 is not a word"),
+    ],
+)  # fmt: skip
+def test_what_would_take_for_ever_or_means_nothing_is_answered_at_once(tmp_path, text, expected):
+    with pytest.raises(ConfigError, match=expected):
+        read_config(write(tmp_path, text))
+
+
 def test_several_mistakes_come_together(tmp_path):
     with pytest.raises(ConfigError) as error:
         read_config(write(tmp_path, GOOD.replace("vggm11", "vgm11").replace("glyphs", "glyfs")))

@@ -25,7 +25,7 @@ from analysis.estimates import published as estimates  # noqa: E402
 from analysis.page import against as page  # noqa: E402
 from analysis.tables import storage  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402
-from analysis.tables.mapped import read_spec  # noqa: E402
+from analysis.tables.mapping import read_spec  # noqa: E402
 from analysis.tables.metrics import ACCURACIES  # noqa: E402
 from analysis.tables.published import declared, read_published  # noqa: E402
 

@@ -226,12 +226,13 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
     print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
     with driver.connect(sweep.config.resources) as resources:
         assert sweep.config.search is not None
-        tasks = {number: _trial_task(sweep, found[number], gpu=float(resources.gpus) > 0) for number in missing}
+        share = min(1.0, float(resources.gpus)) / sweep.config.search.trials_per_gpu
+        tasks = {number: _trial_task(sweep, found[number], share) for number in missing}
         driver.run_trials(sweep.config.search, found, tasks, sweep.store, resources)
 
 
-def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
+def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, share: float) -> CellTask:
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), share > 0, share=share)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

@@ -21,7 +21,7 @@ from analysis.page.browse_data import Part, pack
 from analysis.page.page import TEMPLATES
 from analysis.tables.errors import UserError
 
-SCRIPTS = ("core", "state", "tools", "backbones", "layers", "variables", "drives", "best", "main")
+SCRIPTS = ("core", "state", "tools", "sql", "backbones", "layers", "variables", "drives", "best", "main")
 MISSING = "the page needs what is not installed: pip install 'tunnel-sweep[browse]' ({})"
 
 

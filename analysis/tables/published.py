@@ -25,9 +25,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analysis.tables import storage
+from analysis.tables import foreign, storage
 from analysis.tables.errors import UserError
-from analysis.tables.mapped import Source, asked_rows, read_spec
+from analysis.tables.mapped import Source, asked_rows
+from analysis.tables.mapping import read_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "tables"
 METRICS: Mapping[str, str] = {
@@ -114,8 +115,8 @@ def read_published(given: str, mapping: str | None = None) -> Published:
     for key in NEEDED:
         if not spec.get(key):
             raise UserError(f"{path}: key {key} is missing: it says which cell of a sweep a published value is of")
-    read, names_read = storage.read_any(file, _wanted(spec))
-    source = Source(file, asked_rows(read.to_pandas(), spec, path), names_read)
+    read = foreign.read(file, _wanted(spec))
+    source = Source(file, asked_rows(read.frame, spec, path), read.names, read.guesses)
     cells = _cells(source, spec, path)
     return Published(
         name=Path(path).stem,

@@ -75,7 +75,9 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + unheld + shifted + _aside(len(every), len(probes)) + _broken_images(probes)),
+        notes=tuple(
+            notes + unheld + shifted + _aside(len(every), len(probes)) + _seen(probes) + _broken_images(probes)
+        ),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -246,6 +248,15 @@ def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequenc
         shown.insert(0, "architecture")
     shown += [c for c in variables if c not in shown and c not in hidden]
     return frame.assign(label=labels(frame, [*shown, *replicates]))
+
+
+def _seen(probes: pd.DataFrame) -> list[str]:
+    """Where ID training took all images, those that choose on the ID dataset are no held-out ones."""
+    if "train_on" not in probes:
+        return []
+    on_all = probes.loc[probes["train_on"] == "all", "backbone"].nunique() if "backbone" in probes else 0
+    said = "on the ID dataset the images that chose epoch, penalty and peak layer of the probes were trained on"
+    return [f"{on_all} backbones were trained on all ID images: {said}"] if on_all else []
 
 
 def _broken_images(probes: pd.DataFrame) -> list[str]:

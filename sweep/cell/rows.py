@@ -60,6 +60,7 @@ def make_rows(
         "fit_on": "own" if curve.shifted is None else "id",
         **_dataset_columns(images),
         **_backbone_and_cost(curve.backbone, weights, embedded, fitted),
+        "extraction_precision": task.settings.extraction,
         **task.provenance,
         "device": device_name(device),
         "host": socket.gethostname(),

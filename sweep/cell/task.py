@@ -25,7 +25,9 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
+    share : of a GPU that the task has; below 1, others use it too.
     memory : share of the device's free memory that probes in flight may take.
+    deterministic : compute the same bits every time, where torch can.
     keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
@@ -40,7 +42,9 @@ class CellTask:
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False
+    share: float = 1.0
     memory: float = 0.7
+    deterministic: bool = False
     keep_embeddings: bool = False
     keep_probes: str | None = None
     train_only: bool = False
@@ -51,10 +55,11 @@ class CellTask:
 
 @dataclass(frozen=True)
 class CellResult:
-    """Keys of the curves that were written, and of those that failed."""
+    """Keys of the curves that were written, and of those that failed; ``node``: where, if the driver noted it."""
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
+    node: str | None = None
 
 
 def failure_record(

@@ -32,4 +32,5 @@ from .view import Mode as Mode
 from .view import View as View
 from .view import cropped_view as cropped_view
 from .view import exact_view as exact_view
+from .view import named_view as named_view
 from .view import study_view as study_view

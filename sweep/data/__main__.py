@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep import register
+from sweep.base import streams
 from sweep.base.errors import UserError
 from sweep.base.line import Line, duration
 from sweep.config import Config, read_yaml
@@ -185,4 +186,5 @@ def _cache(arguments: argparse.Namespace) -> int:
 _ACTIONS = {"ls": _ls, "check": _check, "fetch": _fetch, "cache": _cache}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.steady()
+    streams.run(main)

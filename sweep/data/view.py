@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 Mode = Literal["center", "squash", "border"]
 STUDY, EXACT = "study", "exact"
@@ -52,6 +52,14 @@ def study_view(resolution: int) -> View:
 def exact_view(resolution: int) -> View:
     """Shorter side to the resolution, bicubic: nothing is enlarged beyond it, and of a square image nothing is lost."""
     return View(resolution, resolution)
+
+
+def named_view(name: str, resolution: int) -> View:
+    """``study``, ``exact``, or one by its numbers, as :class:`sweep.config.Zoom` writes it: ``resize 1.1 center``."""
+    if name in (STUDY, EXACT):
+        return (study_view if name == STUDY else exact_view)(resolution)
+    _, resize, mode = name.split()
+    return View(resolution, max(1, round(float(resize) * resolution)), mode=cast(Mode, mode))
 
 
 def cropped_view(resolution: int, crop: float, interpolation: str, mode: Mode, mean: tuple[float, ...]) -> View:

@@ -191,7 +191,16 @@ def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any
 
 
 def _resources(config: Config) -> Iterator[Problem]:
-    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet."""
+    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet. What only a GPU
+    computes needs one, and a precision stands once.
+    """
+    extraction = config.extraction.precision
+    if config.autocast and extraction not in ("float32", config.autocast):
+        yield Problem(("autocast",), config.autocast, f"extraction.precision says {extraction}: leave autocast out")
+    for at, said in (("recipe", config.recipe.precision), ("extraction", extraction)):
+        if said == "tf32" and config.resources.gpus == 0:
+            valid = ("float32", "bfloat16")
+            yield Problem((at, "precision"), said, "is an arithmetic of GPUs, and resources.gpus is 0", valid)
     if config.resources.wait_for_nodes and config.resources.gpus == "auto":
         message = "wait_for_nodes needs a number: auto cannot look at nodes that are still to come"
         yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
@@ -272,10 +281,19 @@ def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
             reported.add(pair)
             where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
             yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
-        if problem := _processes(config, block, number, recipe):
-            if problem.path not in reported:
+        for problem in (_processes(config, block, number, recipe), _chosen_unseen(block, number, recipe)):
+            if problem and problem.path not in reported:
                 yield problem
-            reported.add(problem.path)
+                reported.add(problem.path)
+
+
+def _chosen_unseen(block: Block, number: int, recipe: Recipe) -> Problem | None:
+    """The images that choose the kept epoch must not be trained on."""
+    if (recipe.train_on, recipe.checkpoint_on) != ("all", "heldout"):
+        return None
+    where: KeyPath = ("grid", number, "train_on") if block.train_on else ("recipe", "train_on")
+    message = "checkpoint_on: heldout would choose the epoch by images that it was trained on"
+    return Problem(where, "all", message, ("fit", "all with checkpoint_on: last", "all with checkpoint_on: test"))
 
 
 def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Problem | None:

@@ -23,7 +23,7 @@ from sweep.config import (
     Recipe,
     Shifted,
 )
-from sweep.data import EXACT, STUDY, View, exact_view, study_view, used_datasets
+from sweep.data import STUDY, View, named_view, used_datasets
 from sweep.models import WeightsSource, facts
 from sweep.study.sources import known_corpora, tag_of, weights_source
 
@@ -239,7 +239,7 @@ def view_of(config: Config, values: Mapping[str, Any]) -> str:
     """
     said = values["evaluation_view"] or config.evaluation_view
     if said not in (None, WEIGHTS):
-        return said
+        return str(said)
     source = weights_source(config, values["architecture"], values["pretraining"])
     known = source is not None and source.view(32) is not None and (said == WEIGHTS or source.kind != "file")
     return WEIGHTS if known else STUDY
@@ -248,7 +248,7 @@ def view_of(config: Config, values: Mapping[str, Any]) -> str:
 def made_view(name: str, resolution: int, weights: WeightsSource | None) -> View:
     """A view by its name, as it is of a backbone."""
     own = weights.view(resolution) if name == WEIGHTS and weights is not None else None
-    return own or (exact_view if name == EXACT else study_view)(resolution)
+    return own or named_view(STUDY if name == WEIGHTS else name, resolution)
 
 
 def id_dataset_of(config: Config, values: Mapping[str, Any]) -> str | None:

@@ -257,7 +257,7 @@ def render_plan(
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
-    lines += _along_lines(grid)
+    lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
     lines.append(_done_line(done, why_unknown))
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
@@ -300,6 +300,18 @@ def _along_lines(grid: Grid) -> list[str]:
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"
     ]
+
+
+def _trained_on_all_lines(grid: Grid) -> list[str]:
+    """Where ID training takes every image, what is held out for the ID curve's probes is none that was not seen."""
+    on_all = sum(cell.backbone.recipe is not None and cell.backbone.recipe.train_on == "all" for cell in grid.cells)
+    if not on_all:
+        return []
+    said = (
+        f"{on_all} backbones are trained on all ID images: on the ID dataset the held-out part, which chooses epoch, "
+        "penalty and peak layer of their probes, was seen in training (recipe.train_on: fit keeps it apart)"
+    )
+    return textwrap.wrap(f"notice: {said}", width=118)
 
 
 def _weights_lines(grid: Grid) -> list[str]:

@@ -145,7 +145,7 @@ def keyring(config: Config) -> Keyring:
         rank_threshold=config.rank_threshold,
         code=plugin_code(config),
         statistics=config.statistics,
-        autocast=config.autocast,
+        extraction=config.extraction_precision,
     )
 
 

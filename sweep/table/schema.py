@@ -48,7 +48,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("width", _real, "multiplier of the architecture's channels"),
         ("pooling", _text, "pooling asked for; default: 2x2 of maps, mean of the patches of tokens"),
         ("norm", _text, "'none', or 'model': the network's own last norm stands before the pooling"),
-        ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom) or 'weights' (their own evaluation's)"),
+        ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom), 'weights' (their own) or its numbers"),
         *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
     ],
@@ -86,7 +86,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("classes", _int, "classes of the probe"),
         ("chance", _real, "1 / classes"),
         ("n_train", _int, "training images of the full fit"),
-        ("n_heldout", _int, "of these, images held out of the selection fit"),
+        (
+            "n_heldout",
+            _int,
+            "of these, images held out of the selection fit; under train_on 'all' the ID ones were trained on",
+        ),
         ("n_test", _int, "test images"),
         ("skipped_images", pa.list_(_text), "images that could not be read, with the reason"),
     ],
@@ -96,6 +100,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("layer_point", _text, "what it is: conv, block, stage, a part of a block (norm 1, attention, …) or pattern"),
         ("layer_pooling", _text, "how its output was pooled: 2x2, mean, class, class+mean, max, gem; none: a vector"),
         ("layer_width", _int, "numbers in its embedding, D"),
+        (
+            "extraction_precision",
+            _text,
+            "arithmetic of the forward pass: float32, tf32, bfloat16, float16; null: older",
+        ),
         (
             "layer_parameters",
             _long,

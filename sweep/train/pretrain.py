@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweep.base.arithmetic import arithmetic, float32_bits
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
 from sweep.models import Feeder
@@ -146,7 +147,8 @@ def pretrain(
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
     for epoch in range(run.epoch, epochs):
-        run.train_epoch(epoch, train)
+        with float32_bits(device, recipe.precision):
+            run.train_epoch(epoch, train)
         run.keep_best(epoch, heldout, test)
         run.seconds = spent + time.monotonic() - started
         if run.epoch in along.epochs:
@@ -189,10 +191,10 @@ class _Run:
         self.history: list[dict[str, float]] = []
 
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:
-        """Logits of uint8 images on the device, in bfloat16 where that is a GPU."""
+        """Logits of uint8 images on the device, in the recipe's precision."""
         images = self.feeder.normalized(images_BHWC)
         images = images if mix is None else mix.images(images)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with arithmetic(self.device, self.recipe.precision):
             return (model or self.model)(images)
 
     def train_epoch(self, epoch: int, train: ImageSource) -> None:

@@ -48,14 +48,14 @@ function backbonesTab(view) {
   const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll", tabindex: 0, "aria-label": "Table of backbones" });
   const heads = backboneHeads();
   const rows = () => sortedBackbones(heads).map((b) => { const { b: _, ...row } = backboneRow(b); return row; });
-  const sql = () => `FROM backbones${where()}${orderSql(heads)}`;
+  const sql = () => sqlText(`FROM backbones${where()}${orderSql(heads)}`);
   view.append(
     el("p", { class: "lead" }, `Mean of the OOD accuracy that the last layer keeps, per backbone. ${hasLayers ? "Tick up to eight to compare their layers." : "This table has no layers, so there are no curves to compare."}`),
     bar("backbones", { rows, chart, sql }), place, el("h2", {}, "Means with their 95 % intervals over datasets"), chart, ...failuresPart(),
   );
   const [sorted, direction] = state.sort.split(" ");
   const at = heads.findIndex((head) => head.key === sorted);
-  backboneTable = grid(place, heads, passing().map(tableRow), {
+  backboneTable = grid("backbones", place, heads, passing().map(tableRow), {
     order: at >= 0 ? [[at, direction === "desc" ? "desc" : "asc"]] : [],
     createdRow: (tr, row) => {
       if (!hasLayers) return;
@@ -94,6 +94,7 @@ function drawStrengths(chart, heads) {
   const ordered = state.sort ? known : known.sort((a, b) => sums.retained[a] - sums.retained[b]);
   if (!ordered.length) return chart.replaceChildren(el("p", { class: "empty" }, "No backbone passes the filters."));
   const shown = ordered.slice(0, MOST_DRAWN);
+  if (known.length < all.length) chart.before(el("p", { class: "note" }, `${all.length - known.length} without a % retained (no accuracy above zero at the peak layer) are not drawn.`));
   if (shown.length < known.length) chart.before(el("p", { class: "note" }, `The first ${MOST_DRAWN} of ${known.length}; filter or sort to see others.`));
   const rows = shown.map((b) => ({
     backbone: page.backbones.backbone[b], label: unique(b), value: sums.retained[b], low: sums.low?.[b] ?? sums.retained[b], high: sums.high?.[b] ?? sums.retained[b],
@@ -111,24 +112,28 @@ function unique(b) {
 }
 
 // Room for the labels of rows: what tells two backbones apart is often at their end.
-function labelRoom(labels) {
+function labelRoom(labels, rest = 300) {
   const longest = Math.max(...labels.map((text) => text.length));
-  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - 300)));
+  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - rest)));
 }
 
 function chartWidth(place, less) {
   return Math.max(260, Math.min(900, (place.clientWidth || document.getElementById("view").clientWidth) - less));
 }
 
+function notThere() {
+  const n = page.failures.length, planned = page.planned ? ` of ${page.planned} planned` : "";
+  return `${n}${planned} ${n === 1 && !planned ? "curve is" : "curves are"} not there`;
+}
+
 function failuresPart() {
   if (!page.failures.length) return [el("p", { class: "note", id: "failures" }, "No curve failed and none is missing.")];
   const place = el("div", { class: "scroll", id: "failures", tabindex: 0 });
   const heads = ["state", "label", "dataset", "stage", "reason", "curve"].map((key) => ({ key, title: { label: "backbone", curve: "curve key" }[key] ?? key, word: true }));
-  const rows = page.failures.map((row) => ({ ...row, label: row.label ?? (row.backbone !== null && numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.backbone) }));
-  queueMicrotask(() => grid(place, heads, rows, { pageLength: 10 }));
-  const planned = page.planned ? ` of ${page.planned} planned` : "";
+  const rows = page.failures.map((row) => ({ ...row, label: numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.label ?? row.backbone }));
+  queueMicrotask(() => grid("failures", place, heads, rows, { pageLength: 10 }));
   return [
-    el("h2", {}, `${rows.length} curves${planned} are not there`),
-    bar("failures", { rows: () => rows, sql: () => "SELECT state, backbone, dataset, stage, reason, curve_key FROM failures" }), place,
+    el("h2", {}, notThere()),
+    bar("failures", { rows: () => rows, sql: () => sqlText("SELECT state, backbone, dataset, stage, coalesce(exception || ': ', '') || reason AS reason, curve_key\nFROM failures") }), place,
   ];
 }

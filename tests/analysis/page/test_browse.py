@@ -103,7 +103,7 @@ def test_a_running_sweep_with_failures(tmp_path):
     found = {row["curve"]: row for row in header["failures"]}
     assert found["curve-000-glyphs"]["reason"] == "MemoryError: full"
     assert (found["curve-000-glyphs"]["state"], found["curve-000-glyphs"]["stage"]) == ("failed", "probe")
-    assert found["curve-001-digits"]["state"] == "not in the table"
+    assert found["curve-001-digits"]["state"] == "missing"
     assert found["curve-001-digits"]["dataset"] == "digits"
     lost = dict(zip(header["backbones"]["backbone"], header["backbones"]["n_lost"], strict=True))
     assert lost["weights-000@32"] == lost["weights-001@32"] == 1
@@ -118,6 +118,7 @@ WORDS = {
     "step": 1, "format": "~s", "zero": True, "angle": 0,
     "strengths": ["strong", "weak"],
     "offset": browse_marks.OFFSET, "label_limit": 300, "shade": 0.1,
+    "colours": browse_marks.COLOURS, "shapes": browse_marks.SHAPES, "dashes": browse_marks.DASHES,
     "x_type": "ordinal", "x_order": ["1", "2"],
     "x_scale": {}, "diagonal": [{"v": 0}, {"v": 1}], "colour": COLOUR, "shape": {"value": "circle"},
 }  # fmt: skip

@@ -467,7 +467,7 @@ def test_failures_are_listed(browser, tmp_path):
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, _ = visit(browser, tmp_path / "report" / "browse.html")
     listed = rows_of(page, "#failures table")
-    assert [row[0] for row in listed] == ["incomplete", "not in the table"]
+    assert [row[0] for row in listed] == ["incomplete", "missing"]
     assert "a layer has no accuracy" in listed[0]
     status = [row[heads_of(page).index("curves")] for row in rows_of(page)]
     assert sorted(status) == ["2 OOD, 1 not there", "3 OOD"]

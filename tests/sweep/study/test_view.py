@@ -42,6 +42,18 @@ def test_weights_are_shown_images_as_their_own_evaluation_does_and_trained_netwo
     assert curves(evaluation_view="weights")[0].backbone.evaluation_view == "study"  # it has none
 
 
+def test_a_view_by_its_numbers_is_the_named_one_where_they_are_its_own():
+    one = curves(evaluation_view={"resize": 1.1})[0].backbone
+    assert (one.evaluation_view, one.view.side, one.view.mode) == ("resize 1.1 center", 35, "center")
+    both = curves({"resolution": 224, "evaluation_view": ["study", {"resize": 1.25, "crop": "squash"}]})
+    assert {c.backbone.view.side for c in both} == {256, 280}
+    for numbers, name in (({"resize": "256/224"}, "study"), ({"resize": 1.0, "crop": "center"}, "exact")):
+        assert keys(TIMM, evaluation_view=numbers) == keys(TIMM, evaluation_view=name)
+    for wrong in ({"resize": "1/0"}, {"resize": 0.0}, {"crop": "center"}, {"resize": 1.1, "crop": "five"}, "zoomed"):
+        with pytest.raises(ValueError, match="evaluation_view"):
+            curves(evaluation_view=wrong)
+
+
 def test_a_view_is_a_part_of_keys_only_where_images_come_out_otherwise_than_the_studys():
     study = keys(TIMM, evaluation_view="study")
     assert keys(TIMM)[0] == study[0]  # the same weights

@@ -24,7 +24,7 @@ from sweep.base.store import Store
 from sweep.cell.cell import run_cell
 from sweep.cell.together import RecordedError, train_together
 from sweep.config.problem import ConfigError
-from sweep.config.schema import Recipe
+from sweep.config.recipe import Recipe
 from sweep.study.check import read_config
 from sweep.train.batch_norm import synchronised
 from sweep.train.batches import PlainImages

@@ -82,6 +82,17 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     return 0 if fits else 1
 
 
+def calibrated(config: Config) -> str:
+    """Hours of a config on this machine, from a few seconds of each of its networks."""
+    import torch
+
+    torch.set_num_threads(config.resources.threads)
+    config = without_downloads(config)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.resources.gpus != 0 else "cpu")
+    with data.glance():
+        return str(cell.calibrate(config, expand(config, lambda name: sizes(config, name)), device))
+
+
 def plan(config: Config, out: str) -> str:
     """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
     config = without_downloads(config)

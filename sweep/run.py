@@ -3,6 +3,7 @@
 
     python sweep/run.py                                    the demo
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
+    python sweep/run.py --config my.yaml --calibrate       the same with hours, from some seconds of each network here
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
     python sweep/run.py --config configs/paper.yaml --only cifar10 --plan     some of its blocks; --size 10|100|all
     python sweep/run.py --config my.yaml --retry-failed    also what failed for a reason that stays
@@ -45,6 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="BLOCK", help="only blocks of this name")
     parser.add_argument("--size", choices=SIZES, help="only what belongs to a study of about so many backbones")
     parser.add_argument("--plan", action="store_true", help="print counts, cost and confounded variables, and stop")
+    parser.add_argument("--calibrate", action="store_true", help="the plan with hours: seconds of each network here")
     parser.add_argument(
         "--status", action="store_true", help="say how far the sweep in --out is, and stop; needs no Ray"
     )
@@ -81,7 +83,7 @@ def answer(arguments: argparse.Namespace) -> int:
     asks_store = arguments.status or arguments.watch
     if asks_store and arguments.out and not arguments.config:
         return commands.status(arguments.out, None, watch=arguments.watch)
-    only_asks = asks_store or arguments.plan or arguments.weights or arguments.layers
+    only_asks = asks_store or arguments.plan or arguments.calibrate or arguments.weights or arguments.layers
     file = arguments.config or ROOT / "configs" / "demo.yaml"
     part = {"only": [name for said in arguments.only for name in said.split(",")], "size": arguments.size}
     config = read_config(file, arguments.set, need_data=not only_asks, **part)
@@ -93,8 +95,10 @@ def answer(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.weights:
         return commands.weights(config, arguments.weights, every_name=arguments.names)
-    if arguments.plan:
+    if arguments.plan or arguments.calibrate:
         print(commands.plan(config, out))
+        if arguments.calibrate:
+            print(f"\n{commands.calibrated(config)}")
         return 0
     return commands.run(config, out, retry_failed=arguments.retry_failed, verify=arguments.verify)
 

@@ -12,7 +12,7 @@ from analysis.tables import epochs
 from analysis.tables.experiments import GRID
 from analysis.tables.metrics import choosing
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import once, with_backbone
+from analysis.tables.sweep import FIT_ON, once, with_backbone, without_shifted
 
 ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
 CHOOSING = ("heldout_loss", "crossfit_top1", "crossfit_loss")  # besides, what chooses the peak layer
@@ -30,11 +30,17 @@ OF_CURVE = ("curve_key", "backbone", "own_backbone", "dataset", "is_id", "n_test
 def probes(found: Stored, prefix: str) -> pd.DataFrame:
     """The chosen probes of a sweep, by curve and layer; the names of backbones and curves begin with a prefix."""
     present = found.probes.schema.names
-    wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
+    wanted = [
+        "backbone_key",
+        "weights_key",
+        "resolution",
+        FIT_ON,
+    ]  # its name's parts; what is shown
     wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
     wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen"]
     wanted += [*ACCURACIES, *CHOOSING, *MEASURES]
     frame = with_backbone(found.table([c for c in wanted if c in present]).to_pandas())
+    frame, _ = without_shifted(frame)
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
     frame = _under_their_runs(found, once(frame))

@@ -20,7 +20,7 @@ SELECT NULL::VARCHAR AS backbone_key, NULL::INTEGER AS resolution, NULL::INTEGER
        NULL::DOUBLE AS top1_last, NULL::INTEGER AS n_test, NULL::DOUBLE AS backbone_test_top1,
        NULL::INTEGER AS n_train, NULL::INTEGER AS n_heldout, NULL::DOUBLE AS heldout_loss,
        NULL::DOUBLE AS crossfit_top1, NULL::DOUBLE AS crossfit_loss,
-       NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
+       NULL::VARCHAR AS fit_on, NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
 WHERE false;
 
 -- a fragment that stands under the labels of several backbones: each has it, under a key of its own
@@ -112,7 +112,7 @@ WITH own AS (
            layers AS id_layers
     FROM curves WHERE is_id AND incomplete IS NULL
     QUALIFY row_number() OVER (PARTITION BY backbone, epoch ORDER BY curve_key DESC) = 1)
-SELECT c.* EXCLUDE (incomplete, is_id, accuracies, layers),
+SELECT c.* EXCLUDE (incomplete, is_id, fit_on, accuracies, layers),
        CASE WHEN layers = id_layers AND list_min(accuracies) < list_max(accuracies)
                  AND list_min(id_accuracies) < list_max(id_accuracies)
             THEN (SELECT corr(x, y) FROM (SELECT unnest(accuracies) AS x, unnest(id_accuracies) AS y)) END AS pearson,
@@ -121,7 +121,7 @@ SELECT c.* EXCLUDE (incomplete, is_id, accuracies, layers),
        list_position(list_transform(id_accuracies, lambda a: a >= 0.95 * id_final_accuracy), true) AS id_start_95,
        list_position(list_transform(id_accuracies, lambda a: a >= 0.98 * id_final_accuracy), true) AS id_start_98
 FROM curves c LEFT JOIN own ON own.backbone = c.backbone AND own.epoch IS NOT DISTINCT FROM c.epoch
-WHERE NOT c.is_id AND c.incomplete IS NULL;
+WHERE NOT c.is_id AND coalesce(c.fit_on, 'own') <> 'id' AND c.incomplete IS NULL; -- probes of the ID dataset on shifted sets stay in curves
 
 CREATE OR REPLACE VIEW experiments AS SELECT * EXCLUDE (epoch) FROM all_experiments WHERE epoch IS NULL;
 CREATE OR REPLACE VIEW epochs AS FROM all_experiments WHERE epoch IS NOT NULL;
@@ -130,7 +130,7 @@ CREATE OR REPLACE VIEW epochs AS FROM all_experiments WHERE epoch IS NOT NULL;
 -- peak layer of the median experiment), and what the backbone is
 CREATE OR REPLACE VIEW backbone_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
-    'curve_key', 'embedding_key', 'dataset', 'is_id', 'dataset_fingerprint', 'classes', 'chance', 'n_train',
+    'curve_key', 'embedding_key', 'dataset', 'is_id', 'fit_on', 'dataset_fingerprint', 'classes', 'chance', 'n_train',
     'n_heldout', 'n_test', 'n_choosing', 'skipped_images', 'epoch', 'probe_seed', 'probe_lr', 'probe_weight_decay',
     'embed_seconds', 'probe_seconds', 'embed_peak_bytes', 'probe_peak_bytes', 'host', 'device', 'finished_at'))
 FROM curve_labels

@@ -205,16 +205,14 @@ def run_curve(
 
 
 def probe_images(library: Library, curve: Curve) -> Images:
-    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
+    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all; shifted ones beside its
+    own training images.
+    """
     backbone = curve.backbone
-    if not curve.is_id:
-        return library.images(curve.dataset, backbone.view)
-    return library.images(
-        curve.dataset,
-        backbone.view,
-        classes=backbone.id_classes,
-        images_per_class=backbone.images_per_class,
-    )
+    own = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+    if curve.shifted is not None:
+        return library.shifted(curve.dataset, curve.shifted, backbone.view, own=backbone.id_dataset, **own)
+    return library.images(curve.dataset, backbone.view, **(own if curve.is_id else {}))
 
 
 def publish_split(store: Store, curve: Curve, images: Images) -> None:

@@ -57,6 +57,7 @@ def make_rows(
         "curve_key": planned.key,
         "embedding_key": planned.embedding,
         "weights_key": planned.weights,
+        "fit_on": "own" if curve.shifted is None else "id",
         **_dataset_columns(images),
         **_backbone_and_cost(curve.backbone, weights, embedded, fitted),
         "extraction_precision": task.settings.extraction,

@@ -40,6 +40,7 @@ from sweep.config.schema import (
     TrainingImages,
     WeightsEntry,
 )
+from sweep.config.shifted import Shifted
 
 __all__ = [
     "AUTO",
@@ -76,6 +77,7 @@ __all__ = [
     "Role",
     "Rule",
     "Search",
+    "Shifted",
     "TrainingImages",
     "WeightsEntry",
     "closest",

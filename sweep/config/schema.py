@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from sweep.config.recipe import CONVERGED, Probe, Range, Recipe, Standardize, declared
+from sweep.config.shifted import Shifted, shifted_apart
 from sweep.config.values import (
     All,
     Fraction,
@@ -142,6 +143,7 @@ class DatasetEntry(Model):
     test_split: str | None = None
     image_key: str | None = None  # hfds: columns; wds: endings of the image, field of the json; default: timm's
     label_key: str | None = None
+    only: tuple[str, ...] = ()  # of a path: the classes that count, by name or from..to in order (synsets: a branch)
     classes: PositiveInt | None = None
     train: PositiveInt | None = None  # declared sizes let --plan count without the files
     test: PositiveInt | None = None
@@ -241,7 +243,10 @@ class Config(Model):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     grid: Annotated[tuple[Block, ...], Field(min_length=1)]
-    probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    # OOD; the ID dataset is always probed as well. {name: …, labels_of: id, fit: id} is one with the ID classes, on
+    # which probes of the ID dataset are tested, see Shifted
+    probe_datasets: tuple[str, ...] = ()
+    shifted: Mapping[str, Shifted] = Field(default_factory=dict)  # what entries of probe_datasets say besides the name
     imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
     import_path: str | None = None  # where these are, relative to the config file; default: its directory
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
@@ -277,6 +282,8 @@ class Config(Model):
     def extraction_precision(self) -> ExtractionPrecision:
         """Arithmetic of the embeddings, by whichever word."""
         return self.autocast or self.extraction.precision
+
+    _apart = model_validator(mode="before")(shifted_apart)
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

@@ -148,7 +148,7 @@ def _overlaps(arguments: argparse.Namespace, reports: dict[str, Report]) -> list
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
         ids = {name: opened[name] for name in block.id_dataset or () if name in opened}
-        oods = {name: opened[name] for name in probed if name in opened}
+        oods = {name: opened[name] for name in probed if name in opened and name not in config.shifted}
         found |= {finding.text: finding for finding in overlaps(ids, oods)}
     return list(found.values())
 

@@ -30,13 +30,13 @@ from sweep.config import (
 )
 from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
-from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_datasets import check_data_files, check_datasets, check_shifted
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_probes import kept_probes, probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
-from sweep.study.resolve import dataset_names, declared_sizes
+from sweep.study.resolve import dataset_names, declared_sizes, probed_names
 from sweep.study.sources import known_corpora
 from sweep.study.subset import subset
 
@@ -113,7 +113,9 @@ def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: s
 
 def _names(config: Config) -> Iterator[Problem]:
     datasets, augmentations = dataset_names(config), register.names("augmentation")
-    yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
+    probed = probed_names(config)
+    yield from _unknown(("probe_datasets",), config.probe_datasets, probed, "dataset")
+    yield from check_shifted(config)
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
         yield from check_architectures((*at, "architecture"), block.architecture)
@@ -121,7 +123,7 @@ def _names(config: Config) -> Iterator[Problem]:
         valid = datasets if trained else (*datasets, *(name for name in known_corpora() if name not in datasets))
         what = "dataset" if trained else "dataset or corpus"
         yield from _unknown((*at, "id_dataset"), block.id_dataset or (), valid, what)
-        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
+        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), probed, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
         yield from _without_id(config, block, at)
     yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")

@@ -14,7 +14,7 @@ from typing import Any
 
 from sweep.base.errors import UserError
 from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
-from sweep.data import training_pixels
+from sweep.data import CORRUPTED, training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
@@ -186,7 +186,7 @@ class Keyring(Settings):
         return self._embedding(curve, self.weights(curve.backbone))
 
     def _embedding(self, curve: Curve, weights: str) -> str:
-        images = self.selection(curve.backbone) if curve.is_id else {"data": self.data[curve.dataset]}
+        images = self._images(curve)
         return content_key(
             "embedding",
             weights=weights,
@@ -197,6 +197,16 @@ class Keyring(Settings):
             **({"stored": 2} if curve.backbone.epoch == 0 else {}),  # float32 where float16 would lose initial weights
             **_arithmetic(self.extraction),
         )
+
+    def _images(self, curve: Curve) -> dict[str, Any]:
+        """What identifies the images that a curve embeds."""
+        if curve.is_id:
+            return self.selection(curve.backbone)
+        if curve.shifted is None:
+            return {"data": self.data[curve.dataset]}
+        made = curve.shifted.corruption
+        tested = [made, curve.shifted.severity, CORRUPTED] if made else self.data[curve.dataset]
+        return {"fit": self.selection(curve.backbone), "test": tested}
 
     def _is_exact(self, curve: Curve) -> bool:
         """Whether nothing of a curve is drawn at random once it has its embeddings."""

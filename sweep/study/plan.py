@@ -19,6 +19,11 @@ from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
+_OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
+# operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
+_H100 = (2.5e13, 5e13)
+_SUGGESTED = 3  # cells to add that are named
+_NOT_FREE = {"pretraining", "id_dataset"}  # weights exist or not; a dataset has its own classes
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -70,7 +75,13 @@ def layer_widths(backbone: Backbone) -> tuple[int, ...]:
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
     """Classes, training and test images of a curve."""
-    return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    if curve.shifted is None:
+        return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    own = selected(curve.backbone, curve.backbone.id_dataset, sizes(config, curve.backbone.id_dataset))
+    if curve.shifted.corruption is not None:
+        return own
+    there = sizes(config, curve.dataset)  # all of its images are tested on
+    return own._replace(test=there.train + there.test)
 
 
 def curve_cost(config: Config, curve: Curve) -> CurveCost:
@@ -191,7 +202,8 @@ def correlations(config: Config, grid: Grid) -> list[tuple[str, str, float]]:
     """
     rows = design(config, grid)
     roles = varied_roles(config, grid)
-    names = [name for name in (*roles, *DERIVED) if roles.get(name, "treatment") == "treatment"]
+    of_weights = _OF_WEIGHTS if any(cell.backbone.weights is not None for cell in grid.cells) else ()
+    names = [name for name in (*roles, *DERIVED, *of_weights) if roles.get(name, "treatment") == "treatment"]
     coded = {name: _codes([row[name] for row in rows]) for name in names}
     pairs = []
     for one, other in combinations(names, 2):
@@ -240,6 +252,7 @@ def render_plan(
     total = cost(config, grid.cells)
     lines += [_row("total".ljust(wide), total), ""]
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
+    lines.append(hours_said(total.flops))
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
@@ -249,6 +262,15 @@ def render_plan(
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
+
+
+def hours_said(flops: float) -> str:
+    """How long so many operations take on a card whose rates were measured, in words."""
+    least, most = (flops / rate / 3600 for rate in reversed(_H100))
+    return (
+        f"computing: {least:.2g} to {most:.2g} hours on one H100 (rates of tests/bench/RESULTS.md); reading and "
+        "decoding images not counted"
+    )
 
 
 def _row(name: str, part: Cost) -> str:
@@ -346,9 +368,29 @@ def _correlation_lines(config: Config, grid: Grid) -> list[str]:
     confounded = [pair for pair in pairs if pair[2] > CONFOUNDED]
     if confounded:
         lines += ["warning: this grid confounds these pairs; the effects of a pair cannot be told apart (|ρ|):"]
-        lines += _listing(confounded)
+        lines += [*_listing(confounded), *_separating(grid, confounded)]
     related = [pair for pair in pairs if WORTH_SAYING < pair[2] <= CONFOUNDED]
     return lines + (["correlated (|ρ|):", *_listing(related)] if related else [])
+
+
+def _separating(grid: Grid, confounded: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Cells to add for pairs of grid variables: combinations of their levels that no backbone has, the fewest first.
+
+    What follows from an architecture or from weights cannot be set apart by a cell, and is not spoken of.
+    """
+    rows = [variables(cell.backbone) for cell in grid.cells]
+    lines = []
+    for one, other, _ in confounded:
+        if {one, other} & _NOT_FREE or not {one, other} <= {*GRID_VARIABLES}:
+            continue
+        levels = [list(dict.fromkeys(row[name] for row in rows)) for name in (one, other)]
+        there = {(row[one], row[other]) for row in rows}
+        absent = [(a, b) for a in levels[0] for b in levels[1] if (a, b) not in there and None not in (a, b)]
+        if absent:
+            few = ", ".join(f"{one} {a} with {other} {b}" for a, b in absent[:_SUGGESTED])
+            more = f" and {len(absent) - _SUGGESTED} more" * (len(absent) > _SUGGESTED)
+            lines += textwrap.wrap(f"to tell {one} from {other}, add: {few}{more}", width=118, initial_indent="  ")
+    return lines
 
 
 def _listing(pairs: Sequence[tuple[str, str, float]]) -> list[str]:

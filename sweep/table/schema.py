@@ -77,6 +77,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "Probe dataset": [
         ("dataset", _text, "dataset the probe was fitted and tested on"),
         ("is_id", _flag, "whether that is the backbone's ID dataset"),
+        (
+            "fit_on",
+            _text,
+            "'id': fitted on the ID dataset's images and tested here; 'own' (null in older tables): here",
+        ),
         ("dataset_fingerprint", _text, "hash of the dataset's content"),
         ("classes", _int, "classes of the probe"),
         ("chance", _real, "1 / classes"),

@@ -16,3 +16,4 @@ const table = new DataTable(document.getElementById("cells"), {
 const which = document.getElementById("class");
 const column = heads.findIndex((head) => head.key === "class");
 which.addEventListener("change", () => table.column(column).search(which.value, { exact: true }).draw());
+document.documentElement.dataset.ready = "true";

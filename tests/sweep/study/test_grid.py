@@ -178,6 +178,7 @@ def test_plan_warns_of_confounded_variables():
     text = render_plan(config, grid, done=None, why_unknown="no data", out="x")
     assert "warning: this grid confounds these pairs" in text
     assert "id_classes ~ resolution 1.00" in text
+    assert "to tell id_classes from resolution, add: id_classes 2 with resolution 64, id_classes 5 with" in text
     assert "not known (no data)" in text
 
 

@@ -37,6 +37,7 @@ def awkward() -> pd.DataFrame:
     crossed = table["dataset"] == "gratings"
     table["crossfit_top1"] = np.where(crossed, rng.integers(3, 7, len(table)) / 10, np.nan)
     table["crossfit_loss"] = np.where(crossed, rng.integers(0, 3, len(table)) / 2, np.nan)
+    table.loc[(table["curve_key"] == "curve-005-gratings") & (table["layer"] == 3), "crossfit_top1"] = np.nan  # so: none
     table["n_heldout"] = pd.array(np.where(table["seed"] == 0, 43, 430), dtype="Int32")
     at = {name: table["curve_key"] == f"curve-{name}" for name in ("000-glyphs", "001-digits", "002-glyphs")}
     table.loc[at["000-glyphs"], ["top1", "heldout_top1", "top1_best", "top1_last"]] = 0.3
@@ -178,6 +179,8 @@ def test_the_command(sweep, capsys, monkeypatch):
     assert "nothing does not exist" in capsys.readouterr().err
     assert sql.main([str(sweep / "plans"), "-c", "FROM probes"]) == 2
     assert "no such file, and no fragments" in capsys.readouterr().err
+    assert sql.main([str(sweep / "plans" / "demo.json")]) == 2  # a file that is no table
+    assert "cannot be listed as a folder" in capsys.readouterr().err
     typed = iter(["SELECT count(*) AS n", "FROM backbones;", "FROM nothing;"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed, None) or (_ for _ in ()).throw(EOFError))
     assert sql.main([uri]) == 0

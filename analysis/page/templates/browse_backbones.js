@@ -122,7 +122,7 @@ function chartWidth(place, less) {
 }
 
 function notThere() {
-  const n = page.failures.length, planned = page.planned ? ` of ${page.planned} planned` : "";
+  const n = page.failures.length, planned = page.planned >= n ? ` of ${page.planned} planned` : "";
   return `${n}${planned} ${n === 1 && !planned ? "curve is" : "curves are"} not there`;
 }
 

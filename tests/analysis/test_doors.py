@@ -37,7 +37,9 @@ def awkward() -> pd.DataFrame:
     crossed = table["dataset"] == "gratings"
     table["crossfit_top1"] = np.where(crossed, rng.integers(3, 7, len(table)) / 10, np.nan)
     table["crossfit_loss"] = np.where(crossed, rng.integers(0, 3, len(table)) / 2, np.nan)
-    table.loc[(table["curve_key"] == "curve-005-gratings") & (table["layer"] == 3), "crossfit_top1"] = np.nan  # so: none
+    table.loc[(table["curve_key"] == "curve-005-gratings") & (table["layer"] == 3), "crossfit_top1"] = (
+        np.nan
+    )  # so: none
     table["n_heldout"] = pd.array(np.where(table["seed"] == 0, 43, 430), dtype="Int32")
     at = {name: table["curve_key"] == f"curve-{name}" for name in ("000-glyphs", "001-digits", "002-glyphs")}
     table.loc[at["000-glyphs"], ["top1", "heldout_top1", "top1_best", "top1_last"]] = 0.3

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import browse, load, shap_report, sql
+from analysis.tables import database, stored
 from tests.browse_tables import study
 from tests.browser import chromium, download, settled, visit
 from tests.synthetic_tables import grid, probe_table, write_sweep
@@ -36,7 +37,7 @@ def sweep(tmp_path_factory):
     backbones = grid(architecture=["vggm11", "vggm17"], id_classes=[10, 40], augmentation=["off", "on"], seed=[0, 1])
     backbones += [{**backbones[0], "seed": 2, "augmentation": '<b onclick="alert(1)">on</b>'}]
     write_sweep(folder, probe_table(backbones, datasets=HOSTILE, varied=ROLES, n_test=150))
-    assert shap_report.main(["--results", str(folder), "--bootstrap", "0", "--jobs", "1"]) == 0
+    assert shap_report.main(["--results", str(folder), "--bootstrap", "0", "--jobs", "1", "--target", "retained"]) == 0
     assert browse.main(["--results", str(folder)]) == 0
     return folder
 
@@ -104,17 +105,11 @@ def open_tab(page, name) -> None:
     settled(page)
 
 
-def same_numbers(page, name, folder, capsys) -> int:
+def same_numbers(page, name, connection) -> int:
     """How many columns of numbers a view's CSV and the answer to its SQL share; they hold the same ones."""
-    capsys.readouterr()
     found = frame_of(download(page, f"[data-view={name}] [data-get=csv]"))
     page.click(f"[data-view={name}] [data-get=sql]")
-    statement = page.inner_text(f"[data-view={name}] .sql")
-    for file, call in re.findall(r'-- python -m analysis.sql (\S+) -c "FROM experiments" --csv > (\S+)', statement):
-        assert sql.main([file, "-c", "FROM experiments", "--csv"]) == 0
-        Path(call).write_text(capsys.readouterr().out)
-    assert sql.main([str(folder), "-c", statement, "--csv"]) == 0, statement
-    rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    rows = connection.sql(page.inner_text(f"[data-view={name}] .sql")).df()
     shared = [c for c in found.select_dtypes("number") if c in rows.select_dtypes("number")]
     for column in shared:
         assert sorted(found[column].dropna()) == pytest.approx(sorted(rows[column].dropna()), abs=1e-9), (name, column)
@@ -262,13 +257,14 @@ def test_the_sql_gives_the_rows_of_the_csv(look, sweep, capsys):
         assert found[name].tolist() == pytest.approx(rows[name].tolist(), abs=1e-12)
     page.click("#view [data-backbone] >> nth=0")
     settled(page)
+    connection = database.connect(stored.find(str(sweep)))
     for tab in TABS:
         open_tab(page, tab)
         if tab == "drives":
             page.click("[data-contrast^='retained|depth|11|17']")
             settled(page)
         for name in page.eval_on_selector_all("[data-view]", "bars => bars.map(bar => bar.dataset.view)"):
-            assert same_numbers(page, name, sweep, capsys) or name == "datasets", name  # which is a row per backbone
+            assert same_numbers(page, name, connection) or name == "datasets", name  # which is a row per backbone
 
 
 def test_best_layers_are_those_of_sql(look, sweep, capsys):
@@ -449,7 +445,14 @@ def test_two_sweeps_side_by_side(browser, tmp_path, monkeypatch, capsys):
     )
     ours = found.set_index(["backbone", "dataset"])["difference"]
     assert ours.to_dict() == pytest.approx((second - first).to_dict())
-    assert same_numbers(page, "against", tmp_path / "a", capsys) == 1
+    page.click("[data-view=against] [data-get=sql]")
+    calls = re.findall(r'analysis.sql (\S+) -c "(.+)" --csv > (\S+)', page.inner_text("[data-view=against] .sql"))
+    for place, statement, name in calls:
+        capsys.readouterr()
+        assert sql.main([place, "-c", statement, "--csv"]) == 0
+        Path(name).write_text(capsys.readouterr().out)
+    page.click("[data-view=against] [data-get=sql]")
+    assert same_numbers(page, "against", database.connect(stored.find(str(tmp_path / "a")))) == len(calls) - 1 == 1
     open_tab(page, "drives")
     page.click("[data-contrast]")
     settled(page)
@@ -518,7 +521,7 @@ def along_training() -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(table.schema.metadata)
 
 
-def test_checkpoints_along_training(browser, tmp_path, capsys):
+def test_checkpoints_along_training(browser, tmp_path):
     write_sweep(tmp_path, along_training())
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(tab="layers", sel=["weights-000@32"]))
@@ -531,7 +534,7 @@ def test_checkpoints_along_training(browser, tmp_path, capsys):
     page.select_option("[data-state=epoch]", "all")
     settled(page)
     assert page.locator("#view svg path[aria-roledescription=point]").count() == 120
-    assert same_numbers(page, "layers", tmp_path, capsys) > 2
+    assert same_numbers(page, "layers", database.connect(stored.find(str(tmp_path)))) > 2
     assert heard.said == []
 
 

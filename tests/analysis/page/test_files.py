@@ -204,7 +204,7 @@ def test_a_warning_comes_first_where_probes_are_not_to_be_trusted(tmp_path: Path
     unfinished = unfinished.append_column("probe_epochs", pa.array([15] * n, pa.int32()))
     report = report_of(write_sweep(tmp_path, unfinished))
     assert report["findings"][0]["kind"] == "quality"
-    assert "100% of 120 probes were best in their last epoch" in report["findings"][0]["text"]
+    assert "100 % of 120 probes were best in their last epoch" in report["findings"][0]["text"]
     assert report_of(write_sweep(tmp_path / "b", table))["findings"][0]["kind"] != "quality"
 
 

@@ -33,7 +33,7 @@ from tests import synthetic_cases
 
 from . import report
 
-TABLES, MANY, RESAMPLES, WITH_TREES = 200, 600, 200, 20  # a share near 5 % takes many tables to be known
+TABLES, RESAMPLES, WITH_TREES = 600, 200, 20  # a share near 5 % takes many tables to be known
 AT_ONCE = 20  # tables after which what is done is kept
 ROOT = Path(__file__).parents[2]
 CALIBRATION = ROOT / "analysis" / "page" / "calibration.json"
@@ -56,11 +56,6 @@ class Cell:
     effect: float = 0.0
     level: str = ""
     alike: bool = False
-
-    @property
-    def tables(self) -> int:
-        """How many are drawn of it."""
-        return TABLES if self.variable else MANY
 
 
 CELLS = (
@@ -175,7 +170,7 @@ def run(*, quick: bool) -> dict[str, Any]:
     ):
         folder = Path(passing) if quick else ROOT / "build" / "coverage" / _code()
         measured = [
-            _cell(cell, _each(partial(one, cell=cell), 3 if quick else cell.tables, folder / f"{cell.name}.json", pool))
+            _cell(cell, _each(partial(one, cell=cell), 3 if quick else TABLES, folder / f"{cell.name}.json", pool))
             for cell in cells
         ]
         hold = [] if quick else _each(trees_hold, WITH_TREES, folder / "trees.json", pool)

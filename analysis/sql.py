@@ -95,9 +95,10 @@ def _shell(connection: duckdb.DuckDBPyConnection) -> int:
 def _statements() -> Iterator[str]:
     """Statements from the standard input, each up to its semicolon."""
     lines: list[str] = []
+    asked = sys.stdin.isatty()  # from a file or a pipe only the answers are printed
     while True:
         try:
-            lines.append(input(MORE if lines else PROMPT))
+            lines.append(input((MORE if lines else PROMPT) if asked else ""))
         except EOFError:
             break
         except KeyboardInterrupt:

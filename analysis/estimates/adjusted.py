@@ -51,6 +51,7 @@ class Adjusted:
     p : of the variable as a whole: all its levels, or their trend, are equal.
     levels : each level against the reference; one that stands in a single unit has no error.
     pairs : every two levels, the higher one second.
+    alone : levels that stand in a single unit.
     """
 
     unit: Unit
@@ -64,6 +65,7 @@ class Adjusted:
     adjusted_for: tuple[str, ...]
     left_out: tuple[str, ...]
     method: str
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,7 @@ def _described(
     return Adjusted(
         rows.unit, headline, low, high, p, _informative(rows), tuple(levels), tuple(pairs), tuple(kept), tuple(left),
         f"a straight line {_method(rows, line)}" if straight and line is not None else _method(rows, fitted),
+        () if rows.curve else tuple(text for k, text in enumerate(texts) if k not in rows.compared),
     )  # fmt: skip
 
 

@@ -30,7 +30,12 @@ OF_CURVE = ("curve_key", "backbone", "own_backbone", "dataset", "is_id", "n_test
 def probes(found: Stored, prefix: str) -> pd.DataFrame:
     """The chosen probes of a sweep, by curve and layer; the names of backbones and curves begin with a prefix."""
     present = found.probes.schema.names
-    wanted = ["backbone_key", "weights_key", "resolution", FIT_ON]  # what names a backbone, and what is shown
+    wanted = [
+        "backbone_key",
+        "weights_key",
+        "resolution",
+        FIT_ON,
+    ]  # its name's parts; what is shown
     wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
     wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen"]
     wanted += [*ACCURACIES, *CHOOSING, *MEASURES]

@@ -245,7 +245,7 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
     if table is None:
         return {}
     frame = pd.concat([part.by_rule[rule].frame for part in parts], ignore_index=True)
-    told = ("retained", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers", "n_choosing")
+    told = ("retained", "retained_own", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers", "n_choosing")
     keep = [c for c in told if c in table]
     table = table.set_index("backbone")[keep]
     groups = frame.groupby("backbone", sort=False)

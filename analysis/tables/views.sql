@@ -30,6 +30,10 @@ FROM (FROM source UNION ALL BY NAME FROM contract);
 CREATE OR REPLACE VIEW shared AS
 SELECT curve_key FROM named GROUP BY curve_key HAVING count(DISTINCT backbone) > 1;
 
+-- curves of which some layer has no cross-fit: held-out images choose all of theirs
+CREATE OR REPLACE VIEW uncrossed AS
+SELECT DISTINCT curve_key FROM named WHERE coalesce(chosen, true) AND NOT coalesce(isfinite(crossfit_top1), false);
+
 -- probes: the rows of the table, and
 --   backbone   what tells backbones apart: the sweep's own key; in older tables weights and input resolution
 --   accuracy   what is reported, choice: what chooses the peak layer, by the rule that is set; choice_loss decides
@@ -41,12 +45,11 @@ SELECT CASE WHEN curve_key IN (FROM shared) THEN curve_key || '@' || backbone EL
            WHEN 'heldout' THEN top1 WHEN 'last' THEN top1_last WHEN 'paper' THEN top1_best
            ELSE error('accuracy must be heldout, last or paper') END AS accuracy,
        CASE coalesce(getvariable('accuracy'), 'heldout') WHEN 'paper' THEN top1_best
-            ELSE coalesce(crossfit_top1, heldout_top1) END AS choice,
-       CASE WHEN crossfit_top1 IS NULL THEN heldout_loss ELSE crossfit_loss END AS choice_loss,
-       CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossfit_top1 IS NULL THEN n_heldout
-            ELSE n_train END AS n_choosing,
-       * EXCLUDE (curve_key)
-FROM named;
+            ELSE CASE WHEN crossed THEN crossfit_top1 ELSE heldout_top1 END END AS choice,
+       CASE WHEN crossed THEN crossfit_loss ELSE heldout_loss END AS choice_loss,
+       CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossed THEN n_train ELSE n_heldout END AS n_choosing,
+       * EXCLUDE (curve_key, crossed)
+FROM (SELECT *, curve_key NOT IN (FROM uncrossed) AS crossed FROM named);
 
 -- of several probes of a layer the one that held-out images chose; accuracies that are not finite are null
 CREATE OR REPLACE VIEW chosen_probes AS

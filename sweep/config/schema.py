@@ -278,12 +278,12 @@ class Config(Model):
     keep_probes: Literal["best", "all"] | None = None  # weights of each curve's best layer's probe, or of all
     resources: Resources = Resources()
 
-    _apart = model_validator(mode="before")(shifted_apart)
-
     @property
     def extraction_precision(self) -> ExtractionPrecision:
         """Arithmetic of the embeddings, by whichever word."""
         return self.autocast or self.extraction.precision
+
+    _apart = model_validator(mode="before")(shifted_apart)
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

@@ -10,10 +10,18 @@ function summaryOf(b) {
 function backboneRow(b) {
   const row = { b, backbone: ownName(b), label: page.backbones.label[b], ...summaryOf(b) };
   for (const v of page.variables) row[v.name] = page.backbones[v.name][b];
-  row.n_datasets = page.backbones.n_datasets[b];
+  row.ood_curves = page.backbones.n_datasets[b];
   row.curves_not_there = page.backbones.n_lost[b];
   return row;
 }
+
+// Whether means are adjusted for which datasets a backbone has; SQL gives the plain ones.
+function adjusted() {
+  const { retained, retained_own: own } = page.summaries[state.rule];
+  return Boolean(own?.some((value, b) => value !== null && Math.abs(value - retained[b]) > 1e-9));
+}
+
+const PLAIN = "-- % retained of the page is adjusted for which datasets a backbone has; the plain mean is retained_own in the CSV, too\nSELECT * EXCLUDE (retained), retained AS retained_own\n";
 
 function backboneHeads() {
   const sums = page.summaries[state.rule], fixed = [
@@ -32,7 +40,7 @@ function backboneHeads() {
 
 function tableRow(b) {
   const row = backboneRow(b), lost = row.curves_not_there;
-  row.status = `${row.n_datasets} OOD` + (lost ? `, ${lost} not there` : "");
+  row.status = `${row.ood_curves} OOD` + (lost ? `, ${lost} not there` : "");
   for (const v of page.variables) row[v.name] = valueOf(b, v.name);
   return row;
 }
@@ -48,9 +56,9 @@ function backbonesTab(view) {
   const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll", tabindex: 0, "aria-label": "Table of backbones" });
   const heads = backboneHeads();
   const rows = () => sortedBackbones(heads).map((b) => { const { b: _, ...row } = backboneRow(b); return row; });
-  const sql = () => sqlText(`FROM backbones${where()}${orderSql(heads)}`);
+  const sql = () => sqlText(`${adjusted() ? PLAIN : ""}FROM backbones${where()}${orderSql(heads)}`);
   view.append(
-    el("p", { class: "lead" }, `Mean of the OOD accuracy that the last layer keeps, per backbone. ${hasLayers ? "Tick up to eight to compare their layers." : "This table has no layers, so there are no curves to compare."}`),
+    el("p", { class: "lead" }, `Mean of the OOD accuracy that the last layer keeps, per backbone${adjusted() ? ", adjusted for which datasets it has, as not all have the same" : ""}. ${hasLayers ? "Tick up to eight to compare their layers." : "This table has no layers, so there are no curves to compare."}`),
     bar("backbones", { rows, chart, sql }), place, el("h2", {}, "Means with their 95 % intervals over datasets"), chart, ...failuresPart(),
   );
   const [sorted, direction] = state.sort.split(" ");
@@ -82,7 +90,7 @@ function sortedBackbones(heads) {
 
 function orderSql(heads) {
   const [key, way] = state.sort.split(" ");
-  const known = { low: null, high: null, status: "n_datasets", label: "backbone" };
+  const known = { low: null, high: null, status: null, label: "backbone", retained: adjusted() ? "retained_own" : "retained" };
   const column = key in known ? known[key] : key;
   return column && heads.some((head) => head.key === key) ? `\nORDER BY "${column}" ${way.toUpperCase()} NULLS ${way === "asc" ? "FIRST" : "LAST"}` : "";
 }
@@ -122,7 +130,7 @@ function chartWidth(place, less) {
 }
 
 function notThere() {
-  const n = page.failures.length, planned = page.planned ? ` of ${page.planned} planned` : "";
+  const n = page.failures.length, planned = page.planned >= n ? ` of ${page.planned} planned` : "";
   return `${n}${planned} ${n === 1 && !planned ? "curve is" : "curves are"} not there`;
 }
 

@@ -111,7 +111,7 @@ function contrastTable(target) {
   const place = el("div", { class: "scroll", id: "contrasts" }), rows = contrastsOf(target);
   const heads = [
     { title: "", key: "open", orderable: false, word: true }, { title: "variable", key: "label", word: true }, { title: "from → to", key: "scale", word: true }, { title: "moving too", key: "moving", word: true },
-    { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3 }, { title: "verdict", key: "verdict", word: true },
+    { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3, least: 0.001 }, { title: "verdict", key: "verdict", word: true },
   ];
   const lines = rows.map((row) => ({ ...row, open: "", key: contrastKey(row), scale: `${row.from} → ${row.to}`, moving: row.together_labels.join(", ") || "nothing", interval: bounds(row) }));
   queueMicrotask(() => grid("contrasts", place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {

@@ -131,7 +131,7 @@ const WHOLE = ["scale", "interval", "status", "state"]; // columns that stay on 
 
 const paged = new Map(); // table → where its reader was: page, rows per page, order; a redraw comes back to it
 
-// A DataTable of rows under a name of its own; heads are {title, key, digits?, word?}.
+// A DataTable of rows under a name of its own; heads are {title, key, digits?, least? (of what is below it only that), word?}.
 function grid(name, place, heads, rows, options = {}) {
   const element = el("table", { class: "display compact", style: "width:100%", "data-grid": name });
   place.replaceChildren(element);
@@ -139,10 +139,10 @@ function grid(name, place, heads, rows, options = {}) {
   const table = new DataTable(element, {
     data: rows,
     columns: heads.map((head) => ({
-      title: escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) && rows.every((row) => String(row[head.key]).length < 50) ? "whole" : "", orderable: head.orderable ?? true,
+      title: head.title.length > 40 ? `<span class="long">${escaped(head.title)}</span>` : escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) && rows.every((row) => String(row[head.key]).length < 50) ? "whole" : "", orderable: head.orderable ?? true,
       render: head.word
         ? { display: (v) => escaped(v ?? "–"), filter: (v) => v, sort: (v) => v, type: (v) => v ?? "" }
-        : { display: (v) => escaped(show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },
+        : { display: (v) => escaped(head.least && v !== null && v < head.least ? `< ${head.least}` : show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },
       type: head.word ? "string" : "num",
     })),
     deferRender: true, autoWidth: false, pageLength: 25, lengthMenu: [10, 25, 50, 100, 500], order: [], searching: false,

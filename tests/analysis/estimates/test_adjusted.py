@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from analysis.design import points, ties
-from analysis.estimates import additive, adjusted, interactions, linear, mixed
+from analysis.estimates import additive, adjusted, effects, interactions, linear, mixed
 from analysis.estimates.adjusted import Adjusted
 from analysis.tables.variables import describe
 from tests import synthetic_cases
@@ -141,6 +141,8 @@ def test_a_level_of_one_unit_is_that_unit_and_no_level() -> None:
     two = stats.ttest_ind(means.y[means.depth == 20], means.y[means.depth == 30])
     assert tests[0].contrast.p == pytest.approx(two.pvalue)
     assert found.p == pytest.approx(min(1, 2 * min(two.pvalue, line.pvalue)))
+    assert found.alone == ("10",)
+    assert effects.headline(found).doubts == ("10 stands in one architecture only",)
 
 
 def test_no_interaction_rests_on_one_cluster() -> None:

@@ -18,6 +18,7 @@ import yaml
 from analysis import browse as command
 from analysis import load
 from analysis.page import browse, browse_charts, browse_data, browse_marks, browse_report
+from analysis.tables import epochs
 from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 ROLES = {"architecture": "treatment", "id_classes": "treatment", "seed": "replicate"}
@@ -238,3 +239,11 @@ def test_curves_are_found_by_the_sweeps_own_key(tmp_path):
     assert header["backbones"]["backbone"] == ["key-weights-000", "key-weights-001"]
     assert sorted(set(header["curves"]["backbone"])) == [0, 1]
     assert set(load.probes(str(tmp_path), ["layer"])["backbone"]) == set(header["backbones"]["backbone"])
+
+
+def test_weights_along_training_stand_under_their_run():
+    """Each epoch is a backbone of its own in the table; whose it is the grid tells, if it tells."""
+    rows = [("k0", None, 0), ("a", 1, 0), ("k1", None, 1), ("b", 1, 1), ("twin", None, 1), ("c", 1, 7)]
+    table = pd.DataFrame(rows, columns=["backbone", "epoch", "seed"])
+    assert epochs.runs(table, ["seed"]) == {"a": "k0"}
+    assert epochs.runs(table.iloc[:2], []) == {"a": "k0"}

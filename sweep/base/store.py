@@ -2,7 +2,8 @@
 
 Local writes go to a temporary file, are flushed to the disk and renamed; so it is, without the flush, on sftp, smb,
 hdfs and the like. An object store gets one put, which is atomic there, and is asked for the size afterwards; there
-every operation is tried again, a little later, when the network or the service fails. Nothing outside this file knows which of the two it is.
+every operation is tried again, a little later, when the network or the service fails. Nothing outside this file knows
+which of the two it is.
 
 Credentials come from the environment (see the documentation of the store), never from the URI.
 """

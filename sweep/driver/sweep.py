@@ -21,7 +21,7 @@ from sweep.base.provenance import provenance
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
@@ -226,7 +226,9 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
-    common = task_of(sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus))
+    common = task_of(
+        sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
+    )
     try:
         run_cells(
             cells,
@@ -251,8 +253,8 @@ def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) 
         )
 
 
-def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -> CellTask:
-    """What a worker needs to run a cell; ``share``: of a GPU."""
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, tasks: int = 1) -> CellTask:
+    """What a worker needs to run a cell; ``share``: of a GPU; ``tasks``: on a node at once."""
     config = sweep.config
     return CellTask(
         cell=cell,
@@ -264,6 +266,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -
         loader_workers=config.resources.loader_workers,
         gpu=gpu,
         share=share if gpu else 1.0,
+        tasks=tasks,
         memory=config.resources.memory,
         deterministic=config.deterministic,
         keep_embeddings=config.keep_embeddings,

@@ -15,7 +15,7 @@ from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes, selected
 from sweep.study.probes_said import probes_said
-from sweep.study.resolve import said_of_sizes, sizes
+from sweep.study.resolve import counted, said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
@@ -255,7 +255,7 @@ def render_plan(
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
-    lines += [f"notice: {said}" for said in said_of_sizes(config)]
+    lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]
     lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
     lines.append(_done_line(done, why_unknown))
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]

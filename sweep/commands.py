@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from sweep import cell, data, driver, table
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
+from sweep.base.spans import recorded
 from sweep.base.store import Store
 from sweep.cell import CellTask
 from sweep.config import Config, closest
@@ -35,6 +38,7 @@ from sweep.table import read_records
 from sweep.train import checkpoint_name
 
 _SHOWN = 5
+T = TypeVar("T")
 
 
 def layers(config: Config, name: str, resolution: int) -> str:
@@ -106,18 +110,20 @@ def status(out: str, name: str | None, *, watch: bool = False) -> int:
     return 0
 
 
-def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False) -> int:
+def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False, profile: bool = False) -> int:
     """Run a config, print the summary, return the exit code."""
     if verify:
         print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
     sweep = driver.prepare(config, out)
+    if profile:
+        sweep = replace(sweep, profile=table.new_profile())
     if sweep.grid.merged:
         print(
             f"notice: {sweep.grid.merged} backbones stand in more than one block; each is run once",
             file=sys.stderr,
         )
     try:
-        outcome = driver.run(sweep, retry_failed=retry_failed)
+        outcome = _profiled(sweep, lambda: driver.run(sweep, retry_failed=retry_failed))
     except (InterruptedSweepError, KeyboardInterrupt) as interruption:
         kept = sum(driver.finished(sweep).values())
         print(
@@ -129,6 +135,17 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
     said = probes_said(planned.curve for planned in sweep.planned)
     print(last_words(outcome, len(sweep.curves), out, probes=said))
     return 1 if outcome.failures or outcome.missing else 0
+
+
+def _profiled(sweep: driver.Sweep, work: Callable[[], T]) -> T:
+    """Do it; if the sweep is to have a profile, record the driver too, and print where the time went however it ends."""
+    if sweep.profile is None:
+        return work()
+    try:
+        with recorded("rest", table.saver(sweep.store, sweep.profile, lane=table.DRIVER)):
+            return work()
+    finally:
+        print(table.finish_profile(sweep.store, sweep.profile))
 
 
 def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) -> str:

@@ -10,6 +10,7 @@ from .kept import refit as refit
 from .task import CellResult as CellResult
 from .task import CellTask as CellTask
 from .task import failure_record as failure_record
+from .task import profiled as profiled
 from .together import RecordedError as RecordedError
 from .together import train_together as train_together
 from .trial import run_trial as run_trial

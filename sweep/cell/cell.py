@@ -20,6 +20,7 @@ from sweep import register, table
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell.kept import keep_probes
 from sweep.cell.parameters import parameters_so_far
@@ -112,7 +113,8 @@ def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[We
         try:
             if broken is not None and not has_weights(backbone, shop):
                 raise broken
-            weights = obtain_weights(backbone, shop)
+            with span("building with weights", backbone.label):
+                weights = obtain_weights(backbone, shop)
         except TRANSIENT:
             raise
         except Exception as error:
@@ -149,21 +151,27 @@ def library_of(task: CellTask) -> Library:
 def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device) -> bool:
     """Embed, probe and publish one curve, keep its probes if asked; an error becomes a failure record and False."""
     started, stage = time.monotonic(), "data"
+    about = planned.curve.dataset
     try:
-        images = probe_images(library_of(task), planned.curve)
-        publish_split(store, planned.curve, images)
+        with span("opening images", about):
+            images = probe_images(library_of(task), planned.curve)
+            publish_split(store, planned.curve, images)
         stage = "embed"
-        embedded = embed_curve(task, planned, weights, images, device)
+        with span("embedding", about):
+            embedded = embed_curve(task, planned, weights, images, device)
         if not _done(store, planned):
             stage = "probe"
-            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+            with span("probes", about):
+                fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
             stage = "write"
-            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-            described = descriptions(task.settings.statistics)
-            table.write_fragment(store, planned.key, rows, statistics=described)
+            with span("writing", about):
+                rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+                described = descriptions(task.settings.statistics)
+                table.write_fragment(store, planned.key, rows, statistics=described)
         stage = "keep"
         if not _kept(task, store, planned):
-            keep_probes(task, planned, images, embedded, store, device)
+            with span("keeping probes", about):
+                keep_probes(task, planned, images, embedded, store, device)
     except TRANSIENT:
         raise
     except Exception as error:
@@ -254,6 +262,7 @@ def probe_curve(
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
         about = (embedded.train, data.train_labels_N)
-        described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
-        registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)
+        with span("layer statistics", curve.dataset):
+            described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
+            registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)
     return Fitted(results, described, registered, seed, cost)

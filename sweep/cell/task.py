@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sweep import table
+from sweep.base.spans import recorded
+from sweep.base.store import Store
 from sweep.data import DatasetOptions
 from sweep.study import Planned, PlannedCell, Settings
 
@@ -30,6 +34,7 @@ class CellTask:
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
+    profile : name of the profile that the run is to have, see :mod:`sweep.table.timeline`.
     """
 
     cell: PlannedCell
@@ -47,6 +52,15 @@ class CellTask:
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     import_path: str | None = None
+    profile: str | None = None
+
+
+@contextmanager
+def profiled(task: CellTask) -> Iterator[None]:
+    """Record where the time of a task goes, if its run is to have a profile; opened before torch is loaded."""
+    save = table.saver(Store(task.store_uri), task.profile) if task.profile else None
+    with recorded("rest of the task", save, task.cell.backbone.label):
+        yield
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
+from sweep.base.spans import span
 from sweep.data.dataset import Dataset, Split
 from sweep.data.files import aside, locked, publish
 from sweep.data.options import Part
@@ -66,7 +67,8 @@ def decoded(
     path = cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     entry = _open(path)
     if entry is None:
-        with locked(path):
+        about = f"{dataset.name}, {part}, {len(indices):,} images"
+        with span("decoding", about), locked(path):
             entry = _open(path)
             if entry is None:
                 _make(path, dataset, part, indices, view, resolution)

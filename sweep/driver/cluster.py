@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.base.errors import UserError
+from sweep.base.spans import span
 from sweep.config import Resources
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
@@ -31,13 +32,14 @@ def connect(resources: Resources) -> Iterator[Resources]:
     address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
     try:
         _knock(address)
-        ray.init(
-            address,
-            logging_level="ERROR",
-            log_to_driver=False,
-            include_dashboard=False if address == "local" else None,
-            runtime_env=environment,
-        )
+        with span("starting Ray"):
+            ray.init(
+                address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                include_dashboard=False if address == "local" else None,
+                runtime_env=environment,
+            )
     except Exception as error:  # Ray raises a plain Exception where its processes did not come up in time
         raise UserError(_no_ray(address, error)) from error
     try:

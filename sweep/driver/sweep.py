@@ -18,6 +18,7 @@ from typing import Any
 from sweep import table
 from sweep.base.errors import StorageError, UserError
 from sweep.base.provenance import provenance
+from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import Config, Resources
@@ -48,7 +49,7 @@ from sweep.study import (
 class Sweep:
     """A config with everything that follows from it and from what is stored.
 
-    ``cells`` are those of the grid with the keys of their curves.
+    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Sweep:
     keys: Keyring
     cells: tuple[PlannedCell, ...]
     store: Store
+    profile: str | None = None
 
     @functools.cached_property
     def curves(self) -> dict[str, Planned]:
@@ -149,14 +151,15 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     ready = before.done & _kept(sweep, before.done)
     cells = missing_cells(sweep, ready | given_up)
     if cells:
-        with connect(sweep.config.resources) as resources:
+        with connect(sweep.config.resources) as resources, span("waiting for tasks"):
             _run(sweep, cells, resources, ready)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
     unkept = set(sweep.curves) & done - _kept(sweep, done)
     failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
-    path = export(sweep, done=done, failed=failed)
+    with span("the table"):
+        path = export(sweep, done=done, failed=failed)
     return Outcome(
         done=tuple(key for key in sweep.curves if key in done),
         computed=len(set(sweep.curves) & (done - before.done)),
@@ -256,6 +259,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),
+        profile=sweep.profile,
     )
 
 

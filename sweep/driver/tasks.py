@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, Literal
 
 from sweep.base.errors import InterruptedSweepError
-from sweep.cell import CellResult, CellTask
+from sweep.base.spans import span
+from sweep.cell import CellResult, CellTask, profiled
 from sweep.config import Resources
 from sweep.driver.cluster import places, room
 from sweep.driver.processes import start
@@ -75,9 +76,11 @@ def cause_of(error: Exception) -> tuple[Exception, bool]:
 
 def _run_task(task: CellTask) -> CellResult:
     """Body of the Ray task; torch is imported in the worker only."""
-    from sweep.cell import run_cell
+    with profiled(task):
+        with span("loading torch"):
+            from sweep.cell import run_cell
 
-    return run_cell(task)
+        return run_cell(task)
 
 
 def _remote(resources: Resources) -> Any:

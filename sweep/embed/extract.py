@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sweep.base.spans import waited
 from sweep.config import Autocast
 from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
@@ -114,7 +115,8 @@ def embed(
     with captured(model, layers) as outputs, mixed:
         while start < n:
             try:
-                for images in feeder.on_device(_batches(images_NHWC, start, size)):
+                fed = feeder.on_device(_batches(images_NHWC, start, size))
+                for images in waited(fed, "waiting for images to embed"):
                     model(feeder.normalized(images))
                     pooled = [outputs[layer.label] for layer in layers]
                     embeddings = embeddings or [

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span, waited
 from sweep.config import Recipe
 from sweep.models import Feeder
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
@@ -145,14 +146,17 @@ def pretrain(
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
     for epoch in range(run.epoch, epochs):
-        run.train_epoch(epoch, train)
-        run.keep_best(epoch, heldout, test)
+        with span("training", f"epoch {epoch + 1}"):
+            run.train_epoch(epoch, train)
+        with span("scores while training", f"epoch {epoch + 1}"):
+            run.keep_best(epoch, heldout, test)
         run.seconds = spent + time.monotonic() - started
         if run.epoch in along.epochs:
             along.save(run.weights(heldout, test))
         on_epoch(run.history, epochs)
         if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
-            checkpoints.save(run.snapshot())
+            with span("checkpoints", f"epoch {epoch + 1}"):
+                checkpoints.save(run.snapshot())
             saved_at = time.monotonic()
     if last_epoch is not None:
         return run.weights(heldout, test)
@@ -203,7 +207,8 @@ class _Run:
         images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
         targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        for number, (target_B, images) in enumerate(zip(targets, self.feeder.on_device(images_of), strict=True)):
+        fed = waited(self.feeder.on_device(images_of), "waiting for images to train on")
+        for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate

@@ -138,7 +138,7 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
 
 
 def _profiled(sweep: driver.Sweep, work: Callable[[], T]) -> T:
-    """Do it; if the sweep is to have a profile, record the driver too, and print where the time went however it ends."""
+    """Do it; if the sweep is to have a profile, record the driver too; print where the time went, however it ends."""
     if sweep.profile is None:
         return work()
     try:

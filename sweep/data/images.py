@@ -3,8 +3,9 @@
 Legend: N images kept, R resolution in pixels, H height, W width, C = 3 colour channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +49,13 @@ class EvalImages:
         return len(self.labels_N)
 
 
+class Mapped(NamedTuple):
+    """A memory map as it passes to another process."""
+
+    place: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainImages:
     """Images as random crops are cut from them: aspect kept, sizes differ.
@@ -72,6 +80,19 @@ class TrainImages:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As another process gets it: the pixels by the place of their map, not by value."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        flat = state["flat"]
+        place = flat.filename if isinstance(flat, np.memmap) and flat.offset == 0 else None
+        return state | {"flat": flat if place is None else Mapped(str(place), flat.shape)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        flat = state["flat"]
+        pixels = np.memmap(flat.place, np.uint8, "r", shape=flat.shape) if isinstance(flat, Mapped) else flat
+        for name, value in {**state, "flat": pixels}.items():
+            object.__setattr__(self, name, value)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Image ``index`` as uint8, shape (3, H, W); a copy."""

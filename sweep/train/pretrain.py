@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
-from sweep.models import Feeder
+from sweep.models import Feeder, resident
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.ranks import ALONE, Ranks
 
@@ -228,7 +228,7 @@ class _Run:
 
     def _targets(self, labels_N: np.ndarray, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
         """Labels of each batch's part, on the device."""
-        labels = torch.from_numpy(np.concatenate([labels_N[indices_B] for indices_B in parts])).to(self.device)
+        labels = resident(np.concatenate([labels_N[indices_B] for indices_B in parts]), self.device)
         return labels.split([len(indices_B) for indices_B in parts])
 
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
@@ -316,7 +316,7 @@ def top1(run: _Run, data: Labelled) -> float:
     starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
     parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
     images_of = (torch.from_numpy(np.array(data.images_NHWC[part])) for part in parts)
-    labels_N = torch.from_numpy(data.labels_N).to(run.device)
+    labels_N = resident(data.labels_N, run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):
         right += (run.forward(images).argmax(1) == labels_N[part]).sum()

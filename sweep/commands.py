@@ -230,10 +230,12 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
     if not missing:
         return
     print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
+    search = sweep.config.search
+    assert search is not None
     with driver.connect(sweep.config.resources) as resources:
-        assert sweep.config.search is not None
+        sweep = replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
         tasks = {number: _trial_task(sweep, found[number], gpu=float(resources.gpus) > 0) for number in missing}
-        driver.run_trials(sweep.config.search, found, tasks, sweep.store, resources)
+        driver.run_trials(search, found, tasks, sweep.store, resources)
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:

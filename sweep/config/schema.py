@@ -304,13 +304,15 @@ class WeightsEntry(Model):
 class Resources(Model):
     """What one backbone's task takes. ``auto`` is resolved against the cluster before submitting."""
 
-    cpus: PositiveInt = 1
+    cpus: PositiveInt | Literal["auto"] = "auto"  # auto: beside a GPU its share of the node's, else 1, a task per core
     gpus: NonNegative | Literal["auto"] = "auto"
-    threads: PositiveInt = 1  # torch threads; fixed here, so that results do not depend on the worker count
+    # torch threads. On CPU they decide the order of sums, so auto (the CPUs of a task) is settled when the sweep first
+    # runs and kept in its plan: results do not depend on the nodes of a later run
+    threads: PositiveInt | Literal["auto"] = 1
     max_in_flight: PositiveInt | Literal["auto"] = "auto"
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
-    loader_workers: NonNegativeInt = 0  # processes that augment training images
+    loader_workers: NonNegativeInt | Literal["auto"] = "auto"  # processes that augment training images; auto: cpus − 1
     memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
 
 

@@ -21,8 +21,8 @@ from sweep.base.provenance import provenance
 from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
-from sweep.config import Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room
+from sweep.config import AUTO, Config, Resources
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, with_cpus
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
@@ -49,7 +49,8 @@ from sweep.study import (
 class Sweep:
     """A config with everything that follows from it and from what is stored.
 
-    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have.
+    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have;
+    ``threads`` is what ``threads: auto`` stands for, if that is settled.
     """
 
     config: Config
@@ -58,6 +59,7 @@ class Sweep:
     cells: tuple[PlannedCell, ...]
     store: Store
     profile: str | None = None
+    threads: int | None = None
 
     @functools.cached_property
     def curves(self) -> dict[str, Planned]:
@@ -92,7 +94,9 @@ def prepare(config: Config, out: str) -> Sweep:
     table.refuse_taken(config.statistics)
     grid = expand(config, lambda name: sizes(config, name))
     keys = keyring(config)
-    return Sweep(config, grid, keys, keys.cells(grid), Store(out))
+    store = Store(out)
+    threads = table.planned_threads(store, config.name) if config.resources.threads == AUTO else None
+    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads)
 
 
 def refuse_relative_in_job(out: str) -> None:
@@ -151,8 +155,10 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     ready = before.done & _kept(sweep, before.done)
     cells = missing_cells(sweep, ready | given_up)
     if cells:
-        with connect(sweep.config.resources) as resources, span("waiting for tasks"):
-            _run(sweep, cells, resources, ready)
+        with connect(sweep.config.resources) as resources:
+            sweep = _with_resources(sweep, resources)
+            with span("waiting for tasks"):
+                _run(sweep, cells, resources, ready)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
     unkept = set(sweep.curves) & done - _kept(sweep, done)
@@ -169,6 +175,17 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         seconds=time.monotonic() - started,
         table=path,
     )
+
+
+def _with_resources(sweep: Sweep, resources: Resources) -> Sweep:
+    """The sweep with ``auto`` resolved. Threads are settled by its first run and stand in the plan: on CPU they decide
+    the order of sums, so later runs keep to them, whatever their nodes.
+    """
+    settled = replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
+    if sweep.config.resources.threads == AUTO and sweep.threads is None:
+        settled = replace(settled, threads=int(resources.threads))
+        table.publish_plan(sweep.store, plan_of(settled))
+    return settled
 
 
 def _tidy(sweep: Sweep, found: table.Listing) -> None:
@@ -215,7 +232,8 @@ def plan_of(sweep: Sweep) -> table.Plan:
         )
         for planned in sweep.planned
     )
-    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid), sweep.config.adjust)
+    roles, adjust = varied_roles(sweep.config, sweep.grid), sweep.config.adjust
+    return table.Plan(sweep.config.name, blocks, curves, roles, adjust, sweep.threads)
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
@@ -244,14 +262,15 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
     """What a worker needs to run a cell."""
     config = sweep.config
+    resources = with_cpus(config.resources, [], float(gpu))  # where no cluster resolved ``auto``
     return CellTask(
         cell=cell,
         settings=sweep.keys.settings,
         datasets={name: dataset_options(config, name) for name in used_datasets(config)},
         store_uri=sweep.store.uri,
         cache_dir=str(cache_dir(config)),
-        threads=config.resources.threads,
-        loader_workers=config.resources.loader_workers,
+        threads=sweep.threads or int(resources.threads),
+        loader_workers=int(resources.loader_workers),
         gpu=gpu,
         memory=config.resources.memory,
         keep_embeddings=config.keep_embeddings,

@@ -6,7 +6,7 @@ from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
-from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans, readable_plans
+from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
 from sweep.table.trials import RECORDS, read_records, write_record
@@ -37,6 +37,7 @@ __all__ = [
     "listing",
     "new_profile",
     "parse_parquet",
+    "planned_threads",
     "problem_of",
     "publish_plan",
     "read_failures",

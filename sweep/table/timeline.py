@@ -100,7 +100,7 @@ def trace(parts: Sequence[Part]) -> dict[str, Any]:
         for number, host in enumerate(hosts)
     ]
     for number, (host, lane) in enumerate(lanes):
-        about = {"pid": hosts.index(host), "tid": number}
+        about: dict[str, Any] = {"pid": hosts.index(host), "tid": number}
         events.append({"ph": "M", "name": "thread_name", **about, "args": {"name": lane}})
     start = min((part.start for part in parts), default=0.0)
     for part in parts:

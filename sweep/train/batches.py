@@ -76,7 +76,7 @@ class AugmentedImages:
         if self._loader is None:
             self._loader = DataLoader(
                 _Augmented(self.images, self.transform),
-                batch_sampler=self._order,  # type: ignore[arg-type]  # it asks for nothing but batches
+                batch_sampler=self._order,
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
                 pin_memory=torch.cuda.is_available(),

@@ -29,6 +29,8 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
+    cpus : threads that decode images.
+    cache_bytes : of decoded images that the cache may hold.
     memory : share of the device's free memory that probes in flight may take.
     keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
@@ -42,6 +44,8 @@ class CellTask:
     datasets: Mapping[str, DatasetOptions]
     store_uri: str
     cache_dir: str
+    cpus: int = 1
+    cache_bytes: int | None = None
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False

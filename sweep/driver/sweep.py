@@ -269,6 +269,8 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         datasets={name: dataset_options(config, name) for name in used_datasets(config)},
         store_uri=sweep.store.uri,
         cache_dir=str(cache_dir(config)),
+        cpus=int(resources.cpus),
+        cache_bytes=None if config.cache_limit is None else round(1e9 * config.cache_limit),
         threads=sweep.threads or int(resources.threads),
         loader_workers=int(resources.loader_workers),
         gpu=gpu,

@@ -4,6 +4,7 @@ from .cell import library_of as library_of
 from .cell import probe_images as probe_images
 from .cell import run_cell as run_cell
 from .cell import workshop as workshop
+from .decoding import decode as decode
 from .kept import KeptProbe as KeptProbe
 from .kept import kept_probe as kept_probe
 from .kept import refit as refit

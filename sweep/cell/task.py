@@ -60,10 +60,10 @@ class CellTask:
 
 
 @contextmanager
-def profiled(task: CellTask) -> Iterator[None]:
+def profiled(task: CellTask, about: str | None = None) -> Iterator[None]:
     """Record where the time of a task goes, if its run is to have a profile; opened before torch is loaded."""
     save = table.saver(Store(task.store_uri), task.profile) if task.profile else None
-    with recorded("rest of the task", save, task.cell.backbone.label):
+    with recorded("rest of the task", save, about or task.cell.backbone.label):
         yield
 
 

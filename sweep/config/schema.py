@@ -306,9 +306,7 @@ class Resources(Model):
 
     cpus: PositiveInt | Literal["auto"] = "auto"  # auto: beside a GPU its share of the node's, else 1, a task per core
     gpus: NonNegative | Literal["auto"] = "auto"
-    # torch threads. On CPU they decide the order of sums, so auto (the CPUs of a task) is settled when the sweep first
-    # runs and kept in its plan: results do not depend on the nodes of a later run
-    threads: PositiveInt | Literal["auto"] = 1
+    threads: PositiveInt | Literal["auto"] = 1  # they order sums: auto is settled by a sweep's first run, in its plan
     max_in_flight: PositiveInt | Literal["auto"] = "auto"
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors

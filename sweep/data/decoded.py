@@ -34,6 +34,9 @@ _LISTED = 50  # broken images named in an error
 View = tuple[str, Callable[[Image.Image, int], Image.Image]]  # its name, (image, resolution) → image
 
 
+Told = Callable[[str, int, int, float], None]
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How images are decoded; what comes out does not depend on it.
@@ -47,7 +50,7 @@ class Decoding:
 
     threads: int = 1
     cache_bytes: int | None = None
-    told: Callable[[str, int, int, float], None] = lambda _what, _done, _total, _rate: None
+    told: Told = lambda _what, _done, _total, _rate: None
 
 
 ALONE = Decoding()

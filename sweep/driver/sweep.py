@@ -23,9 +23,11 @@ from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import AUTO, Config, Resources
 from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, with_cpus
+from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
+    Cell,
     Curve,
     Grid,
     Keyring,
@@ -35,6 +37,7 @@ from sweep.study import (
     curve_cost,
     dataset_options,
     expand,
+    images_to_decode,
     keyring,
     labels,
     layer_widths,
@@ -248,6 +251,8 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     meter.announce(len(cells), len(set(sweep.curves) & before))
     common = task_of(sweep, cells[0], float(resources.gpus) > 0)
     try:
+        with span("decoding beforehand"):
+            decode_first(cells, _images(sweep, cells), resources, task=common, show=meter.show)
         run_cells(
             cells,
             resources,
@@ -257,6 +262,11 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         )
     finally:
         meter.end()
+
+
+def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
+    asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
+    return images_to_decode(sweep.config, asked)
 
 
 def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:

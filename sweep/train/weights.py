@@ -280,6 +280,11 @@ def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, d
     return json.dumps(about, indent=1)
 
 
+def cuts_crops(backbone: Backbone) -> bool:
+    """Whether it is trained on crops of larger images than those it is evaluated on."""
+    return policy(str(backbone.augmentation)).source == "training"
+
+
 def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
     """ID training images under the backbone's augmentation, its held-out part, and its test set."""
     recipe, name = backbone.recipe, backbone.id_dataset

@@ -146,10 +146,8 @@ def pretrain(
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
     for epoch in range(run.epoch, epochs):
-        with span("training", f"epoch {epoch + 1}"):
-            run.train_epoch(epoch, train)
-        with span("scores while training", f"epoch {epoch + 1}"):
-            run.keep_best(epoch, heldout, test)
+        run.train_epoch(epoch, train)
+        run.keep_best(epoch, heldout, test)
         run.seconds = spent + time.monotonic() - started
         if run.epoch in along.epochs:
             along.save(run.weights(heldout, test))
@@ -197,6 +195,7 @@ class _Run:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return (model or self.model)(images)
 
+    @span("training")
     def train_epoch(self, epoch: int, train: ImageSource) -> None:
         """One pass over the training images; raises TrainingDivergedError on a loss that is not finite."""
         self.model.train()
@@ -231,6 +230,7 @@ class _Run:
         labels = resident(np.concatenate([labels_N[indices_B] for indices_B in parts]), self.device)
         return labels.split([len(indices_B) for indices_B in parts])
 
+    @span("scores while training")
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
         """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
         heldout_top1 = top1(self, heldout)

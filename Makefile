@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/python analysis/browse.py --results results/demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@
     python analysis/browse.py --results DIR|URI --open             a finished or running sweep
     python analysis/browse.py --results DIR --against OTHER        two sweeps side by side
     python analysis/browse.py --results DIR --against FILE.csv --mapping MAP.yaml     published values beside ours
+    python analysis/browse.py --results DIR --against harun2024_experiments.csv       the same of a table that is known
     python analysis/browse.py --table FILE.csv --mapping configs/tables/harun2024.yaml --out page.html
 
 The page works from disk and asks nothing of the network. Exit codes: 0 it is written, 2 a mistake in the call or the
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
+sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
 from analysis.page import browse  # noqa: E402
 from analysis.page.browse_data import GIVEN, Part  # noqa: E402
@@ -30,6 +31,7 @@ from analysis.tables import storage, stored  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402
 from analysis.tables.mapped import read_mapped  # noqa: E402
 from analysis.tables.metrics import ACCURACIES  # noqa: E402
+from analysis.tables.published import found  # noqa: E402
 from analysis.tables.sweep import read_sweep  # noqa: E402
 
 PAGE = "browse.html"
@@ -76,15 +78,16 @@ def write(call: argparse.Namespace) -> str:
         report = call.report or "report"
     else:
         results = call.results or storage.newest_sweep()
-        if call.mapping:
-            parts = named_apart([sweep(results), published(call.against, call.mapping)])
+        known = None if call.mapping or not call.against else found(call.against)
+        if known or call.mapping:
+            parts = named_apart([sweep(results), published(*(known or (call.against, call.mapping)))])
         else:
             parts = sweeps(*(place for place in (results, call.against) if place))
         folder = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
         report = call.report or storage.join(folder, "report")
     out = call.out or storage.join(report, PAGE)
-    known = storage.exists(storage.join(report, "index.html"))
-    beside = known and storage.folder(out).rstrip("/") == report.rstrip("/")
+    reported = storage.exists(storage.join(report, "index.html"))
+    beside = reported and storage.folder(out).rstrip("/") == report.rstrip("/")
     storage.write(out, browse.render(parts, report=report, report_link="index.html" if beside else None))
     return out
 

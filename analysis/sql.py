@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
+sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
 from analysis.tables import database, stored  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402
@@ -95,9 +95,10 @@ def _shell(connection: duckdb.DuckDBPyConnection) -> int:
 def _statements() -> Iterator[str]:
     """Statements from the standard input, each up to its semicolon."""
     lines: list[str] = []
+    asked = sys.stdin.isatty()  # from a file or a pipe only the answers are printed
     while True:
         try:
-            lines.append(input(MORE if lines else PROMPT))
+            lines.append(input((MORE if lines else PROMPT) if asked else ""))
         except EOFError:
             break
         except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from analysis.findings.phrases import Finding
 from analysis.progress import Progress, Silent
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import Experiments
-from analysis.tables.variables import Variable, describe
+from analysis.tables.variables import Variable, describe, level_text
 
 PERMUTATIONS_PER_RESAMPLE = 0.4  # 200 for 500
 
@@ -229,7 +229,8 @@ def contrasts_of(table: Backbones, variables: Sequence[Variable], targets: Seque
                     continue
                 if (target, own) in found:
                     twin = found[target, own]
-                    name = (variable.name, f"{pairs.plain(low)} → {pairs.plain(high)}")
+                    ends = [level_text(pairs.plain(level)) for level in (low, high)]
+                    name = (variable.name, " → ".join(ends))
                     found[target, own] = replace(twin, also=(*twin.also, name))
                 else:
                     found[target, own] = made

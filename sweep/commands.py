@@ -86,6 +86,18 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     return 0 if fits else 1
 
 
+def calibrated(config: Config) -> str:
+    """Hours of a config on this machine, from a few seconds of each of its networks."""
+    import torch
+
+    threads = config.resources.threads
+    torch.set_num_threads(threads if isinstance(threads, int) else 1)  # auto is 1 on a CPU
+    config = without_downloads(config)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.resources.gpus != 0 else "cpu")
+    with data.glance():
+        return str(cell.calibrate(config, expand(config, lambda name: sizes(config, name)), device))
+
+
 def plan(config: Config, out: str) -> str:
     """The plan of a config, with what is already done if the data is here to compute keys; nothing is fetched."""
     config = without_downloads(config)
@@ -234,12 +246,13 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
     assert search is not None
     with driver.connect(sweep.config.resources) as resources:
         sweep = replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
-        tasks = {number: _trial_task(sweep, found[number], gpu=float(resources.gpus) > 0) for number in missing}
+        share = min(1.0, float(resources.gpus)) / search.trials_per_gpu
+        tasks = {number: _trial_task(sweep, found[number], share) for number in missing}
         driver.run_trials(search, found, tasks, sweep.store, resources)
 
 
-def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, *, gpu: bool) -> CellTask:
-    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), gpu)
+def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, share: float) -> CellTask:
+    return driver.task_of(sweep, sweep.keys.cell(outcome.trial.backbone), share > 0, share=share)
 
 
 def _conclude(sweep: driver.Sweep) -> int:

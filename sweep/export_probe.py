@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from sweep import artefact
+from sweep.base import streams
 from sweep.base.errors import StorageError, UserError
 
 
@@ -52,4 +53,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.steady()
+    streams.run(main)

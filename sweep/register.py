@@ -26,8 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from sweep.base import patience
 from sweep.base.errors import UserError
 
+IMPORT_SECONDS = 300.0  # that a plug-in may take to be imported
 Kind = Literal["model", "dataset", "augmentation", "statistic", "probe"]
 _FACE = "sweep.plugins"  # what a plug-in imports from
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -286,7 +288,8 @@ def load(modules: Sequence[str], directory: str | None = None) -> None:
     importlib.invalidate_caches()
     for position, name in enumerate(modules):
         try:
-            importlib.import_module(name)
+            with patience.limited(f"the import of {name}", IMPORT_SECONDS):
+                importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a user's module may raise anything
             _forget_broken()
             raise PluginImportError(position, _reason(name, error, directory)) from error
@@ -333,7 +336,7 @@ def _reason(name: str, error: BaseException, directory: str | None) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + "."):
         where = f"neither in {directory} nor" if directory else "not"
         return f"cannot be imported: no module {error.name!r} {where} on Python's path (set PYTHONPATH, or install it)"
-    machinery = ("<frozen", str(Path(importlib.__file__).parent), __file__)
+    machinery = ("<frozen", str(Path(importlib.__file__).parent), __file__, str(patience.__file__))
     own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"cannot be imported: {type(error).__name__}: {error}{place}"

@@ -3,8 +3,10 @@
 
     python sweep/run.py                                    the demo
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
+    python sweep/run.py --config my.yaml --calibrate       the same with hours, from some seconds of each network here
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
     python sweep/run.py --config my.yaml --profile         and say where the time went, with a timeline
+    python sweep/run.py --config configs/paper.yaml --only cifar10 --plan     some of its blocks; --size 10|100|all
     python sweep/run.py --config my.yaml --retry-failed    also what failed for a reason that stays
     python sweep/run.py --out s3://bucket/sweep --status   done, running, failed and missing, from the store alone
     python sweep/run.py --config my.yaml --weights mine    how a checkpoint of the config fits its architectures
@@ -20,10 +22,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "sweep"]
+sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "sweep")]
+
+from sweep.base import streams  # noqa: E402  (after the path is set: the file runs from any directory)
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
 
 from sweep import commands  # noqa: E402  (after the path is set: the file runs from any directory)
 from sweep.base.errors import StorageError, UserError  # noqa: E402
+from sweep.config import SIZES, read_yaml  # noqa: E402
 from sweep.study import read_config  # noqa: E402
 
 
@@ -36,7 +44,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file; default: the demo")
     parser.add_argument("--out", help="directory or URI of the results; default: results/<config name>")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a config value")
+    parser.add_argument("--only", action="append", default=[], metavar="BLOCK", help="only blocks of this name")
+    parser.add_argument("--size", choices=SIZES, help="only what belongs to a study of about so many backbones")
     parser.add_argument("--plan", action="store_true", help="print counts, cost and confounded variables, and stop")
+    parser.add_argument("--calibrate", action="store_true", help="the plan with hours: seconds of each network here")
     parser.add_argument(
         "--status", action="store_true", help="say how far the sweep in --out is, and stop; needs no Ray"
     )
@@ -76,10 +87,11 @@ def answer(arguments: argparse.Namespace) -> int:
     asks_store = arguments.status or arguments.watch
     if asks_store and arguments.out and not arguments.config:
         return commands.status(arguments.out, None, watch=arguments.watch)
-    only_asks = asks_store or arguments.plan or arguments.weights or arguments.layers
+    only_asks = asks_store or arguments.plan or arguments.calibrate or arguments.weights or arguments.layers
     file = arguments.config or ROOT / "configs" / "demo.yaml"
-    config = read_config(file, arguments.set, need_data=not only_asks)
-    out = arguments.out or str(ROOT / "results" / config.name)
+    part = {"only": [name for said in arguments.only for name in said.split(",")], "size": arguments.size}
+    config = read_config(file, arguments.set, need_data=not only_asks, **part)
+    out = arguments.out or str(ROOT / "results" / read_yaml(file, arguments.set).config.name)  # parts share a store
     if asks_store:
         return commands.status(out, config.name, watch=arguments.watch)
     if arguments.layers:  # the config's plug-ins may have registered it
@@ -87,8 +99,10 @@ def answer(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.weights:
         return commands.weights(config, arguments.weights, every_name=arguments.names)
-    if arguments.plan:
+    if arguments.plan or arguments.calibrate:
         print(commands.plan(config, out))
+        if arguments.calibrate:
+            print(f"\n{commands.calibrated(config)}")
         return 0
     return commands.run(
         config, out, retry_failed=arguments.retry_failed, verify=arguments.verify, profile=arguments.profile
@@ -96,4 +110,4 @@ def answer(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

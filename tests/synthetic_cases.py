@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,58 @@ def architectures(
     }  # fmt: skip
     kinds = dict.fromkeys(("depth", "augmentation", "resolution"), "ordinal")
     return Case(table(rng, columns, 8, mean), kinds, {"cluster": "architecture"})
+
+
+def answering(rng: Rng, *, augmentation: float = 0.0) -> Case:
+    """As above, but each architecture answers to augmentation in its own way; one depth is of one architecture only."""
+    depth = rng.permutation([10, 20, 20, 20, 20, 30, 30, 30])
+    own, answer = rng.normal(0, 8, 8), augmentation + rng.normal(0, 4, 8)
+    arch, aug = np.repeat(np.arange(8), 8), np.tile([0, 1], 32)
+    columns = {
+        "architecture": [f"net{a}" for a in arch], "depth": depth[arch], "augmentation": aug,
+        "resolution": np.tile([32, 32, 64, 64, 128, 128, 224, 224], 8),
+    }  # fmt: skip
+    mean = 60 + own[arch] + answer[arch] * aug + rng.normal(0, 3, 64)
+    kinds = dict.fromkeys(("depth", "augmentation", "resolution"), "ordinal")
+    return Case(table(rng, columns, 8, mean), kinds, {"cluster": "architecture"})
+
+
+NETS = {  # depth, φ, stem, family, parameters [H24] (protocol §2, §3)
+    "VGGm-11": (11, 0.5, 3, "CNN", 9_462_180), "VGGm-17": (17, 0.5, 3, "CNN", 20_086_692),
+    "VGGm†-11": (11, 1.0, 3, "CNN", 9_462_180), "VGGm†-17": (17, 1.0, 3, "CNN", 20_086_692),
+    "ResNet-18": (18, 0.25, 7, "CNN", 11_227_812), "ResNet-34": (34, 0.25, 7, "CNN", 21_335_972),
+    "ViT-T": (12, 1.0, 8, "ViT", 5_395_108), "ViT-T+": (18, 1.0, 8, "ViT", 8_064_292),
+}  # fmt: skip
+GRID = (  # ID dataset, its classes and images, architectures, resolutions of the published grid
+    ("ImageNet-100", 100, 126_689, ("ViT-T+", "ResNet-18", "VGGm-17"), (32, 64, 128, 224)),
+    ("ImageNet-100", 100, 126_689, ("ViT-T", "ResNet-34", "VGGm-11"), (32, 224)),
+    ("ImageNet-100", 100, 126_689, ("VGGm†-11", "VGGm†-17"), (32,)),
+    ("CIFAR-100", 100, 50_000, ("VGGm-11", "VGGm-17", "VGGm†-11", "VGGm†-17"), (32,)),
+    ("CIFAR-10", 10, 50_000, ("VGGm-11", "VGGm-17"), (32,)),
+    *(
+        ("ImageNet-100", classes, classes * images, ("VGGm-11",), (32,))
+        for classes, images in ((10, 1000), (50, 200), (100, 100), (100, 200), (100, 500), (100, 700))
+    ),
+)
+
+
+def published(rng: Rng, *, augmentation: float = 0.0) -> Case:
+    """The 64 backbones of [H24]; architectures have effects of their own and answer to augmentation each its way."""
+    own = dict(zip(NETS, rng.normal(0, 8, 8), strict=True))
+    answer = dict(zip(NETS, augmentation + rng.normal(0, 3, 8), strict=True))
+    rows = []
+    for data, classes, images, nets, resolutions in GRID:
+        for net, resolution, aug in product(nets, resolutions, (0, 1)):
+            depth, phi, stem, family, parameters = NETS[net]
+            rows.append((data, net, classes, resolution, aug, depth, phi, stem, family, parameters / images))
+    names = ("depth", "spatial_reduction", "stem", "family", "overparametrization")
+    frame = pd.DataFrame(rows, columns=["id_dataset", "net", "id_classes", "resolution", "augmentation", *names])
+    mean = frame["net"].map(own) + frame["net"].map(answer) * frame["augmentation"] + 65 + rng.normal(0, 5, len(frame))
+    kinds = dict.fromkeys(("resolution", "augmentation", "id_classes", *names), "ordinal") | {"family": "categorical"}
+    columns = {name: frame[name].to_numpy() for name in frame}
+    return Case(
+        table(rng, columns, 8, mean.to_numpy()), kinds, {"cluster": {"architecture": "net"}, "pairing": ["id_dataset"]}
+    )
 
 
 def independent(rng: Rng, *, effect: float = 0.0, backbone: float = 8.0) -> Case:

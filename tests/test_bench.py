@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_attribution_reports_time_and_memory_of_a_real_report():
     assert "| small |" in attribution.markdown({"cases": [found]})
 
 
-def test_coverage_counts_what_holds_and_what_is_asserted_wrongly(monkeypatch):
+def test_coverage_counts_what_holds_and_what_is_asserted_wrongly(tmp_path):
     answers = iter([(True, None, None), (False, None, None), (False, None, None)])
     cell = coverage.Cell("nothing", "independent", {})
     counted = coverage._cell(cell, list(answers))
@@ -215,8 +216,11 @@ def test_coverage_counts_what_holds_and_what_is_asserted_wrongly(monkeypatch):
     assert counted["error"] == pytest.approx((2 / 9 / 3) ** 0.5)
     own = coverage._cell(replace(cell, variable="a", effect=5.0), [(False, True, True), (False, True, False)])
     assert (own["coverage"], own["power"]) == (1.0, 0.5)
-    result = {"tables": 3, "with_trees": 0, "cells": [counted, own | {"name": "five points"}]}
-    assert "| five points | 0.0% ± 35.4% | 100% | 50% |" in coverage.markdown(result)
+    result = {"with_trees": 0, "cells": [counted, own | {"name": "five points"}]}
+    assert "| five points | 2 | 0.0% ± 35.4% | 100% | 50% |" in coverage.markdown(result)
+    with ThreadPoolExecutor(1) as pool:
+        assert coverage._each(lambda table: [table], 3, tmp_path / "kept.json", pool) == [[0], [1], [2]]
+        assert coverage._each(lambda table: [-table], 4, tmp_path / "kept.json", pool) == [[0], [1], [2], [-3]]
     false, holds, told = coverage.one(0, coverage.CELLS[-1])  # ten points in a table of its own
     assert (false, holds, told) == (False, True, True)
 

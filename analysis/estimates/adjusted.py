@@ -25,6 +25,7 @@ MOST_LEVELS = 8  # an ordered variable with more is a curve of second degree
 SPARE = 4  # units that must be left over when others are adjusted for
 COMPONENT = " component"  # no variable: parts of the table that share no dataset
 ROBUST = 4  # units that each level must hold for an error that allows levels of different spread
+REPLICATED = 2  # units of a level that is compared: what one alone differs by may be its own, and no rest shows it
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Adjusted:
 
     Attributes
     ----------
-    headline : from the lowest to the highest level; of unordered levels from the lowest estimate to the highest.
+    headline : from the lowest to the highest level, along a straight line if one of them stands in a single unit; of
+        unordered levels from the lowest estimate to the highest.
     low, high : the levels that the headline compares.
     p : of the variable as a whole: all its levels, or their trend, are equal.
-    levels : each level against the reference.
+    levels : each level against the reference; one that stands in a single unit has no error.
     pairs : every two levels, the higher one second.
+    alone : levels that stand in a single unit.
     """
 
     unit: Unit
@@ -62,6 +65,7 @@ class Adjusted:
     adjusted_for: tuple[str, ...]
     left_out: tuple[str, ...]
     method: str
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class _Rows:
     y_R: Array
     level_R: Index  # position of the level among those present; of a curve always 0
     present: tuple[int, ...]  # the variable's levels that occur; of a curve its ends
+    compared: tuple[int, ...]  # positions of the levels that more than one unit has; the first has no column
     own_RK: Array
     base_RK: Array
     unit_R: Index
@@ -103,13 +108,12 @@ def estimate(
     fitted, kept, left = _fit(rows, others)
     if fitted is None:
         return None if len(rows.present) < 3 or not variable.ordered else _trend_only(variable, rows, others, ties)
-    at = np.arange(rows.own_RK.shape[1])
-    p, line = fitted.joint_p(at), None
-    if variable.ordered and len(at) > 1:
+    p, line = fitted.joint_p(_tested(rows)), None
+    if variable.ordered and rows.own_RK.shape[1] > 1:
         line = _line(rows, {name: others[name] for name in kept})
         trend = None if line is None else line.joint_p(np.array([0]))
         known = [x for x in (p, trend) if x is not None]
-        p = min(1.0, 2 * min(known)) if known else None  # the better of all levels and of their trend: paid for twice
+        p = min(1.0, len(known) * min(known)) if known else None  # the better of levels and trend: paid for twice
     inseparable = [o for o in ties.inseparable(name) if o not in {*ties.together(name), *twins}]
     return _described(variable, rows, (fitted, line), p, [o for o in kept if o != COMPONENT], [*left, *inseparable])
 
@@ -142,25 +146,43 @@ def _rows(design: Design, v: int, y_B: Array) -> _Rows | None:
         z = code_R - code_R.mean()
         own, level_R = np.column_stack([code_R, z**2]), np.zeros(len(used), dtype=np.int64)
         present: tuple[int, ...] = (0, len(variable.levels) - 1)
+        compared: tuple[int, ...] = (0, 1)
     else:
         level_R, found = pd.factorize(level_numbers(variable, code_R), sort=True)
-        own, present = _dummies(level_R), tuple(int(k) for k in found)
+        compared = _compared(level_R, unit)
+        own, present = _dummies(level_R, compared[0] if compared else 0), tuple(int(k) for k in found)
     base = [np.ones((len(used), 1))]
     absorbed = unit.level if unit.within else unit.fixed
     if absorbed is not None:
         base.append(_dummies(absorbed.unit_B))
     return _Rows(
-        used, y_B[used], level_R.astype(np.int64), present, own, np.column_stack(base), unit.level.unit_B, unit, curve
-    )
+        used, y_B[used], level_R.astype(np.int64), present, compared, own, np.column_stack(base), unit.level.unit_B,
+        unit, curve,
+    )  # fmt: skip
+
+
+def _compared(level_R: Index, unit: Unit) -> tuple[int, ...]:
+    """Levels that stand in more than one unit; all, if the variable varies within them."""
+    n_levels = int(level_R.max()) + 1
+    held = [len(np.unique(unit.level.unit_B[level_R == k])) for k in range(n_levels)]
+    return tuple(k for k in range(n_levels) if unit.within or held[k] >= REPLICATED)
+
+
+def _tested(rows: _Rows) -> Index:
+    """Columns that are zero if the levels that can be compared are equal."""
+    if rows.curve:
+        return np.arange(rows.own_RK.shape[1])
+    first = rows.compared[0] if rows.compared else 0
+    return np.array([k - (k > first) for k in rows.compared[1:]], dtype=np.int64)
 
 
 def _dense(code_R: Index) -> Index:
     return pd.factorize(code_R, sort=True)[0].astype(np.int64)
 
 
-def _dummies(code_R: Index) -> Array:
+def _dummies(code_R: Index, without: int = 0) -> Array:
     dense = _dense(code_R)
-    return (dense[:, None] == np.arange(1, dense.max(initial=0) + 1)).astype(float)
+    return (dense[:, None] == np.delete(np.arange(dense.max(initial=0) + 1), without)).astype(float)
 
 
 def _columns(design: Design, ties: Ties, name: str, used: Index) -> Array:
@@ -260,7 +282,7 @@ def _score(rows: _Rows) -> Array:
     if rows.curve:
         result: Array = (rows.own_RK[:, 0] - rows.own_RK[:, 0].min()) / np.ptp(rows.own_RK[:, 0])
         return result
-    return rows.own_RK @ np.arange(1, rows.own_RK.shape[1] + 1) / rows.own_RK.shape[1]
+    return rows.level_R / (len(rows.present) - 1)
 
 
 def _described(
@@ -276,24 +298,35 @@ def _described(
     texts = _texts(variable, rows)
     levels: list[LevelEffect] = []
     pairs: list[LevelEffect] = []
-    if line is not None and rows.curve:
-        headline, low, high = line.contrast(np.eye(line.x_NK.shape[1])[0]), texts[0], texts[-1]
-    else:
-        c_LK = np.vstack([np.zeros(size), np.eye(size)[: len(texts) - 1]])
-        order = np.argsort(c_LK @ fitted.beta_K, kind="stable") if not variable.has_slope else np.arange(len(texts))
-        a, b = int(order[0]), int(order[-1])
-        headline, low, high = fitted.contrast(c_LK[b] - c_LK[a]), texts[a], texts[b]
-        reference = _reference(variable, texts, rows.level_R)
+    c_LK, rank = np.zeros((0, size)), list[int]()
+    straight = line is not None and (rows.curve or not {0, len(texts) - 1} <= set(rows.compared))
+    if not rows.curve:
+        c_LK = np.insert(np.eye(size)[: len(texts) - 1], rows.compared[0] if rows.compared else 0, 0.0, axis=0)
+        reference = _reference(variable, texts, rows)
         levels = [_effect(rows, fitted, texts, c_LK, reference, k) for k in range(len(texts))]
-        rank = np.argsort(c_LK @ fitted.beta_K, kind="stable")
+        rank = [int(k) for k in np.argsort(c_LK @ fitted.beta_K, kind="stable")]
         pairs = [
-            _effect(rows, fitted, texts, c_LK, int(rank[i]), int(rank[j]))
+            _effect(rows, fitted, texts, c_LK, rank[i], rank[j])
             for i in range(len(rank)) for j in range(i + 1, len(rank))
         ]  # fmt: skip
+    if straight and line is not None:
+        headline, low, high = line.contrast(np.eye(line.x_NK.shape[1])[0]), texts[0], texts[-1]
+    else:
+        a, b = _ends(variable, rows, rank)
+        headline, low, high = _contrast(rows, fitted, c_LK, a, b), texts[a], texts[b]
     return Adjusted(
         rows.unit, headline, low, high, p, _informative(rows), tuple(levels), tuple(pairs), tuple(kept), tuple(left),
-        _method(rows, fitted),
+        f"a straight line {_method(rows, line)}" if straight and line is not None else _method(rows, fitted),
+        () if rows.curve else tuple(text for k, text in enumerate(texts) if k not in rows.compared),
     )  # fmt: skip
+
+
+def _ends(variable: Variable, rows: _Rows, rank: Sequence[int]) -> tuple[int, int]:
+    """The two levels that a headline compares; ``rank``: levels by their estimates."""
+    if variable.has_slope:
+        return 0, len(rows.present) - 1
+    able = [k for k in rank if k in rows.compared]
+    return (able[0], able[-1]) if len(able) > 1 else (rank[0], rank[-1])
 
 
 def _informative(rows: _Rows) -> int:
@@ -312,18 +345,26 @@ def _texts(variable: Variable, rows: _Rows) -> list[str]:
     return [level_text(variable.levels[k]) for k in rows.present]
 
 
-def _reference(variable: Variable, texts: Sequence[str], level_R: Index) -> int:
+def _reference(variable: Variable, texts: Sequence[str], rows: _Rows) -> int:
     if variable.reference in texts:
         return list(texts).index(str(variable.reference))
-    return 0 if variable.ordered else int(np.argmax(np.bincount(level_R)))
+    if variable.ordered:
+        return rows.compared[0] if rows.compared else 0
+    return int(np.argmax(np.bincount(rows.level_R)))
 
 
 def _effect(rows: _Rows, fitted: Fit, texts: Sequence[str], c_LK: Array, against: int, level: int) -> LevelEffect:
     own = rows.level_R == level
     return LevelEffect(
         texts[level], texts[against], len(np.unique(rows.unit_R[own])), int(own.sum()),
-        fitted.contrast(c_LK[level] - c_LK[against]),
+        _contrast(rows, fitted, c_LK, against, level),
     )  # fmt: skip
+
+
+def _contrast(rows: _Rows, fitted: Fit, c_LK: Array, against: int, level: int) -> Contrast:
+    """Of two levels; without an error if either stands in one unit only."""
+    made = fitted.contrast(c_LK[level] - c_LK[against])
+    return made if {against, level} <= set(rows.compared) else replace(made, se=float("nan"), df=0)
 
 
 def _method(rows: _Rows, fitted: Fit) -> str:

@@ -142,10 +142,13 @@ def of_term(
 
 def headline(found: Adjusted, *, declared: bool = False) -> Estimate:
     """The headline of the adjusted model as an estimate; ``declared``: what is held equal was chosen by the user."""
+    unit = found.unit.level.name
+    alone = [f"{end} stands in one {unit} only" for end in (found.low, found.high) if end in found.alone]
     return Estimate(
-        found.headline.value, *found.headline.interval(), p=found.headline.p, unit=found.unit.level.name,
+        found.headline.value, *found.headline.interval(), p=found.headline.p, unit=unit,
         n_units=found.n_units, df=found.headline.df, method=found.method, adjusted_for=found.adjusted_for,
-        left_out=() if declared else found.left_out, scope=_scope(found.unit), doubts=tuple(_doubts(found, declared)),
+        left_out=() if declared else found.left_out, scope=_scope(found.unit),
+        doubts=(*_doubts(found, declared), *alone),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from analysis.design.levels import BACKBONE, CONFIGURATION, unit_of
 from analysis.design.points import Design, Index, level_numbers, shown
 from analysis.design.ties import Ties, columns_of
 from analysis.estimates import linear, trees
+from analysis.estimates.adjusted import REPLICATED
 from analysis.estimates.estimate import Estimate, holm
 from analysis.estimates.linear import Fit
 from analysis.estimates.trees import Task
@@ -98,6 +99,8 @@ def _tested(design: Design, ties: Ties, y_B: Array, name: str, partner: str) -> 
     unit = unit_of([level.only(used) for level in design.levels], code_B[used])
     if unit.level.name not in (BACKBONE, CONFIGURATION) and not unit.within:
         return None  # of a property of clusters the other way round is asked
+    if not all(_replicated(code_B[used][at], unit.level.unit_B[at], within=unit.within) for _, at in pieces):
+        return None
     z_R = (code_B[used] - code_B[used].min()) / np.ptp(code_B[used])
     masks = np.array([at for _, at in pieces]).T.astype(float)
     own = np.column_stack([z_R, z_R[:, None] * masks[:, 1:]])
@@ -112,6 +115,18 @@ def _tested(design: Design, ties: Ties, y_B: Array, name: str, partner: str) -> 
     scope = f"{unit.clusters} {plural(unit.fixed.name, unit.clusters)}" if unit.fixed is not None else ""
     informative = unit.level.n_units if not unit.within else _varying(code_B[used], unit.level.unit_B)
     return _described(design, (v, u), pieces, fitted, (unit.level.name, informative, scope))
+
+
+def _replicated(code_R: Array, unit_R: Index, *, within: bool) -> bool:
+    """Whether no unit carries the effect at one value of the partner alone: then no rest would show how far it goes.
+
+    Robust errors take a unit that is fitted exactly for one without error.
+    """
+    if within:
+        return _varying(code_R, unit_R) >= REPLICATED
+    first = np.unique(unit_R, return_index=True)[1]
+    counts = np.unique(code_R[first], return_counts=True)[1]
+    return bool(len(first) - counts.max() >= REPLICATED)
 
 
 def _varying(code_R: Array, unit_R: Index) -> int:

@@ -1,7 +1,7 @@
 """Least squares with an error that fits small samples: pooled with t(n − p), or CR2 by clusters with Satterthwaite df.
 
 CR2 and its degrees of freedom: Bell & McCaffrey 2002; Pustejovsky & Tipton 2018. statsmodels has CR1 only.
-Legend: N rows, K columns.
+Legend: N rows, K columns, G clusters, M rows of one cluster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from analysis.design.points import Index
 from analysis.tables.variables import Array
 
 MOST_ROWS = 2000  # above this the robust error takes G − 1 degrees of freedom, which by then differ little
+MOST_AT_ONCE = 4_000_000  # numbers in the blocks of clusters that are decomposed together
 TINY = 1e-8
 SPREAD = 1e-10  # relative to the outcome's own: residuals below this are rounding
 
@@ -86,23 +87,33 @@ class Fit:
             spread = float(square_N @ self._apart_NN @ square_N)
             total = float(square_N @ np.where(np.isfinite(room_N), room_N, 0.0))
             return Contrast(value, float(np.sqrt(variance)), total**2 / spread if spread > 0 else 0.0)
-        order = np.argsort(cluster_N, kind="stable")
-        starts = np.flatnonzero(np.diff(cluster_N[order], prepend=-1))
-        columns, variance = [], 0.0
-        for rows in np.split(order, starts[1:]):
-            own = self.x_NK[rows]
-            weight = _root_inverse(np.eye(len(rows)) - own @ self.bread_KK @ own.T) @ own @ direction_K
-            variance += float(weight @ self.rest_N[rows]) ** 2
-            if len(order) <= MOST_ROWS:
-                column = np.zeros(len(order))
-                column[rows] = weight
-                columns.append(column - self.x_NK @ (self.bread_KK @ (own.T @ weight)))
-        if not columns:
-            return Contrast(value, float(np.sqrt(variance)), len(starts) - 1)
-        gram = np.array(columns) @ np.array(columns).T
+        n_clusters = int(cluster_N.max()) + 1
+        weight_N = self._rooted_NK @ direction_K
+        scores = np.bincount(cluster_N, weights=weight_N * self.rest_N, minlength=n_clusters)
+        se = float(np.sqrt(scores @ scores))
+        if len(cluster_N) > MOST_ROWS:
+            return Contrast(value, se, len(np.unique(cluster_N)) - 1)
+        own_NG = np.zeros((len(cluster_N), n_clusters))
+        own_NG[np.arange(len(cluster_N)), cluster_N] = weight_N
+        apart_NG = own_NG - self.x_NK @ (self.bread_KK @ (self.x_NK.T @ own_NG))
+        gram = apart_NG.T @ apart_NG
         squares = float((gram**2).sum())
-        df = float(np.trace(gram)) ** 2 / squares if squares > 0 else 0.0
-        return Contrast(value, float(np.sqrt(variance)), df)
+        return Contrast(value, se, float(np.trace(gram)) ** 2 / squares if squares > 0 else 0.0)
+
+    @cached_property
+    def _rooted_NK(self) -> Array:
+        """Rows of each cluster times the inverse root of its block of I − H; clusters of one size at a time."""
+        cluster_N = np.asarray(self.cluster_N)
+        order, counts = np.argsort(cluster_N, kind="stable"), np.bincount(cluster_N)
+        starts, rooted_NK = np.cumsum(counts) - counts, np.empty_like(self.x_NK, dtype=np.float64)
+        for size in np.unique(counts[counts > 0]):
+            found = np.flatnonzero(counts == size)
+            for some in np.array_split(found, -(-len(found) * size**2 // MOST_AT_ONCE)):
+                rows_GM = order[starts[some][:, None] + np.arange(size)]
+                own_GMK = self.x_NK[rows_GM]
+                block_GMM = np.eye(size) - own_GMK @ self.bread_KK @ own_GMK.transpose(0, 2, 1)
+                rooted_NK[rows_GM] = _root_inverse(block_GMM) @ own_GMK
+        return rooted_NK
 
     def joint_p(self, columns: Index) -> float | None:
         """P that these coefficients are all zero: F if the error is pooled, else Bonferroni over what is tested."""
@@ -133,11 +144,11 @@ def _against_mean(columns: Index, size: int) -> list[Array]:
     return made
 
 
-def _root_inverse(matrix: Array) -> Array:
-    """Symmetric inverse square root; directions that are fitted without rest count nothing."""
-    values, vectors = np.linalg.eigh(matrix)
+def _root_inverse(matrices_GMM: Array) -> Array:
+    """Symmetric inverse square roots; directions that are fitted without rest count nothing."""
+    values, vectors = np.linalg.eigh(matrices_GMM)
     scale = np.where(values > TINY, 1 / np.sqrt(np.where(values > TINY, values, 1.0)), 0.0)
-    result: Array = (vectors * scale) @ vectors.T
+    result: Array = (vectors * scale[:, None, :]) @ vectors.transpose(0, 2, 1)
     return result
 
 

@@ -251,7 +251,8 @@ def _clusters(target: Target, c: Contrast, cluster: str) -> Finding:
     return Finding(
         "contrast", c.estimate.verdict, text, (cluster,), amount(target, value),
         span(target, c.estimate.low, c.estimate.high), f"{certainty(c.estimate)}; exploratory",
-        f"{units(c.estimate)}, all else equal", c.estimate.n_units, c.estimate.unit,
+        f"{units(c.estimate)}, all {'other variables' if c.together_with else 'else'} equal",
+        c.estimate.n_units, c.estimate.unit,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from analysis.estimates.interactions import Interaction
 from analysis.estimates.outcome import Outcome
 from analysis.estimates.pairs import Contrast
 from analysis.findings import effects
-from analysis.findings.phrases import Finding, capital, count, labels, listing, p_value
+from analysis.findings.phrases import Finding, capital, count, labels, listing, p_value, percent
 from analysis.tables.metrics import FEW_CHOOSING, OPEN
 from analysis.tables.names import plural
 from analysis.tables.quality import Quality
@@ -219,8 +219,8 @@ def _fit(outcome: Outcome) -> list[Finding]:
     if quality.in_sample is None or quality.ceiling is None:
         return []
     text = (
-        f"The variables explain {quality.in_sample:.0%} of the variance of {outcome.target.phrase} in the table they "
-        f"were fitted to; no function of them could explain more than {quality.ceiling:.0%}."
+        f"The variables explain {percent(quality.in_sample)} of the variance of {outcome.target.phrase} in the table "
+        f"they were fitted to; no function of them could explain more than {percent(quality.ceiling)}."
     )
     text += f" {_predicts('configurations', quality.out_of_fold)}"
     if quality.n_clusters:
@@ -233,8 +233,8 @@ def _fit(outcome: Outcome) -> list[Finding]:
             else "less"
         )  # fmt: skip
         text += (
-            f" With outcomes shuffled between backbones one fit in twenty reaches {quality.shuffled_95:.0%} in sample: "
-            f"{verdict} (global test of all variables together: p {_equals(quality.global_p)})."
+            f" With outcomes shuffled between backbones one fit in twenty reaches {percent(quality.shuffled_95)} in "
+            f"sample: {verdict} (global test of all variables together: p {_equals(quality.global_p)})."
         )
     number = f"{quality.in_sample:.2f} in sample"
     number += "" if quality.out_of_fold is None else f", {quality.out_of_fold:.2f} held out".replace("-", "−")
@@ -253,7 +253,7 @@ def _predicts(what: str, score: float | None) -> str:
         return f"How well they predict new {what} cannot be estimated."
     if score <= 0:
         return f"On {what} that were not fitted they predict no better than the mean does."
-    return f"On {what} that were not fitted they explain {score:.0%}."
+    return f"On {what} that were not fitted they explain {percent(score)}."
 
 
 def _limits(evidence: Evidence, outcome: Outcome) -> list[Finding]:

@@ -65,6 +65,11 @@ def span(target: Target, low: float | None, high: float | None) -> str:
     return DASH if low is None or high is None else f"{signed(target, low)} … {signed(target, high)}"
 
 
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return minus(f"{100 * share:.0f} %")
+
+
 def listing(words: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

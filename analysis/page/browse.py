@@ -21,7 +21,7 @@ from analysis.page.browse_data import Part, pack
 from analysis.page.page import TEMPLATES
 from analysis.tables.errors import UserError
 
-SCRIPTS = ("core", "state", "tools", "backbones", "layers", "variables", "drives", "best", "main")
+SCRIPTS = ("core", "state", "tools", "sql", "backbones", "layers", "variables", "drives", "best", "main")
 MISSING = "the page needs what is not installed: pip install 'tunnel-sweep[browse]' ({})"
 
 
@@ -38,7 +38,7 @@ def render(parts: Sequence[Part], *, report: str | None, report_link: str | None
     UserError
         If the libraries are not installed.
     """
-    vega, table, table_css = _vega(), *_datatables()
+    vega, table, table_css = _vega(), *datatables()
     found = browse_report.read(report) if report else None
     extra: dict[str, Any] = {
         "charts": browse_charts.charts(),
@@ -88,10 +88,10 @@ def _vega() -> str:
 @cache
 def _bundle(vl_convert: Any) -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; bundling takes seconds."""
-    return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def _datatables() -> tuple[str, str]:
+def datatables() -> tuple[str, str]:
     """The script and the style sheet of DataTables; its module hands its class to the page."""
     try:
         folder = resources.files("itables") / "html"
@@ -103,9 +103,9 @@ def _datatables() -> tuple[str, str]:
     if not exported or not name:
         raise UserError("this itables has no DataTables that the page can use: pip install 'itables>=2.4'")
     script = script.replace(exported[0], f"window.DataTable = {name[1]};")
-    return _inline(script), (folder / "dt_bundle.css").read_text(encoding="utf-8").replace("</", "<\\/")
+    return inline(script), (folder / "dt_bundle.css").read_text(encoding="utf-8").replace("</", "<\\/")
 
 
-def _inline(script: str) -> str:
+def inline(script: str) -> str:
     """A script that may stand inside a page."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")

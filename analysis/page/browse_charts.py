@@ -82,11 +82,12 @@ def layers() -> Spec:
     axis = {"tickMinStep": "$step", "grid": False, "format": "$format"}
     x = marks.number("x", "$x", scale={"nice": False, "padding": 6}, axis=axis)
     y = marks.number("y", "$y", scale={"zero": "$zero"})
-    dashes = {"field": "series", "type": "nominal", "title": "$series", "legend": marks.legend()}
-    dashes["scale"] = {"domain": "$order", "range": [list(dash) for dash in marks.DASHES]}
+    dashes = {**marks.series(), "scale": {"domain": "$order", "range": "$dashes"}}
+    colours, shapes = marks.series(colours="$colours"), marks.shapes(shapes="$shapes")
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},
         "columns": "$columns",
+        "resolve": {"axis": {"x": "independent"}},  # or the last row draws axes for panels that are not there
         "spec": {
             "width": "$width",
             "height": 190,
@@ -94,7 +95,7 @@ def layers() -> Spec:
                 {
                     "transform": [{"filter": "datum.tunnel"}],
                     "mark": {"type": "rect", "opacity": "$shade"},
-                    "encoding": {"x": {**x, "field": "from"}, "x2": {"field": "to"}, "color": marks.series()},
+                    "encoding": {"x": {**x, "field": "from"}, "x2": {"field": "to"}, "color": colours},
                 },
                 {
                     "transform": [{"filter": "!datum.tunnel"}],
@@ -102,7 +103,7 @@ def layers() -> Spec:
                     "encoding": {
                         "x": x,
                         "y": y,
-                        "color": marks.series(),
+                        "color": colours,
                         "strokeDash": dashes,
                         "detail": {"field": "line"},
                     },
@@ -110,7 +111,7 @@ def layers() -> Spec:
                 {
                     "transform": [{"filter": "!datum.tunnel"}],
                     "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
-                    "encoding": {"x": x, "y": y, "color": marks.series(), "shape": marks.shapes(), "tooltip": tip},
+                    "encoding": {"x": x, "y": y, "color": colours, "shape": shapes, "tooltip": tip},
                 },
             ],
         },
@@ -131,18 +132,20 @@ def variables() -> Spec:
         "axis": {"labelAngle": "$angle"},
     }
     y = marks.number("y", "$y", scale={"zero": False})
-    joined = {"x": x, "y": y, "xOffset": "$offset", "detail": {"field": "pair"}}
+    # one path with a break after each pair: a path of its own for each takes ten times as long
+    joined = {"x": x, "y": y, "xOffset": "$offset", "order": {"field": "pair", "type": "quantitative"}}
     dot = {"x": x, "y": y, "xOffset": "$offset", "color": "$colour", "shape": "$shape", "tooltip": tip}
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},
         "columns": "$columns",
+        "resolve": {"axis": {"x": "independent"}},
         "spec": {
             "width": "$width",
             "height": "$height",
             "layer": [
                 {
                     "transform": [{"filter": "isValid(datum.pair)"}],
-                    "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.45, "color": "#8894a0"},
+                    "mark": {"type": "line", "aria": False, "strokeWidth": 1, "opacity": 0.45, "color": "#8894a0"},
                     "encoding": joined,
                 },
                 {
@@ -159,7 +162,7 @@ def heat() -> Spec:
     """A metric of every backbone on every dataset."""
     tip = marks.tip_of(("label", "backbone"), ("dataset", "dataset"), ("value", "$title"))
     return {
-        "width": {"step": 74},
+        "width": {"step": "$step"},
         "height": {"step": 17},
         "encoding": {
             "y": marks.rows(limit="$label_limit"),
@@ -167,7 +170,7 @@ def heat() -> Spec:
                 "field": "dataset",
                 "type": "nominal",
                 "title": None,
-                "axis": {"orient": "top", "labelAngle": "$angle"},
+                "axis": {"orient": "top", "labelAngle": "$angle", "labelOverlap": False, "labelLimit": 130},
             },
         },
         "layer": [
@@ -199,7 +202,8 @@ def estimates() -> Spec:
         ("interval", "95 % interval"), ("basis", "from"), ("verdict", "verdict"),
     )  # fmt: skip
     sure = {"condition": {"test": "datum.sure", "value": 1}, "value": 0.55}
-    place = {"y": marks.rows(), "yOffset": {"field": "series", "type": "nominal", "sort": "$order"}, "opacity": sure}
+    offset = {"field": "series", "type": "nominal", "sort": "$order"}
+    place = {"y": marks.rows(limit="$label_limit"), "yOffset": offset, "opacity": sure}
     zero = {"x": {"datum": 0}, "color": {"value": "#8894a0"}}
     return {
         "width": "$width",
@@ -259,7 +263,7 @@ def beeswarm() -> Spec:
         "height": {"step": 44},
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.8, "cursor": "pointer"},
         "encoding": {
-            "y": marks.rows(),
+            "y": marks.rows(limit="$label_limit"),
             "yOffset": marks.OFFSET,
             "x": marks.number("value", "$x"),
             "color": marks.number("code", "value", scale={"range": list(marks.RANGE), "domain": [0, 1]}, legend=legend),
@@ -314,7 +318,7 @@ def best() -> Spec:
     return {
         "width": "$width",
         "height": {"step": 30},
-        "encoding": {"y": marks.rows()},
+        "encoding": {"y": marks.rows(limit="$label_limit")},
         "layer": [
             {
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.5},
@@ -366,6 +370,8 @@ def words() -> dict[str, Any]:
     """What the page's script needs besides the charts."""
     return {
         "colours": marks.COLOURS,
+        "range": marks.RANGE,
+        "dashes": marks.DASHES,
         "offset": marks.OFFSET,
         "shapes": marks.SHAPES,
         "legend": [marks.colour_of("nominal"), marks.colour_of("quantitative"), marks.shapes()],

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,15 +16,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimates.backbones import means
-from analysis.tables import epochs, names
+from analysis.page.browse_curves import MEASURES, curves, probes
+from analysis.page.browse_plain import Columns, level, plain, value
+from analysis.tables import names
 from analysis.tables.experiments import GRID, Experiments, determined
-from analysis.tables.metrics import ACCURACY_TEXT, choosing
+from analysis.tables.metrics import ACCURACY_TEXT
 from analysis.tables.stored import Stored
-from analysis.tables.sweep import once, with_backbone
 from analysis.tables.variables import Kind, describe, level_text
 
 MOST_PROBES = 200_000  # above that the page holds experiments and backbones only
 GIVEN = "given"  # the one rule of a table that someone else made
+UNKNOWN = "not in the table: not run yet, or the record of its failure is gone"  # as views.sql says
 METRICS: Mapping[str, tuple[str, str]] = {
     "retained": ("% of OOD accuracy retained", "%"),
     "retained_paper": ("% retained, the paper's way", "%"),
@@ -48,18 +49,6 @@ LABELS = {
     "sweep": "sweep",
 }
 IF_NULL = {"images_per_class": "all", "augmentation": "downloaded"}  # what tables/sweep says for a null
-ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
-CHOOSING = ("heldout_loss", "crossfit_top1", "crossfit_loss")  # besides, what chooses the peak layer
-MEASURES: Mapping[str, str] = {
-    "rank": "numerical rank",
-    "cka_first": "CKA with the first layer",
-    "cka_last": "CKA with the last layer",
-    "cka_first_debiased": "CKA with the first layer, debiased",
-    "cka_last_debiased": "CKA with the last layer, debiased",
-    "nc1": "neural collapse NC1",
-}
-OF_CURVE = ("curve_key", "backbone", "dataset", "is_id", "n_test", "chance", epochs.EPOCH)
-Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -84,6 +73,11 @@ class Part:
     def first(self) -> Experiments:
         """The experiments by the default rule."""
         return next(iter(self.by_rule.values()))
+
+    @property
+    def prefix(self) -> str:
+        """What stands before its names of backbones and curves: beside another part its own name."""
+        return f"{self.name}/" if "sweep" in self.first.frame else ""
 
 
 @dataclass(frozen=True)
@@ -120,9 +114,9 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
     kinds = {name: kind for part in named for name, kind in part.kinds.items()}
     shown, constant = _variables(frame, named)
     described = {variable.name: variable for variable in describe(backbones, shown, kinds)}
-    probes = [_probes(part) for part in named if part.stored is not None]
-    total = sum(len(each) for each in probes)
-    curves, columns = _curves(pd.concat(probes, ignore_index=True), number) if 0 < total <= MOST_PROBES else ({}, {})
+    found = [probes(part.stored, part.prefix) for part in named if part.stored is not None]
+    total = sum(len(each) for each in found)
+    lines, columns = curves(pd.concat(found, ignore_index=True), number) if 0 < total <= MOST_PROBES else ({}, {})
     experiments = frame[["backbone", "dataset"]].drop_duplicates(ignore_index=True)
     header = {
         "title": " against ".join(part.name for part in parts),
@@ -133,8 +127,8 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         "variables": [_variable(described[name], backbones[name]) for name in shown],
         "constant": {names.label(name): level_text(value) for name, value in constant.items()},
         "backbones": {
-            **_plain(backbones[["backbone", "label"]]),
-            **{name: [_level(value) for value in backbones[name].tolist()] for name in shown},
+            **plain(backbones[["backbone", "label"]]),
+            **{name: [level(each) for each in backbones[name].tolist()] for name in shown},
             **_architecture(backbones, named),
         },
         "summaries": {rule: _summaries(named, rule, number) for rule in named[0].by_rule},
@@ -144,7 +138,7 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         },
         "values": {rule: _values(named, rule, experiments) for rule in named[0].by_rule},
         "kept": {name: _kept(backbones, name, shown) for name in shown},
-        "curves": curves,
+        "curves": lines,
         "n_probes": total,
         "measures": {name: text for name, text in MEASURES.items() if name in columns},
         "failures": [row for part in named for row in _failures(part)],
@@ -212,7 +206,7 @@ def _variable(variable: Any, column: pd.Series) -> dict[str, Any]:
         "name": variable.name,
         "label": LABELS.get(variable.name, variable.label),
         "kind": "number" if numeric and not infinite else "word",
-        "levels": [_level(level) for level in variable.levels],  # the page words them, as it does the values
+        "levels": [level(each) for each in variable.levels],  # the page words them, as it does the values
         "ordered": variable.kind != "categorical",
         "if_null": IF_NULL.get(variable.name),
         "quoted": not numeric,
@@ -251,7 +245,7 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
     if table is None:
         return {}
     frame = pd.concat([part.by_rule[rule].frame for part in parts], ignore_index=True)
-    told = ("retained", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers", "n_choosing")
+    told = ("retained", "retained_own", "low", "high", "strength", "tunnels", "tunnel_start", "n_layers", "n_choosing")
     keep = [c for c in told if c in table]
     table = table.set_index("backbone")[keep]
     groups = frame.groupby("backbone", sort=False)
@@ -260,7 +254,7 @@ def _summaries(parts: Sequence[Part], rule: str, number: Mapping[str, int]) -> C
             table[name] = groups[name].mean()
     if "peak_layer" in frame:
         table["best_layer"] = groups["peak_layer"].median()
-    return _plain(table.reindex(list(number)))
+    return plain(table.reindex(list(number)))
 
 
 def backbone_means(experiments: Experiments) -> pd.DataFrame:
@@ -275,68 +269,13 @@ def _values(parts: Sequence[Part], rule: str, rows: pd.DataFrame) -> Columns:
     values = frame[["backbone", "dataset", *wanted]].astype(dict.fromkeys(wanted, float))
     if values.duplicated(["backbone", "dataset"]).any():
         values = values.groupby(["backbone", "dataset"], sort=False)[wanted].mean().reset_index()
-    return _plain(rows.merge(values, on=["backbone", "dataset"], how="left")[wanted])
+    return plain(rows.merge(values, on=["backbone", "dataset"], how="left")[wanted])
 
 
 def _kept(backbones: pd.DataFrame, name: str, shown: Sequence[str]) -> list[str]:
     """Columns that are equal in a matched pair of a variable: all but those that alone tell its value."""
     others = [c for c in shown if c != name and c not in EXTRA]
     return [c for c in others if not determined(backbones, name, [c])]
-
-
-def _probes(part: Part) -> pd.DataFrame:
-    """The chosen probes of a sweep, sorted by curve and layer, with the names of its backbones."""
-    assert part.stored is not None
-    present = part.stored.probes.schema.names
-    wanted = ["backbone_key", "weights_key", "resolution"]  # what a backbone's name is made of
-    wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
-    wanted += [
-        "layer",
-        "layer_name",
-        "layer_width",
-        "layer_parameters",
-        "epoch_chosen",
-        *ACCURACIES,
-        *CHOOSING,
-        *MEASURES,
-    ]
-    frame = with_backbone(part.stored.table([c for c in wanted if c in present]).to_pandas())
-    if "chosen" in frame:
-        frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
-    frame = once(frame)
-    if "sweep" in part.first.frame:
-        frame = frame.assign(
-            backbone=part.name + "/" + frame["backbone"], curve_key=part.name + "/" + frame["curve_key"]
-        )
-    return frame.sort_values(["curve_key", "layer"], kind="stable")
-
-
-def _curves(probes: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, dict[str, np.ndarray]]:
-    """Curves of the backbones that have experiments: a row for each, and their probes as columns."""
-    probes = probes[probes["backbone"].isin(list(number))].reset_index(drop=True)
-    code_N = pd.factorize(probes["curve_key"])[0]
-    start_C = np.flatnonzero(np.diff(code_N, prepend=-1))
-    n_C = np.diff(np.append(start_C, len(code_N)))
-    table = probes.iloc[start_C]
-    text = probes["layer_name"].astype(str) if "layer_name" in probes else probes["layer"].astype(str)
-    stacks: dict[tuple[str, ...], int] = {}
-    stack_C = [stacks.setdefault(tuple(text.iloc[a : a + n]), len(stacks)) for a, n in zip(start_C, n_C, strict=True)]
-    kept = [c for c in OF_CURVE if c in table and c != "backbone"]
-    curves = {
-        **_plain(table[kept]),
-        "backbone": [number[name] for name in table["backbone"]],
-        "start": start_C.tolist(),
-        "n": n_C.tolist(),
-        "stack": stack_C,
-    }
-    numbers = ["layer", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
-    probes["choice"], probes["choice_loss"] = choosing(probes)
-    columns = {
-        name: probes[name].to_numpy(float, na_value=np.nan)
-        for name in (*numbers, "choice", "choice_loss")
-        if name in probes and probes[name].notna().any()
-    }
-    return {**curves, "stacks": [list(stack) for stack in stacks]}, columns
 
 
 def _failures(part: Part) -> list[dict[str, Any]]:
@@ -352,14 +291,19 @@ def _failures(part: Part) -> list[dict[str, Any]]:
         key = str(row["curve_key"])
         label, dataset = words.get(key, (None, row.get("dataset")))
         record = latest.get(key)
-        reason = f"{record['exception']}: {record['message']}" if record else str(row["reason"])
         backbone = row["backbone"] if isinstance(row.get("backbone"), str) else own.get(label)
         if backbone and "sweep" in part.first.frame:
             backbone = f"{part.name}/{backbone}"
-        state = "failed" if record else "incomplete" if isinstance(row.get("backbone"), str) else "not in the table"
+        state = "failed" if record else "incomplete" if isinstance(row.get("backbone"), str) else "missing"
         rows.append({"curve": key, "backbone": backbone, "label": label, "dataset": dataset, "state": state})
-        rows[-1] |= {"stage": _value(record["stage"]) if record else None, "reason": reason}
+        reason = _reason(record) if record else UNKNOWN if state == "missing" else str(row["reason"])
+        rows[-1] |= {"stage": value(record["stage"]) if record else None, "reason": reason}
     return rows
+
+
+def _reason(record: Mapping[Any, Any]) -> str:
+    """What a failed attempt left; of a record that cannot be read only its message is known."""
+    return ": ".join(str(record[key]) for key in ("exception", "message") if value(record[key]) is not None)
 
 
 def _planned(part: Part) -> tuple[dict[str, tuple[str | None, str | None]], dict[str | None, str]]:
@@ -371,23 +315,3 @@ def _planned(part: Part) -> tuple[dict[str, tuple[str | None, str | None]], dict
     curves = part.first.curves
     present = {} if curves is None else dict(zip(curves.table["curve_key"], curves.table["backbone"], strict=True))
     return words, {words[key][0]: str(name) for key, name in present.items() if key in words and words[key][0]}
-
-
-def _plain(frame: pd.DataFrame) -> Columns:
-    """Columns as lists for JSON: None for what is missing, words where a number would be infinite."""
-    return {str(name): [_value(value) for value in frame[name].tolist()] for name in frame}
-
-
-def _level(value: Any) -> Any:
-    """A value of a variable: a truth value is a word."""
-    return str(value) if isinstance(value, bool | np.bool_) else _value(value)
-
-
-def _value(value: Any) -> Any:
-    if value is None or value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else level_text(value)
-    if isinstance(value, np.generic):
-        return _value(value.item())
-    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
@@ -28,20 +28,21 @@ def tip_of(*fields: tuple[str, str]) -> list[Spec]:
     return [{"field": name, "title": title} for name, title in fields]
 
 
-def series(title: str = "$series") -> Spec:
+def series(title: str = "$series", colours: Sequence[str] | str = COLOURS) -> Spec:
     """Colour by series, in the order that the page gives."""
-    scale = {"domain": "$order", "range": list(COLOURS)}
+    scale = {"domain": "$order", "range": colours}
     return {"field": "series", "type": "nominal", "title": title, "scale": scale, "legend": legend()}
 
 
 def legend() -> Spec:
     """A legend above the chart."""
-    return {"orient": "top", "columns": "$legend_columns", "labelLimit": 420, "symbolOpacity": 1}
+    symbol = {"symbolOpacity": 1, "symbolStrokeWidth": 0}  # a dashed rim would blur the shape
+    return {"orient": "top", "columns": "$legend_columns", "labelLimit": 420, **symbol}
 
 
-def shapes() -> Spec:
+def shapes(shapes: Sequence[str] | str = SHAPES) -> Spec:
     """Shape by series, in the order that the page gives."""
-    scale = {"domain": "$order", "range": list(SHAPES)}
+    scale = {"domain": "$order", "range": shapes}
     return {"field": "series", "type": "nominal", "title": "$series", "scale": scale, "legend": legend()}
 
 
@@ -52,7 +53,7 @@ def number(field: str, title: str, **more: Any) -> Spec:
 
 def rows(title: str | None = None, limit: int | str = 360) -> Spec:
     """One line per row, in the order that the page gives."""
-    axis = {"labelLimit": limit, "ticks": False, "domain": False, "grid": False}
+    axis = {"labelLimit": limit, "labelOverlap": False, "ticks": False, "domain": False, "grid": False}
     return {"field": "label", "type": "nominal", "sort": "$rows", "title": title, "axis": axis}
 
 

@@ -21,6 +21,7 @@ KINDS = (MATCHED, ADJUSTED, TREES, SLOPE)
 OF_EFFECT = {"pairs": MATCHED, "adjusted": ADJUSTED, "trees": TREES}  # in the outcome's own unit
 ASSERTED = ("clear", "likely", "interval excludes zero")
 NAME, VALUES = "report.json", "shap_values.parquet"
+TABLES = ("effects.parquet", "slopes.parquet", "contrasts.parquet", VALUES)  # that SQL can ask
 Report = Mapping[str, Any]
 
 
@@ -31,7 +32,8 @@ def read(place: str) -> dict[str, Any] | None:
     report = json.loads(storage.read(storage.join(place, NAME)))
     values = storage.join(place, VALUES)
     shap = storage.read_parquet(values).to_pandas() if storage.exists(values) else None
-    return adapt(report, shap)
+    tables = [name for name in (*TABLES, NAME) if storage.exists(storage.join(place, name))]
+    return {**adapt(report, shap), "place": place.rstrip("/"), "tables": tables}
 
 
 def adapt(report: Report, shap: pd.DataFrame | None) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def _target(name: str, entry: Report) -> dict[str, Any]:
     return {
         "label": entry.get("label", name),
         "unit": entry.get("unit", ""),
+        "factor": _factor(name),
         "problem": entry.get("problem"),
         "estimates": [*_effects(entry.get("effects") or []), *_slopes(name, entry.get("slopes") or {})],
         "interactions": {
@@ -89,7 +92,7 @@ def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
 
 def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
     """SHAP slopes by variable, from the model's unit to the printed one; what has no direction has none."""
-    factor = TARGETS[target].scale if target in TARGETS else 1.0
+    factor = _factor(target)
     rows = []
     for variable, entry in slopes.items():
         if entry.get("slope") is not None:
@@ -98,6 +101,11 @@ def _slopes(target: str, slopes: Mapping[str, Report]) -> list[dict[str, Any]]:
             found = {**entry, "value": entry["slope"]}
             rows.append(words | _estimate(found, SLOPE, factor))
     return rows
+
+
+def _factor(target: str) -> float:
+    """From the unit that the model is fitted in to the printed one."""
+    return TARGETS[target].scale if target in TARGETS else 1.0
 
 
 def _scale(entry: Report) -> str:
@@ -155,7 +163,7 @@ def _contrast(row: Report) -> dict[str, Any]:
 def _shap(shap: pd.DataFrame, target: str) -> dict[str, Any]:
     """SHAP values of a target, in the printed unit: one row per experiment."""
     rows = shap[shap["target"] == target] if "target" in shap else shap.iloc[:0]
-    factor = TARGETS[target].scale if target in TARGETS else 1.0
+    factor = _factor(target)
     own: Sequence[str] = [str(c) for c in rows if c not in ("target", "backbone", "dataset") and rows[c].notna().any()]
     return {
         "backbone": rows["backbone"].tolist(),

@@ -32,6 +32,16 @@ def write_report(
     progress = Progress()
     study = analyse(experiments, options, others=others, progress=progress)
     progress.stage("writing tables")
+    write_numbers(study, out)
+    progress.stage("drawing figures")
+    drawn = pictures(study)
+    for name, data in drawn.items():
+        storage.write(storage.join(out, name), data)
+    return "\n".join(_told(study, out, FIRST in drawn))
+
+
+def write_numbers(study: Study, out: str) -> None:
+    """Write what can be read by programs: the tables and ``report.json``."""
     report = report_json.of(study)
     about = {key: report[key] for key in ("title", "source", "accuracy", "protocol")}
     for name, table in _tables(study, report).items():
@@ -39,11 +49,6 @@ def write_report(
         storage.write_tables(storage.join(out, f"{name}.parquet"), [rows], about)
     storage.write_tables(storage.join(out, "shap_values.parquet"), _shap_tables(study), about)
     storage.write(storage.join(out, "report.json"), _json(report))
-    progress.stage("drawing figures")
-    drawn = pictures(study)
-    for name, data in drawn.items():
-        storage.write(storage.join(out, name), data)
-    return "\n".join(_told(study, out, FIRST in drawn))
 
 
 def _json(report: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from analysis.estimates import backbones
-from analysis.page import report_json, rows
+from analysis.page import alts, report_json, rows
 from analysis.page.report_json import MOST_LISTED
 from analysis.study import Study
 from analysis.tables.metrics import FEW_CHOOSING
@@ -45,6 +45,7 @@ def render(study: Study, images: Mapping[str, Picture], source: str) -> str:
     return environment.get_template("report.html.j2").render(
         study=study,
         words=rows,
+        alts=alts,
         images=images,
         source=source,
         protocol=report_json.protocol(study),

@@ -33,6 +33,11 @@ def slope(target: Target, own: Slope) -> str:
     return DASH if own.slope is None else signed(target, own.slope * target.scale)
 
 
+def interventional(target: Target, own: Slope) -> str:
+    """A slope of interventional SHAP values in the outcome's own unit."""
+    return signed(target, None if own.interventional is None else own.interventional * target.scale)
+
+
 def slope_span(target: Target, own: Slope) -> str:
     """The interval of a SHAP slope in the outcome's own unit."""
     if own.low is None or own.high is None:
@@ -95,13 +100,17 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def where(contrast: Contrast) -> str:
-    """What a contrast compares, in words."""
+def compared(contrast: Contrast) -> str:
+    """What a contrast compares, in words, by one name."""
     low, high = (level_text(plain(level)) for level in (contrast.low, contrast.high))
     together = [label(other) for other in contrast.together_with]
-    text = f"{label(contrast.variable)} {low} → {high}" + (f", with {', '.join(together)}" if together else "")
+    return f"{label(contrast.variable)} {low} → {high}" + (f", with {', '.join(together)}" if together else "")
+
+
+def where(contrast: Contrast) -> str:
+    """What a contrast compares, in words, by all of its names."""
     also = ", ".join(f"{label(variable)} {levels}" for variable, levels in contrast.also)
-    return text + (f" (the same as {also})" if also else "")
+    return compared(contrast) + (f" (the same as {also})" if also else "")
 
 
 def sizes(contrast: Contrast) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from analysis.estimates.outcome import Outcome
@@ -32,10 +33,24 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; numbers stand right."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(_plain, cells)) + " |"
 
     rule = "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|"
     return "\n".join([line(head), rule, *map(line, rows)]) + "\n"
+
+
+_MARKS = re.compile(r"([\\`*_\[\]|~$])")
+_HTML: Mapping[str, str] = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown shows it: no mark-up, no HTML, on one line; underscores inside a word mean nothing."""
+    marked = _MARKS.sub(lambda found: found[0] if _in_word(text, found.start()) else f"\\{found[0]}", text)
+    return "".join(_HTML.get(sign, sign) for sign in marked)
+
+
+def _in_word(text: str, at: int) -> bool:
+    return text[at] == "_" and text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum()
 
 
 def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

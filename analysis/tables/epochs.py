@@ -48,6 +48,21 @@ def keys(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return frame[list(columns)].astype(str).agg(" | ".join, axis=1)
 
 
+def runs(backbones: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    """Backbones along training → the kept one of the same run: equal in all these columns, if one alone is.
+
+    Parameters
+    ----------
+    backbones : one row per backbone: ``backbone``, ``epoch`` (null: kept) and the columns of the grid.
+    """
+    run = keys(backbones, columns) if len(columns) else pd.Series("", backbones.index)
+    along = backbones[EPOCH].notna()
+    kept = backbones["backbone"][~along].set_axis(run[~along])
+    kept = kept[~kept.index.duplicated(keep=False)]
+    found = backbones["backbone"][along].to_frame().assign(kept=run[along].map(kept)).dropna()
+    return dict(found.itertuples(index=False))
+
+
 def describe(
     kept: pd.DataFrame,
     along: pd.DataFrame,

@@ -17,7 +17,7 @@ from analysis.tables.variables import Kind, level_text
 GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
-    "checkpoint_on", "data_parallel",
+    "checkpoint_on", "temperature", "mixup", "cutmix", "data_parallel", "precision",
 )  # fmt: skip
 RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
 
@@ -169,4 +169,4 @@ def _word(column: str, value: object) -> str:
     text = level_text(value)
     if isinstance(value, str) and column != "augmentation":
         return text  # a name speaks for itself
-    return SHORT.get(column, names.label(column) + " {}").format(text)
+    return SHORT.get(column, "{label} {}").format(text, label=names.label(column))

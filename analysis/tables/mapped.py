@@ -21,6 +21,7 @@ label: [model, depth]           columns that name a backbone for people (optiona
 fill:                           columns that the file may lack, from the position of its rows (optional)
   dnn: {each: 8}                one number for each 8 rows
   id_dataset: {runs: [[16, A], [8, [B, C]]]}   16 rows A, then 8 rows B, C, B, C, …
+rows: {kind: value}             only rows that have these values, of columns of the file (optional)
 
 Only treatments are attributed to. Matched pairs agree in nuisances and replicates, as in everything else. Messages
 count the rows of data from 1.
@@ -28,44 +29,34 @@ count the rows of data from 1.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from pandas.api.types import is_numeric_dtype
 
-from analysis.tables import names, storage
+from analysis.tables import foreign, names
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import Experiments, held_equal, labels
+from analysis.tables.mapping import ROLES, Spec, read_mapping, text
 from analysis.tables.names import TARGETS, Target
 from analysis.tables.variables import Kind
 
-KEYS = (
-    "title", "targets", "variables", "group", "dataset", "cluster", "adjust", "pairing", "label", "fill", "accuracy",
-    "notes",
-)  # fmt: skip
-KINDS = ("numeric", "ordinal", "categorical")
-ROLES = ("treatment", "nuisance", "replicate")
-SCALES = ("linear", "log")
-ENTRY_KEYS = {
-    "targets": ("column", "times"),
-    "variables": ("column", "kind", "names", "levels", "role", "part", "scale", "reference"),
-}
 CLUSTER = "cluster: "  # what the column of a declared level is called here
 LARGEST_SHARE = 1.5  # percentages of which none is above this are shares by mistake
-Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The file that is read: where it lies, the columns that are used, and the names of all it has."""
+    """The file that is read: where it lies, the columns that are used, the names of all, and what was guessed."""
 
     table: str
     frame: pd.DataFrame
     names: Sequence[str]
+    guesses: Sequence[str] = ()
 
     def column(self, name: str, key: str) -> pd.Series:
         """A column that the mapping names under ``key``."""
@@ -80,7 +71,7 @@ class Source:
         """A column of names, none of which may be missing."""
         values = self.column(name, key)
         self._refuse(values, name, values.isna(), f"is empty (mapping key {key})")
-        return values.astype(str)
+        return values.map(text)
 
     def numbers(self, name: str, key: str, *, finite: bool) -> pd.Series:
         """A column of numbers; a missing one stays missing."""
@@ -106,11 +97,13 @@ def read_mapped(table: str, mapping: str) -> Experiments:
     UserError
         Naming file, column and row, if the mapping or the table is not as it must be.
     """
-    spec = _read_yaml(mapping)
-    read, names = storage.read_any(table, _wanted(spec))
-    if not read.num_rows:
+    spec = read_mapping(mapping)
+    read = foreign.read(table, _wanted(spec))
+    if not len(read.frame):
         raise UserError(f"{table}: the table has no rows")
-    source = Source(table, _filled(read.to_pandas(), spec.get("fill", {}), mapping), names)
+    for guess in read.guesses:
+        print(f"notice: {table}: {guess}", file=sys.stderr)
+    source = Source(table, asked_rows(read.frame, spec, mapping), read.names, read.guesses)
     data = pd.DataFrame({"backbone": source.words(spec["group"], "group")})
     data["dataset"] = source.words(spec["dataset"], "dataset") if spec.get("dataset") else "all"
     targets = [target for name, target in TARGETS.items() if name in spec["targets"]]
@@ -119,12 +112,36 @@ def read_mapped(table: str, mapping: str) -> Experiments:
     kinds: dict[str, Kind] = {}
     for name, entry in spec["variables"].items():
         kinds[name], data[name] = _variable(source, name, entry)
+    _refuse_without_variables(source, data, list(kinds))
     for name in spec.get("pairing", ()):
         data[name] = source.words(name, "pairing")
     for name, column in _clusters(spec).items():
         data[CLUSTER + name] = data[column].astype(str) if column in kinds else source.words(column, "cluster")
     data["label"] = _labels(source, data, spec, list(kinds))
     return _experiments(source, data, spec, targets, kinds)
+
+
+def asked_rows(frame: pd.DataFrame, spec: Spec, path: str) -> pd.DataFrame:
+    """Rows of a file that a mapping speaks of, with the columns that it adds by position."""
+    frame = _filled(frame, spec.get("fill") or {}, path)
+    for name, value in (spec.get("rows") or {}).items():
+        if name not in frame:
+            raise UserError(f"{path}: rows.{name}: the table has no such column; it has {', '.join(map(str, frame))}")
+        frame = frame[frame[name].astype(str) == str(value)]
+    if not len(frame):
+        raise UserError(f"{path}: rows: {spec['rows']}: no row of the table has these values")
+    return frame.reset_index(drop=True)
+
+
+def _refuse_without_variables(source: Source, data: pd.DataFrame, variables: Sequence[str]) -> None:
+    """A row that has an outcome and no variable is a mean, or a remark; of a single variable nobody can tell."""
+    bare = np.flatnonzero(data[list(variables)].isna().all(axis=1)) if len(variables) > 1 else np.empty(0, int)
+    if len(bare):
+        row = int(bare[0])
+        raise UserError(
+            f"{source.table}: row {row + 1} ({data['backbone'].iloc[row]}) has none of the variables "
+            f"{', '.join(variables)}: remove rows of means and remarks"
+        )
 
 
 def _clusters(spec: Spec) -> dict[str, str]:
@@ -140,7 +157,7 @@ def _wanted(spec: Spec) -> set[str]:
     entries = [*spec["targets"].values(), *spec["variables"].values()]
     singles = [spec["group"], spec.get("dataset")]
     several = (*spec.get("pairing", ()), *(spec.get("label") or ()), *_clusters(spec).values())
-    return {*(entry["column"] for entry in entries), *singles, *several}
+    return {*(entry["column"] for entry in entries), *singles, *several, *(spec.get("rows") or {})}
 
 
 def _labels(source: Source, data: pd.DataFrame, spec: Spec, variables: Sequence[str]) -> pd.Series:
@@ -167,7 +184,7 @@ def _experiments(
     _same_within_backbone(source, data, spec, (*varied, *clusters.values()))
     declared = spec["variables"]
     adjust, unheld = held_equal(spec.get("adjust") or {}, varied)
-    notes = [str(note) for note in spec.get("notes", ())]
+    notes = [*map(str, spec.get("notes", ())), *source.guesses]
     notes += [f"target {name}: the column is empty" for name in empty]
     notes += [
         f"{name} is a nuisance: it is not attributed to, and matched pairs agree in it"
@@ -239,7 +256,10 @@ def _outcome(source: Source, target: Target, entry: Spec) -> pd.Series:
 def _variable(source: Source, name: str, entry: Spec) -> tuple[Kind, pd.Series]:
     where, column = f"variables.{name}", entry["column"]
     values = source.column(column, where)
-    kind: Kind = entry.get("kind") or ("ordinal" if is_numeric_dtype(values) or "levels" in entry else "categorical")
+    if "kind" not in entry and "levels" not in entry:
+        values = _told_apart(source, name, column, values, known=bool(entry.get("names")))
+    ordered = is_numeric_dtype(values) or "levels" in entry or _is_ordered(values)
+    kind: Kind = entry.get("kind") or ("ordinal" if ordered else "categorical")
     if kind == "numeric":
         numbers = source.numbers(column, where, finite=True)
         if entry.get("scale") == "log" and (numbers <= 0).any():
@@ -251,12 +271,13 @@ def _variable(source: Source, name: str, entry: Spec) -> tuple[Kind, pd.Series]:
         return kind, numbers
     if entry.get("scale") == "log":
         raise UserError(f"{where}.scale: log needs kind: numeric")
-    names = entry.get("names", {})
-    values = values.map(lambda value: names.get(value, value)) if names else values
+    values = _renamed(values, entry.get("names") or {})
+    if _is_ordered(values) and "levels" not in entry:
+        return kind, values if kind == "ordinal" else values.astype(object)
     order = [str(level) for level in entry.get("levels") or _known_order(name)]
     if kind == "categorical" or (is_numeric_dtype(values) and "levels" not in entry):
         return kind, values
-    words = values.astype(str).where(values.notna())
+    words = values.map(text, na_action="ignore").astype(object)
     fits = words.isin(order) if order else pd.to_numeric(values, errors="coerce").notna()
     bad = np.flatnonzero((values.notna() & ~fits).to_numpy(bool))
     if len(bad):
@@ -270,6 +291,38 @@ def _variable(source: Source, name: str, entry: Spec) -> tuple[Kind, pd.Series]:
     return kind, pd.Series(pd.Categorical(words, categories=order, ordered=True), values.index)
 
 
+def _is_ordered(values: pd.Series) -> bool:
+    """Whether the file itself says in which order its levels stand."""
+    return isinstance(values.dtype, pd.CategoricalDtype) and bool(values.dtype.ordered)
+
+
+def _renamed(values: pd.Series, names: Mapping[Any, Any]) -> pd.Series:
+    """Values under other names; in the order that they have, if they have one."""
+    if not names:
+        return values
+    other = {text(key): text(name) for key, name in names.items()}
+    if _is_ordered(values):
+        return values.cat.rename_categories(lambda level: other.get(text(level), level))
+    return values.map({level: other.get(text(level), level) for level in values.dropna().unique()})
+
+
+def _told_apart(source: Source, name: str, column: str, values: pd.Series, *, known: bool) -> pd.Series:
+    """Numbers among words are a mistake more often than not: nobody guesses which; numbers alone are numbers."""
+    if known or is_numeric_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype):
+        return values
+    numbers = pd.to_numeric(values, errors="coerce")
+    odd = values.notna() & numbers.isna()
+    if not odd.any():
+        return numbers
+    if 2 * int(odd.sum()) < int(values.notna().sum()):
+        row = int(np.flatnonzero(odd.to_numpy())[0])
+        raise UserError(
+            f"{source.table}: column {column!r}, row {row + 1}: {_shown(values.iloc[row])} is not a number, and most "
+            f"of the others are; mend it, or say variables.{name}: {{column: {column}, kind: categorical}}"
+        )
+    return values
+
+
 def _shown(value: object) -> str:
     """A cell as a message shows it: words in quotes."""
     return repr(value) if isinstance(value, str) else str(value)
@@ -277,58 +330,6 @@ def _shown(value: object) -> str:
 
 def _known_order(name: str) -> tuple[str, ...]:
     return names.KNOWN[name].order if name in names.KNOWN else ()
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        spec = yaml.safe_load(storage.read(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(spec, dict):
-        raise UserError(f"{path}: must be a mapping with the keys {', '.join(KEYS)}")
-    for key in spec:
-        if key not in KEYS:
-            raise UserError(f"{path}: unknown key {key}; valid keys are {', '.join(KEYS)}")
-    for key in ("targets", "variables", "group"):
-        if not spec.get(key):
-            raise UserError(f"{path}: key {key} is missing")
-    for name in spec["targets"]:
-        if name not in TARGETS:
-            raise UserError(f"{path}: targets.{name}: unknown; valid targets are {', '.join(TARGETS)}")
-    for part, keys in ENTRY_KEYS.items():
-        for name, entry in spec[part].items():
-            _check_entry(entry, keys, f"{path}: {part}.{name}")
-    _check_adjust(spec, path)
-    return spec
-
-
-def _check_adjust(spec: Spec, path: str) -> None:
-    declared = spec.get("adjust") or {}
-    if not isinstance(declared, dict):
-        raise UserError(f"{path}: adjust: must be a mapping, as {{depth: [params, year]}}")
-    for name, others in declared.items():
-        if name not in spec["variables"]:
-            raise UserError(f"{path}: adjust.{name}: no such variable; there are {', '.join(spec['variables'])}")
-        if not isinstance(others, list):
-            raise UserError(f"{path}: adjust.{name}: must be a list of variables; [] holds nothing equal")
-        for other in others:
-            if other not in spec["variables"] or other == name:
-                raise UserError(
-                    f"{path}: adjust.{name}: {other} is no other variable; there are {', '.join(spec['variables'])}"
-                )
-
-
-def _check_entry(entry: Any, keys: Sequence[str], where: str) -> None:
-    if not isinstance(entry, dict) or "column" not in entry:
-        raise UserError(f"{where}: must say which column, as {{column: NAME}}")
-    for key in entry:
-        if key not in keys:
-            raise UserError(f"{where}.{key}: unknown; valid keys are {', '.join(keys)}")
-    for key, valid in (("kind", KINDS), ("role", ROLES), ("scale", SCALES)):
-        if entry.get(key, valid[0]) not in valid:
-            raise UserError(f"{where}.{key}: {entry[key]!r} is none of {', '.join(valid)}")
-    if not isinstance(entry.get("times", 1), int | float) or not entry.get("times", 1):
-        raise UserError(f"{where}.times: {entry['times']!r} is not a number other than 0")
 
 
 def _filled(frame: pd.DataFrame, fill: Mapping[str, Any], path: str) -> pd.DataFrame:

@@ -105,8 +105,14 @@ KNOWN: Mapping[str, Known] = {
     "batch_size": Known("batch size", "training"),
     "label_smoothing": Known("label smoothing", "training"),
     "warmup_epochs": Known("warm-up epochs", "training"),
+    "objective": Known("objective", "training"),
+    "weights_augmentation": Known("augmentation of the weights", "training"),
+    "temperature": Known("softmax temperature", "training"),
+    "mixup": Known("mixup α", "training"),
+    "cutmix": Known("cutmix α", "training"),
 }
 
+OF_WEIGHTS = ("objective", "weights_augmentation")  # variables of downloaded weights; constant of those trained here
 DERIVED = ("spatial_reduction", "stem", "family", "overparametrization", "depth")
 PARTS = ("data", "architecture", "training")
 

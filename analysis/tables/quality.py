@@ -43,19 +43,21 @@ class Quality:
         found = []
         if self.unconverged is not None and self.unconverged > MOST_UNCONVERGED:
             found.append(
-                f"{self.unconverged:.0%} of {self.probes} probes did not converge (limit {MOST_UNCONVERGED:.0%}): a "
-                "tunnel is a difference between layers, and part of this one may be their probes' training; "
-                "probe.solver: converged fits them to the end"
+                f"{100 * self.unconverged:.0f} % of {self.probes} probes did not converge (limit "
+                f"{100 * MOST_UNCONVERGED:.0f} %): a tunnel is a difference between layers, and part of this one may "
+                "be their probes' training; probe.solver: converged fits them to the end"
             )
         if self.unfinished is not None and self.unfinished > MOST_UNFINISHED:
             found.append(
-                f"{self.unfinished:.0%} of {self.probes} probes were best in their last epoch (limit "
-                f"{MOST_UNFINISHED:.0%}): they had not converged, so part of what looks like a tunnel may be the probe"
+                f"{100 * self.unfinished:.0f} % of {self.probes} probes were best in their last epoch (limit "
+                f"{100 * MOST_UNFINISHED:.0f} %): they had not converged, so part of what looks like a tunnel may be "
+                "the probe"
             )
         if self.jumping is not None and self.jumping > MOST_JUMPING:
             found.append(
-                f"in {self.jumping:.0%} of {self.curves} curves accuracy falls by more than {100 * JUMP:.0f} points "
-                f"from one layer to the next, or rises so after a fall (limit {MOST_JUMPING:.0%} of the curves)"
+                f"in {100 * self.jumping:.0f} % of {self.curves} curves accuracy falls by more than {100 * JUMP:.0f} "
+                f"points from one layer to the next, or rises so after a fall (limit "
+                f"{100 * MOST_JUMPING:.0f} % of the curves)"
             )
         if self.spread is not None and self.spread > MOST_SPREAD:
             found.append(

@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -164,24 +163,6 @@ def parquet_batches(uri: str, columns: Iterable[str], *, rows: int) -> Iterable[
     filesystem, path = resolve(uri)
     with _told(uri, "cannot be read as Parquet"), filesystem.open_input_file(path) as file:
         yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=list(columns))
-
-
-def read_any(uri: str, wanted: Collection[str]) -> tuple[pa.Table, list[str]]:
-    """Read a CSV or Parquet table, told apart by the ending of its name, and the names of all its columns.
-
-    Of a Parquet file only the ``wanted`` columns are read, those that it has.
-    """
-    place = ending(uri)
-    if place.endswith((".parquet", ".pq")):
-        names = schema(uri).names
-        return read_parquet(uri, [name for name in names if name in wanted]), names
-    if not place.endswith((".csv", ".csv.gz")):
-        raise UserError(f"{uri}: the name must end in .csv, .csv.gz or .parquet")
-    filesystem, path = resolve(uri)
-    compression = "gzip" if place.endswith(".gz") else None
-    with _told(uri, "cannot be read as CSV"), filesystem.open_input_stream(path, compression=compression) as stream:
-        table = pyarrow.csv.read_csv(stream)
-    return table, table.column_names
 
 
 def newest_sweep() -> str:

@@ -155,7 +155,12 @@ def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
 def _names(uri: str) -> list[str]:
     """Names of the files below a folder, sorted; none if there is no folder."""
     filesystem, path = storage.resolve(uri)
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    try:
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise UserError(
+            f"{uri}: cannot be listed as a folder ({error.strerror or str(error).splitlines()[0]})"
+        ) from None
     names = (info.path[len(path.rstrip("/")) + 1 :] for info in found if info.type == fs.FileType.File)
     return sorted(name for name in names if not name.startswith(".") and "/." not in name)
 

@@ -17,8 +17,11 @@ from analysis.tables.names import TARGETS
 
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 
+FIT_ON = "fit_on"  # "id": a probe of the ID dataset that was tested elsewhere
 OPTIONAL = (
-    *GRID, *names.DERIVED, "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
+    FIT_ON,
+    *GRID, *names.DERIVED, *names.OF_WEIGHTS,
+    "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
     "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
     "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
     "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
@@ -40,7 +43,8 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     uri, about = found.uri, found.about
     _check_columns(found, accuracy)
     varied = {name: spec.get("role", "treatment") for name, spec in about.get("variables", {}).items()}
-    every = _probes(found, varied)
+    whole = _probes(found, varied)
+    every, shifted = without_shifted(whole)
     probes = _chosen(every)
     kept, along = epochs.split(probes)
     curves = metrics.collect(kept, accuracy=accuracy)
@@ -51,7 +55,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
-    present = set(every["curve_key"])
+    present = set(whole["curve_key"])
     missing_curves = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
     lost = pd.DataFrame(
         {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
@@ -71,7 +75,9 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(notes + unheld + _aside(len(every), len(probes)) + _broken_images(probes)),
+        notes=tuple(
+            notes + unheld + shifted + _aside(len(every), len(probes)) + _seen(probes) + _broken_images(probes)
+        ),
         incomplete=_together(curves.incomplete, incomplete, lost),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -92,6 +98,21 @@ def other_accuracies(results: str, chosen: str) -> dict[str, Experiments]:
         except UserError:  # a rule whose accuracies are not there for any curve: there is nothing to show of it
             continue
     return found
+
+
+def without_shifted(probes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Probes that were fitted where they are tested, and a note on the others: they are no OOD experiments."""
+    if FIT_ON not in probes:
+        return probes, []
+    other = probes[FIT_ON].eq("id").fillna(False).to_numpy(bool)
+    if not other.any():
+        return probes.drop(columns=FIT_ON), []
+    curves, names_of = probes[other]["curve_key"].nunique(), sorted(probes[other]["dataset"].unique())
+    note = (
+        f"{curves} curves were fitted on ID images and tested on shifted ones (fit_on is 'id': {', '.join(names_of)}): "
+        "they are no OOD experiments, and no number here is of them"
+    )
+    return probes[~other].drop(columns=FIT_ON), [note]
 
 
 def _declared(about: dict[str, Any], key: str) -> dict[str, str]:
@@ -193,6 +214,7 @@ def _variables(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
     """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *names.DERIVED) if c in frame]
+    candidates += [c for c in names.OF_WEIGHTS if c in frame and c not in roles and frame[c].nunique() > 1]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
     loose = [c for c in varied if not determined(frame, c, ["backbone"])]
@@ -218,7 +240,7 @@ def _variables(
 
 def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequence[str]) -> pd.DataFrame:
     """Add ``label``: what tells a backbone from the others, in words."""
-    hidden = set(names.DERIVED)
+    hidden = {*names.DERIVED, *names.OF_WEIGHTS}  # the network's and the weights' names say it
     shown = [
         c for c in GRID if c in frame and c not in replicates and frame[c].nunique(dropna=False) > 1 and c not in hidden
     ]
@@ -226,6 +248,15 @@ def _labelled(frame: pd.DataFrame, variables: Sequence[str], replicates: Sequenc
         shown.insert(0, "architecture")
     shown += [c for c in variables if c not in shown and c not in hidden]
     return frame.assign(label=labels(frame, [*shown, *replicates]))
+
+
+def _seen(probes: pd.DataFrame) -> list[str]:
+    """Where ID training took all images, those that choose on the ID dataset are no held-out ones."""
+    if "train_on" not in probes:
+        return []
+    on_all = probes.loc[probes["train_on"] == "all", "backbone"].nunique() if "backbone" in probes else 0
+    said = "on the ID dataset the images that chose epoch, penalty and peak layer of the probes were trained on"
+    return [f"{on_all} backbones were trained on all ID images: {said}"] if on_all else []
 
 
 def _broken_images(probes: pd.DataFrame) -> list[str]:

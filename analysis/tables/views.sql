@@ -20,7 +20,7 @@ SELECT NULL::VARCHAR AS backbone_key, NULL::INTEGER AS resolution, NULL::INTEGER
        NULL::DOUBLE AS top1_last, NULL::INTEGER AS n_test, NULL::DOUBLE AS backbone_test_top1,
        NULL::INTEGER AS n_train, NULL::INTEGER AS n_heldout, NULL::DOUBLE AS heldout_loss,
        NULL::DOUBLE AS crossfit_top1, NULL::DOUBLE AS crossfit_loss,
-       NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
+       NULL::VARCHAR AS fit_on, NULL::VARCHAR AS architecture, NULL::INTEGER AS layer_width, NULL::VARCHAR AS layer_name
 WHERE false;
 
 -- a fragment that stands under the labels of several backbones: each has it, under a key of its own
@@ -29,6 +29,10 @@ SELECT coalesce(backbone_key, weights_key || '@' || coalesce(resolution::VARCHAR
 FROM (FROM source UNION ALL BY NAME FROM contract);
 CREATE OR REPLACE VIEW shared AS
 SELECT curve_key FROM named GROUP BY curve_key HAVING count(DISTINCT backbone) > 1;
+
+-- curves of which some layer has no cross-fit: held-out images choose all of theirs
+CREATE OR REPLACE VIEW uncrossed AS
+SELECT DISTINCT curve_key FROM named WHERE coalesce(chosen, true) AND NOT coalesce(isfinite(crossfit_top1), false);
 
 -- probes: the rows of the table, and
 --   backbone   what tells backbones apart: the sweep's own key; in older tables weights and input resolution
@@ -41,12 +45,11 @@ SELECT CASE WHEN curve_key IN (FROM shared) THEN curve_key || '@' || backbone EL
            WHEN 'heldout' THEN top1 WHEN 'last' THEN top1_last WHEN 'paper' THEN top1_best
            ELSE error('accuracy must be heldout, last or paper') END AS accuracy,
        CASE coalesce(getvariable('accuracy'), 'heldout') WHEN 'paper' THEN top1_best
-            ELSE coalesce(crossfit_top1, heldout_top1) END AS choice,
-       CASE WHEN crossfit_top1 IS NULL THEN heldout_loss ELSE crossfit_loss END AS choice_loss,
-       CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossfit_top1 IS NULL THEN n_heldout
-            ELSE n_train END AS n_choosing,
-       * EXCLUDE (curve_key)
-FROM named;
+            ELSE CASE WHEN crossed THEN crossfit_top1 ELSE heldout_top1 END END AS choice,
+       CASE WHEN crossed THEN crossfit_loss ELSE heldout_loss END AS choice_loss,
+       CASE WHEN getvariable('accuracy') = 'paper' THEN n_test WHEN crossed THEN n_train ELSE n_heldout END AS n_choosing,
+       * EXCLUDE (curve_key, crossed)
+FROM (SELECT *, curve_key NOT IN (FROM uncrossed) AS crossed FROM named);
 
 -- of several probes of a layer the one that held-out images chose; accuracies that are not finite are null
 CREATE OR REPLACE VIEW chosen_probes AS
@@ -112,7 +115,7 @@ WITH own AS (
            layers AS id_layers
     FROM curves WHERE is_id AND incomplete IS NULL
     QUALIFY row_number() OVER (PARTITION BY backbone, epoch ORDER BY curve_key DESC) = 1)
-SELECT c.* EXCLUDE (incomplete, is_id, accuracies, layers),
+SELECT c.* EXCLUDE (incomplete, is_id, fit_on, accuracies, layers),
        CASE WHEN layers = id_layers AND list_min(accuracies) < list_max(accuracies)
                  AND list_min(id_accuracies) < list_max(id_accuracies)
             THEN (SELECT corr(x, y) FROM (SELECT unnest(accuracies) AS x, unnest(id_accuracies) AS y)) END AS pearson,
@@ -121,7 +124,7 @@ SELECT c.* EXCLUDE (incomplete, is_id, accuracies, layers),
        list_position(list_transform(id_accuracies, lambda a: a >= 0.95 * id_final_accuracy), true) AS id_start_95,
        list_position(list_transform(id_accuracies, lambda a: a >= 0.98 * id_final_accuracy), true) AS id_start_98
 FROM curves c LEFT JOIN own ON own.backbone = c.backbone AND own.epoch IS NOT DISTINCT FROM c.epoch
-WHERE NOT c.is_id AND c.incomplete IS NULL;
+WHERE NOT c.is_id AND coalesce(c.fit_on, 'own') <> 'id' AND c.incomplete IS NULL; -- probes of the ID dataset on shifted sets stay in curves
 
 CREATE OR REPLACE VIEW experiments AS SELECT * EXCLUDE (epoch) FROM all_experiments WHERE epoch IS NULL;
 CREATE OR REPLACE VIEW epochs AS FROM all_experiments WHERE epoch IS NOT NULL;
@@ -130,7 +133,7 @@ CREATE OR REPLACE VIEW epochs AS FROM all_experiments WHERE epoch IS NOT NULL;
 -- peak layer of the median experiment), and what the backbone is
 CREATE OR REPLACE VIEW backbone_labels AS
 SELECT COLUMNS(lambda c: c NOT IN (
-    'curve_key', 'embedding_key', 'dataset', 'is_id', 'dataset_fingerprint', 'classes', 'chance', 'n_train',
+    'curve_key', 'embedding_key', 'dataset', 'is_id', 'fit_on', 'dataset_fingerprint', 'classes', 'chance', 'n_train',
     'n_heldout', 'n_test', 'n_choosing', 'skipped_images', 'epoch', 'probe_seed', 'probe_lr', 'probe_weight_decay',
     'embed_seconds', 'probe_seconds', 'embed_peak_bytes', 'probe_peak_bytes', 'host', 'device', 'finished_at'))
 FROM curve_labels

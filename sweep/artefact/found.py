@@ -81,6 +81,7 @@ def _one(sweep: driver.Sweep, model: str, dataset: str | None, done: frozenset[s
         there = dict.fromkeys(map(_name, curves))
         near = ", ".join(list(dict.fromkeys((*closest(model, there), *there)))[:8]) or "none"
         raise UserError(f"--model {model}: no finished curve of it is in {sweep.store.uri}; there are: {near}")
+    named = [p for p in named if p.curve.shifted is None]  # those are probes of the ID dataset
     others = [p for p in named if not p.curve.is_id] or named
     found = [p for p in named if p.curve.dataset == dataset] if dataset else others
     if not found:

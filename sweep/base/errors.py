@@ -18,5 +18,16 @@ class StorageError(OSError):
         return str(self.args[1])
 
 
+class DeviceError(Exception):
+    """A device or its driver has failed: no fault of what was computed, another place may do it.
+
+    Attributes
+    ----------
+    node : where it happened, once the driver's task has noted it.
+    """
+
+    node: str | None = None
+
+
 class InterruptedSweepError(Exception):
     """A signal ended the run early; what is finished is kept."""

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TextIO
 
+from sweep.base.streams import draw, printable
+
 _LOG_SECONDS = 30.0
 
 
@@ -27,7 +29,7 @@ class Line:
         """Redraw the line; off a terminal print it at most twice a minute."""
         if self._stream.isatty():
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\x1b[K" + text[:width])
+            draw(self._stream, "\r\x1b[K" + printable(text)[:width])
             self._drawn = True
         elif time.monotonic() - self._last >= _LOG_SECONDS:
             self._last = time.monotonic()
@@ -37,7 +39,7 @@ class Line:
     def end(self) -> None:
         """Leave the line and go to the next."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
+            draw(self._stream, "\r\x1b[K")
             self._stream.flush()
             self._drawn = False
 

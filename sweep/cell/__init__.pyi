@@ -1,3 +1,4 @@
+from .calibration import calibrate as calibrate
 from .cell import embed_curve as embed_curve
 from .cell import layers_of_backbone as layers_of_backbone
 from .cell import library_of as library_of

@@ -1,7 +1,7 @@
 """One backbone from start to finish: weights, then for each missing curve embeddings, probes and rows.
 
 Plain functions; nothing here knows Ray. What fails is recorded beside the probes and the other curves go on;
-only errors that another attempt may cure (I/O) leave this file, for the driver to try again.
+only errors that another attempt may cure leave this file, for the driver to try again: see :mod:`sweep.cell.blame`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import torch
 from torch import nn
 
 from sweep import register, table
+from sweep.base.arithmetic import reproducible
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.base.store import Store
+from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.kept import keep_probes
 from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
@@ -35,8 +37,6 @@ from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
 
-TRANSIENT = (OSError,)  # another attempt may succeed: storage, network
-
 
 def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     """Bring one backbone's missing curves into the table.
@@ -49,7 +49,16 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
     ------
     OSError
         From storage; finished curves are kept, another call does the rest.
+    DeviceError
+        If the device or its driver fails; likewise.
+    MemoryError, torch.OutOfMemoryError
+        Where others use the memory too, once the other curves are finished; likewise.
     """
+    with device_errors(task), reproducible(task.deterministic):
+        return _run_cell(task, ranks)
+
+
+def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     torch.set_num_threads(task.threads)
     device = torch.device("cuda" if task.gpu else "cpu")
     store = Store(task.store_uri)
@@ -59,16 +68,22 @@ def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
         return CellResult((), tuple(planned.key for planned in missing))
     done: list[str] = []
     failed: list[str] = []
+    crowded: list[Exception] = []
     with Progress(store, task.cell.run, backbone.label) as progress:
         shop = replace(workshop(task, store, device, ranks), on_epoch=_told(progress))
-        for weights, curves in _by_weights(missing, shop):
+        for weights, curves in _by_weights(missing, task, shop):
             if task.train_only:
                 failed += [planned.key for planned in curves if weights is None]
                 continue
             for planned in curves:
                 progress.say("probing", len(done) + len(failed), len(missing), detail=planned.curve.dataset)
-                succeeded = weights is not None and run_curve(task, planned, weights, store, device)
-                (done if succeeded else failed).append(planned.key)
+                error = run_curve(task, planned, weights, store, device) if weights is not None else None
+                if error is not None and not fate(error, task).is_recorded:
+                    crowded.append(error)
+                else:
+                    (done if weights is not None and error is None else failed).append(planned.key)
+    if crowded:
+        raise crowded[0]
     return CellResult(tuple(done), tuple(failed))
 
 
@@ -94,7 +109,9 @@ def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
     return True
 
 
-def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[Weights | None, list[Planned]]]:
+def _by_weights(
+    missing: Sequence[Planned], task: CellTask, shop: Workshop
+) -> Iterator[tuple[Weights | None, list[Planned]]]:
     """Train once, then the weights of each epoch asked for with its curves; None where they failed, and recorded so.
 
     Where training breaks off, the epochs before that can still be probed.
@@ -105,9 +122,9 @@ def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[We
     started, broken = time.monotonic(), None
     try:
         train_missing(groups, shop)
-    except TRANSIENT:
-        raise
     except Exception as error:
+        if not fate(error, task).is_recorded:
+            raise
         broken = error
     for backbone, curves in groups.items():
         try:
@@ -115,14 +132,20 @@ def _by_weights(missing: Sequence[Planned], shop: Workshop) -> Iterator[tuple[We
                 raise broken
             with span("building with weights", backbone.label):
                 weights = obtain_weights(backbone, shop)
-        except TRANSIENT:
-            raise
         except Exception as error:
+            if not fate(error, task).is_recorded:
+                raise
             for planned in curves:
-                table.write_failure(shop.store, failure_record(planned, "pretrain", error, time.monotonic() - started))
+                _record(task, shop.store, planned, "pretrain", error, time.monotonic() - started)
             yield None, curves
         else:
             yield weights, curves
+
+
+def _record(task: CellTask, store: Store, planned: Planned, stage: str, error: Exception, seconds: float) -> None:
+    """Leave the record of a curve that failed here."""
+    record = failure_record(planned, stage, error, seconds, transient=fate(error, task) is Fate.OPEN)
+    table.write_failure(store, record)
 
 
 def _told(progress: Progress) -> OnEpoch:
@@ -149,8 +172,15 @@ def library_of(task: CellTask) -> Library:
     return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
-def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device) -> bool:
-    """Embed, probe and publish one curve, keep its probes if asked; an error becomes a failure record and False."""
+def run_curve(
+    task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device
+) -> Exception | None:
+    """Embed, probe and publish one curve, keep its probes if asked.
+
+    Returns
+    -------
+    what went wrong with this curve alone: recorded, or, where memory was short, for another attempt.
+    """
     started, stage = time.monotonic(), "data"
     about = planned.curve.dataset
     try:
@@ -173,25 +203,25 @@ def run_curve(task: CellTask, planned: Planned, weights: Weights, store: Store, 
         if not _kept(task, store, planned):
             with span("keeping probes", about):
                 keep_probes(task, planned, images, embedded, store, device)
-    except TRANSIENT:
-        raise
     except Exception as error:
-        table.write_failure(store, failure_record(planned, stage, error, time.monotonic() - started))
-        return False
-    return True
+        what = fate(error, task)
+        if what.is_recorded:
+            _record(task, store, planned, stage, error, time.monotonic() - started)
+        elif what is not Fate.CROWDED:
+            raise
+        return error.with_traceback(None)  # whose frames hold the embeddings
+    return None
 
 
 def probe_images(library: Library, curve: Curve) -> Images:
-    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all."""
+    """Images of a curve: on its ID dataset a backbone's own classes and images, elsewhere all; shifted ones beside its
+    own training images.
+    """
     backbone = curve.backbone
-    if not curve.is_id:
-        return library.images(curve.dataset, backbone.view)
-    return library.images(
-        curve.dataset,
-        backbone.view,
-        classes=backbone.id_classes,
-        images_per_class=backbone.images_per_class,
-    )
+    own = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+    if curve.shifted is not None:
+        return library.shifted(curve.dataset, curve.shifted, backbone.view, own=backbone.id_dataset, **own)
+    return library.images(curve.dataset, backbone.view, **(own if curve.is_id else {}))
 
 
 def publish_split(store: Store, curve: Curve, images: Images) -> None:
@@ -238,7 +268,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
                 mean=weights.mean,
                 std=weights.std,
                 device=device,
-                autocast=task.settings.autocast,
+                precision=task.settings.extraction,
                 spill=spill,
             ),
         )

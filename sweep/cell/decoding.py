@@ -50,7 +50,10 @@ def wanted_images(cells: Iterable[PlannedCell]) -> list[Wanted]:
             found |= dict.fromkeys(_to_train(backbone))
         for planned in cell.curves:
             curve, view = planned.curve, planned.curve.backbone.view
-            found[_own(curve.backbone, view) if curve.is_id else Wanted(curve.dataset, view)] = None
+            own = (
+                curve.is_id or curve.shifted is not None
+            )  # folders of shifted images are decoded when they are asked for
+            found[_own(curve.backbone, view) if own else Wanted(curve.dataset, view)] = None
     return list(found)
 
 

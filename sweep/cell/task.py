@@ -31,7 +31,9 @@ class CellTask:
     cache_dir : node-local directory of decoded images (and of kept embeddings).
     cpus : threads that decode images.
     cache_bytes : of decoded images that the cache may hold.
+    share : of a GPU that the task has; below 1, others use it too.
     memory : share of the device's free memory that probes in flight may take.
+    deterministic : compute the same bits every time, where torch can.
     keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
@@ -49,7 +51,9 @@ class CellTask:
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False
+    share: float = 1.0
     memory: float = 0.7
+    deterministic: bool = False
     keep_embeddings: bool = False
     keep_probes: str | None = None
     train_only: bool = False
@@ -69,10 +73,11 @@ def profiled(task: CellTask, about: str | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CellResult:
-    """Keys of the curves that were written, and of those that failed."""
+    """Keys of the curves that were written, and of those that failed; ``node``: where, if the driver noted it."""
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
+    node: str | None = None
 
 
 def failure_record(

@@ -10,7 +10,9 @@ from dataclasses import replace
 import torch
 
 from sweep import register
+from sweep.base.arithmetic import reproducible
 from sweep.base.store import Store
+from sweep.cell.blame import device_errors
 from sweep.cell.cell import run_cell, workshop
 from sweep.cell.task import CellTask
 from sweep.train import RankLostError, Ranks, TrainingDivergedError, help_training
@@ -55,6 +57,7 @@ def _help(task: CellTask, ranks: Ranks) -> None:
     device = torch.device("cuda" if task.gpu else "cpu")
     shop = workshop(task, Store(task.store_uri), device, ranks)
     try:
-        help_training(task.cell.backbone, shop)
+        with device_errors(task), reproducible(task.deterministic):
+            help_training(task.cell.backbone, shop)
     except (RankLostError, TrainingDivergedError):
         return  # the first process meets the same, and says so; if it is gone itself, whoever started it knows

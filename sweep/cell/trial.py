@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sweep import register
+from sweep.base.arithmetic import reproducible
 from sweep.base.store import Store
-from sweep.cell.cell import TRANSIENT, library_of
+from sweep.cell.blame import fate, leaving
+from sweep.cell.cell import library_of
 from sweep.cell.task import CellTask
 from sweep.study import Record
 from sweep.table import write_record
@@ -30,7 +32,8 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
     Raises
     ------
     OSError
-        From storage; the checkpoint is kept, another call goes on from there. Everything else becomes the record.
+        From storage; the checkpoint is kept, another call goes on from there. So it is with a DeviceError, and with
+        MemoryError where others use the memory too. Everything else becomes the record.
     """
     torch.set_num_threads(task.threads)
     store, backbone, started = Store(task.store_uri), task.cell.backbone, time.monotonic()
@@ -46,12 +49,13 @@ def run_trial(task: CellTask, report: Callable[[Record], None]) -> Record:
             so_far.append(Record("stopped", accuracies, n_heldout, time.monotonic() - started))
             report(so_far[-1])
 
-        trained, _ = train_backbone(backbone, _workshop(task, store, device, after_epoch))
+        with reproducible(task.deterministic):
+            trained, _ = train_backbone(backbone, _workshop(task, store, device, after_epoch))
         accuracies = tuple(entry["heldout_top1"] for entry in trained.history)
         record = Record("finished", accuracies, n_heldout, trained.seconds)
-    except TRANSIENT:
-        raise
     except Exception as error:
+        if not fate(error, task).is_recorded:
+            raise leaving(error, task) from error
         last = so_far[-1]
         problem = f"{type(error).__name__}: {error}"
         record = Record("failed", last.heldout_top1_epochs, last.n_heldout, time.monotonic() - started, problem)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render_problems
 from sweep.config.schema import Config
 
+_LONGEST, _MOST_VALUES = 1_000_000, 200_000  # of a file: characters; values, where aliases are written out
 _UNION_TAGS = ("constrained-int", "range", "choices", "str")  # parts of pydantic's places that are no keys
 
 
@@ -45,6 +46,11 @@ _Loader.add_implicit_resolver(
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            message = (
+                "merge keys (<<) are none of YAML 1.2, which configs are in: repeat what is shared, or give a list"
+            )
+            raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
         key = loader.construct_object(key_node)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a word", key_node.start_mark)
@@ -128,14 +134,33 @@ def _parse(file: Path, what: str = "config") -> tuple[Any, yaml.Node]:
         raise ConfigError(f"{file}: no such {what} file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as text: {error}") from None
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{file}: a {what} of {len(text):,} characters; {_LONGEST:,} are the most that is read")
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            raise ConfigError(f"{file}: this {what} file is empty")
+        if _values(root, {}) > _MOST_VALUES:
+            raise ConfigError(
+                f"{file}: its aliases (*) stand for more than {_MOST_VALUES:,} values: write what is meant"
+            )
+        return loader.construct_document(root), root
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
-    if root is None:
-        raise ConfigError(f"{file}: this {what} file is empty")
-    return raw, root
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values that a node stands for, with every alias written out; each node is counted once."""
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES + 1  # while it is counted: a node that holds itself has no end
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        known[id(node)] = 1 + sum(_values(part, known) for part in inner)
+    return known[id(node)]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -8,56 +8,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
-_LARGEST = 2**31 - 1  # what an integer column of the table holds
-PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
-NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
-ManyImages = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
-Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-All = Literal["all"]
-Native = Literal["native"]
-# Solvers that draw nothing at random and know no learning rate, with the L2 penalties they try where none is given
-CONVERGED = "converged"  # the solver that chooses one of its penalties itself; for the others each is a probe
-PENALTIES: Mapping[str, tuple[float, ...]] = {
-    CONVERGED: (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
-    "lbfgs": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    "ridge": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3),
-}
-NO_PENALTY_KEYS: tuple[str, ...] = ("lr", "epochs", "batch_size")  # of a probe recipe, that these solvers do not read
-AUTO_FOLDS, FEW_HELDOUT = 5, 500
-AUTO = "auto"  # of AdamW's epochs: until held-out loss has not improved for PATIENCE of them, at most MOST_EPOCHS
-PATIENCE, MOST_EPOCHS = 10, 300
+from sweep.config.recipe import CONVERGED, Probe, Range, Recipe, Standardize, declared
+from sweep.config.shifted import Shifted, shifted_apart
+from sweep.config.values import (
+    All,
+    Fraction,
+    ManyImages,
+    Model,
+    Native,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Share,
+    Smoothing,
+    Some,
+    as_tuple,
+)
+
 Role = Literal["treatment", "nuisance", "replicate"]
 SCRATCH = "scratch"
 Autocast = Literal["float16", "bfloat16"]
+ExtractionPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
+SIZES: tuple[str, ...] = ("10", "100", "all")  # of a study by name: about so many backbones, each part of the next
 LAYERS: tuple[str, ...] = ("conv", "blocks", "stages", "modules")  # kinds of layers that have a name
 Pooling = Literal["default", "2x2", "mean", "class", "class+mean", "max", "gem"]
 Norm = Literal["none", "model"]
-Standardize = Literal["none", "feature"]
 ViewName = Literal["study", "exact", "weights"]  # how images are resized and cropped for evaluation
-
-
-def _as_tuple(value: Any) -> Any:
-    """Let a single value stand for a list of one."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-T = TypeVar("T")
-Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-
-
-class Model(BaseModel):
-    """Base of every part of a config: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _as_ratio(value: Any) -> Any:
@@ -82,98 +63,6 @@ Seen = Annotated[
 ]
 
 
-class Range(Model):
-    """Bounds, both included, between which a recipe search draws; whole numbers for a recipe key that takes them."""
-
-    low: NonNegative
-    high: Positive
-    log: bool = Field(default=False, strict=True)  # evenly on a logarithmic scale
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a recipe key means, beside its type and default.
-
-    Attributes
-    ----------
-    description : of the table's column.
-    search : what a recipe search draws from where the config only names the key; None: it cannot be searched.
-    new : came after keys of weights were first made: it is part of a key only where it is not at its default, so that
-        keys older than the choice stay as they are.
-    """
-
-    description: str
-    search: Range | tuple[Any, ...] | None = None
-    new: bool = False
-
-
-class Recipe(Model):
-    """How a backbone is trained on its ID dataset ([H24] A.3, protocol §4).
-
-    This is the one place that declares a recipe key: type, default, meaning and range of search. Blocks, rules and
-    searches take it from here, and so do the table's columns.
-    """
-
-    epochs: Annotated[
-        PositiveInt,
-        Column("ID training epochs; like all recipe columns null for downloaded weights", (50, 100)),
-    ] = 100
-    lr: Annotated[Positive, Column("ID training peak learning rate (AdamW)", Range(low=1e-4, high=3e-2, log=True))] = (
-        1e-2
-    )
-    weight_decay: Annotated[
-        NonNegative, Column("ID training weight decay (AdamW, decoupled)", Range(low=1e-3, high=1e-1, log=True))
-    ] = 5e-2
-    batch_size: Annotated[PositiveInt, Column("ID training batch size, images", (128, 256, 512))] = 512
-    label_smoothing: Annotated[Smoothing, Column("ID training label smoothing", (0.0, 0.1))] = 0.1
-    warmup_epochs: Annotated[NonNegativeInt, Column("epochs of linear warm-up before the cosine decay", (0, 5))] = 5
-    train_on: Annotated[
-        Literal["fit", "all"],
-        Column("'fit': ID training without the held-out part; 'all': on every training image"),
-    ] = "fit"
-    checkpoint_on: Annotated[
-        Literal["heldout", "test", "last"],
-        Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
-    ] = "heldout"
-    data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
-
-
-def declared(key: str) -> Column:
-    """What a recipe key means, as :class:`Recipe` declares it."""
-    return next(part for part in Recipe.model_fields[key].metadata if isinstance(part, Column))
-
-
-class Probe(Model):
-    """How one linear probe is fitted ([H24] A.4, protocol §6)."""
-
-    solver: str = "adamw"  # a probe of the register: ours, or a plug-in's
-    epochs: PositiveInt | Literal["auto"] = 30
-    lr: Positive = 1e-3
-    weight_decay: NonNegative = 0.0
-    batch_size: PositiveInt = 128
-    label_smoothing: Smoothing = 0.1
-    standardize: Standardize = "none"  # "none" is [H24]; "feature": train mean 0, variance 1
-    penalties: tuple[NonNegative, ...] = ()  # of converged: the path on which its L2 penalty is chosen
-    folds: PositiveInt = 1  # of converged: how many times the training images are cross-fitted; 1: they are not
-    check: Share = 0.0  # of the layers, that are fitted once more, to convergence
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What keys contain: all that decides the probe's numbers."""
-        unread = {*NO_PENALTY_KEYS} if self.solver in PENALTIES else set()
-        unread |= {"folds"} if self.folds == 1 else set()  # keys older than the choice stay as they are
-        unread |= set() if self.check else {"check"}
-        parts = self.model_dump(exclude=unread | {"weight_decay" if self.solver == CONVERGED else "penalties"})
-        if parts.get("epochs") == AUTO:
-            parts |= {"epochs": [AUTO, PATIENCE, MOST_EPOCHS]}
-        return parts
-
-    @property
-    def most_epochs(self) -> int:
-        """Passes over the training images after which a solver that takes steps ends."""
-        return self.epochs if isinstance(self.epochs, int) else MOST_EPOCHS
-
-
 class ProbeSection(Model):
     """The ``probe`` part of a config: how the probes of a curve are fitted, and at which epochs of ID training."""
 
@@ -189,7 +78,7 @@ class ProbeSection(Model):
     # alone do; auto: AUTO_FOLDS where these are fewer than FEW_HELDOUT
     folds: PositiveInt | Literal["auto"] = "auto"
     check: Share = 0.0  # of the layers, chosen by the curve's key, that are fitted once more, to convergence
-    at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_as_tuple)] = ()  # 0: initial weights
+    at_epochs: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(as_tuple)] = ()  # 0: initial weights
 
 
 class RecipeRule(Model):
@@ -208,6 +97,8 @@ class Rule(RecipeRule):
 class Design(Model):
     """The keys of a block that are no recipe keys; :data:`Block` has those too."""
 
+    block: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None  # a name, for --only
+    size: Literal[10, 100, "all"] = "all"  # the smallest study that it belongs to, for --size
     architecture: Some[str]
     id_dataset: Some[str] | None = None  # default for weights: the last of what they were trained on
     id_classes: Some[PositiveInt | All] = ("all",)
@@ -252,6 +143,7 @@ class DatasetEntry(Model):
     test_split: str | None = None
     image_key: str | None = None  # hfds: columns; wds: endings of the image, field of the json; default: timm's
     label_key: str | None = None
+    only: tuple[str, ...] = ()  # of a path: the classes that count, by name or from..to in order (synsets: a branch)
     classes: PositiveInt | None = None
     train: PositiveInt | None = None  # declared sizes let --plan count without the files
     test: PositiveInt | None = None
@@ -328,6 +220,12 @@ def _declared_ranges(value: Any) -> Any:
     return {str(key): ranges.get(str(key)) or (None,) for key in value}
 
 
+class Extraction(Model):
+    """How embeddings are computed."""
+
+    precision: ExtractionPrecision = "float32"  # bfloat16, float16: where torch deems it safe; tf32: of GPUs
+
+
 class Search(Model):
     """A search for ID-training recipes with ``sweep/tune.py``; the sweep itself does not read it."""
 
@@ -345,7 +243,10 @@ class Config(Model):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     grid: Annotated[tuple[Block, ...], Field(min_length=1)]
-    probe_datasets: tuple[str, ...] = ()  # OOD; the ID dataset is always probed as well
+    # OOD; the ID dataset is always probed as well. {name: …, labels_of: id, fit: id} is one with the ID classes, on
+    # which probes of the ID dataset are tested, see Shifted
+    probe_datasets: tuple[str, ...] = ()
+    shifted: Mapping[str, Shifted] = Field(default_factory=dict)  # what entries of probe_datasets say besides the name
     imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
     import_path: str | None = None  # where these are, relative to the config file; default: its directory
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
@@ -371,10 +272,19 @@ class Config(Model):
     holdout: Fraction = 0.1  # of each training set; chooses checkpoint and probe epoch
     split_seed: NonNegativeInt = 0  # which classes and images a subset takes
     rank_threshold: Fraction = 1e-3  # [M23]: singular values above this share of the largest count
-    autocast: Autocast | None = None  # extraction in this type where torch deems it safe: faster, less exact
+    extraction: Extraction = Extraction()
+    autocast: Autocast | None = None  # an older word for extraction.precision
+    deterministic: bool = Field(default=False, strict=True)  # the same bits every time, where torch can; slower on GPUs
     keep_embeddings: bool = False  # keep float16 embeddings in the cache directory for other probe recipes
     keep_probes: Literal["best", "all"] | None = None  # weights of each curve's best layer's probe, or of all
     resources: Resources = Resources()
+
+    @property
+    def extraction_precision(self) -> ExtractionPrecision:
+        """Arithmetic of the embeddings, by whichever word."""
+        return self.autocast or self.extraction.precision
+
+    _apart = model_validator(mode="before")(shifted_apart)
 
 
 RECIPE_KEYS: tuple[str, ...] = tuple(Recipe.model_fields)

@@ -2,6 +2,7 @@ from .asked import CACHE_VARIABLE as CACHE_VARIABLE
 from .asked import cache_dir as cache_dir
 from .asked import dataset_options as dataset_options
 from .asked import is_given as is_given
+from .asked import is_made as is_made
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
 from .dataset import Dataset as Dataset
@@ -18,6 +19,7 @@ from .library import Selection as Selection
 from .once import forget_datasets as forget_datasets
 from .open import open_dataset as open_dataset
 from .open import summary as summary
+from .options import CORRUPTED as CORRUPTED
 from .options import TORCHVISION as TORCHVISION
 from .options import Background as Background
 from .options import DatasetOptions as DatasetOptions

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep import register
+from sweep.base import streams
 from sweep.base.errors import UserError
 from sweep.base.line import Line, duration
 from sweep.config import Config, read_yaml
@@ -148,7 +149,7 @@ def _overlaps(arguments: argparse.Namespace, reports: dict[str, Report]) -> list
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
         ids = {name: opened[name] for name in block.id_dataset or () if name in opened}
-        oods = {name: opened[name] for name in probed if name in opened}
+        oods = {name: opened[name] for name in probed if name in opened and name not in config.shifted}
         found |= {finding.text: finding for finding in overlaps(ids, oods)}
     return list(found.values())
 
@@ -189,4 +190,5 @@ def _cache(arguments: argparse.Namespace) -> int:
 _ACTIONS = {"ls": _ls, "check": _check, "fetch": _fetch, "cache": _cache}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.steady()
+    streams.run(main)

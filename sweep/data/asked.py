@@ -28,9 +28,15 @@ def used_datasets(config: Config) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for block in config.grid:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+        probed = tuple(name for name in probed if not is_made(config, name))
         own = [name for name in block.id_dataset or () if SCRATCH in block.pretraining or is_given(config, name)]
         names |= dict.fromkeys((*own, *probed))
     return tuple(names)
+
+
+def is_made(config: Config, name: str) -> bool:
+    """Whether a probe dataset is made from another's images while these are read, and has none of its own."""
+    return name in config.shifted and config.shifted[name].corruption is not None
 
 
 def is_given(config: Config, name: str) -> bool:
@@ -71,7 +77,7 @@ def dataset_options(config: Config, name: str) -> DatasetOptions:
     if generator:
         return DatasetOptions(kind="builtin", generator=generator, classes=entry.classes, size=entry.size, **shared)
     declared = entry.classes or (fact.classes if fact else None)
-    shared |= _groups(config, entry) | {"path": path, "classes": declared}
+    shared |= _groups(config, entry) | {"path": path, "classes": declared, "only": entry.only}
     return DatasetOptions(kind="folder", test_fraction=entry.test_fraction, **shared)
 
 

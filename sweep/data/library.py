@@ -8,8 +8,8 @@ Shapes: N images, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy as np
 
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
+from sweep.config import Shifted
+from sweep.data.corrupt import Corrupted
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import ALONE, Decoding
-from sweep.data.images import TrainImages, evaluation_images, is_decoded, training_images
+from sweep.data.decoded import ALONE, Decoding, part_of
+from sweep.data.images import EvalImages, TrainImages, evaluation_images, is_decoded, training_images
 from sweep.data.open import opened
 from sweep.data.options import DatasetOptions, Part
 from sweep.data.splits import choose_classes, folds, hold_out, subset
@@ -138,6 +140,52 @@ class Library:
             groups_N=None if groups is None else groups[chosen.train_N][train.kept_N],
             seed=chosen.seed,
         )
+
+    def shifted(
+        self, name: str, shifted: Shifted, view: View, *, own: str, classes: int | None, images_per_class: int | None
+    ) -> Images:
+        """Training images of an ID dataset, and test images that are shifted from it, under the same labels.
+
+        Parameters
+        ----------
+        name : of the shifted dataset; all its images of the ID classes are tested on, whichever part they lie in.
+        own : the ID dataset; ``classes`` and ``images_per_class`` choose from it as in :meth:`images`.
+
+        Raises
+        ------
+        UserError
+            If the shifted dataset has none of the ID classes, by name.
+        """
+        fitted = self.images(own, view, classes=classes, images_per_class=images_per_class)
+        if shifted.corruption is not None:
+            seed = derive_seed("corruption", fitted.fingerprint)
+            made: Any = Corrupted(fitted.test_NHWC, shifted.corruption, shifted.severity, seed=seed)
+            return replace(fitted, test_NHWC=made, split_note="official")
+        chosen = self.select(own, classes=classes, images_per_class=images_per_class)
+        label_of = {chosen.dataset.class_names[label]: place for place, label in enumerate(chosen.classes.tolist())}
+        dataset = opened(name, self.options[name], Path(self.cache_dir))
+        known = [label for label, word in enumerate(dataset.class_names) if word in label_of]
+        if not known:
+            raise UserError(
+                f"dataset {name} has none of the classes of {own}: it has {', '.join(dataset.class_names[:5])} …, "
+                f"these are {', '.join(list(label_of)[:5])} …; classes are matched by name"
+            )
+        parts = [self._all_of(dataset, part, known, view) for part in ("train", "test")]
+        labels = [np.array([label_of[dataset.class_names[label]] for label in part.labels_N]) for part in parts]
+        return replace(
+            fitted,
+            test_NHWC=np.concatenate([part.images_NHWC for part in parts]),
+            test_labels_N=np.concatenate(labels),
+            fingerprint=dataset.fingerprint,
+            skipped=fitted.skipped + parts[0].skipped + parts[1].skipped,
+            split_note="official",
+            test_names=tuple(word for part in parts for word in part.names),
+        )
+
+    def _all_of(self, dataset: Dataset, part: Part, labels: Sequence[int], view: View) -> EvalImages:
+        """All images of some classes in a part."""
+        indices_N = np.flatnonzero(np.isin(part_of(dataset, part).labels, labels))
+        return evaluation_images(dataset, part, indices_N, view=view, cache_dir=Path(self.cache_dir), how=self.how)
 
     def training_images(
         self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None

@@ -6,6 +6,7 @@ from typing import Literal
 Background = Literal["white", "grey", "black"]
 DatasetKind = Literal["builtin", "folder", "plugin", "torchvision", "hfds", "wds"]
 Part = Literal["train", "test"]  # of a dataset
+CORRUPTED = 1  # version of the pixels of :mod:`sweep.data.corrupt`; raise by hand when they change
 TORCHVISION: tuple[str, ...] = ("cifar10", "cifar100", "stl10", "flowers102", "pets", "aircraft")
 
 
@@ -25,6 +26,8 @@ class DatasetOptions:
         registered dataset may have one.
     classes
         Built-in: number of classes to generate. Folder: declared count, checked against the files.
+    only
+        Folder: names of the classes that count, or first..last of their sorted names; empty: all.
     train_per_class, test_per_class
         Built-in: images generated per class. Folder: caps per class (stratified, seeded, nested).
     size
@@ -51,6 +54,7 @@ class DatasetOptions:
     generator: str | None = None
     path: str | None = None
     classes: int | None = None
+    only: tuple[str, ...] = ()
     train_per_class: int | None = None
     test_per_class: int | None = None
     size: int | None = None

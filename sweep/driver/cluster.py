@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweep.base.errors import UserError
+from sweep.base.patience import SAY_SECONDS, watched
 from sweep.base.spans import span
 from sweep.config import AUTO, Resources
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _KNOCK_SECONDS = 10.0
+_START_SECONDS = 300.0  # for Ray, and then for its first worker
+_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_LINES = 12  # of an error that are shown
+_ADVICE = (  # words of an error → what helps
+    ("(?i)version mismatch", "the same versions of Ray and Python are needed here and there"),
+    ("(?i)AF_UNIX path|socket path.* too long|path length", "set RAY_TMPDIR to a short path: sockets lie below it"),
+    ("(?i)read-only|permission denied", "set HOME and RAY_TMPDIR to directories that can be written"),
+    (
+        "(?i)exceeds the maximum size|package size",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 keeps `uv run` from sending the folder",
+    ),
+    ("(?i)no space left", "free space below /tmp/ray, or set RAY_TMPDIR"),
+)
 _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
 
 
 @contextmanager
 def connect(resources: Resources) -> Iterator[Resources]:
     """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
+    if not os.environ.get("RAY_ADDRESS", "unset"):
+        del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
+    if not os.environ.get("RAY_ADDRESS", "unset"):
+        del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
     import ray
 
     os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))  # Ray's own default is for ever
@@ -29,10 +51,13 @@ def connect(resources: Resources) -> Iterator[Resources]:
     if not os.environ.get(JOB_VARIABLE):  # a job's workers find the code in its working directory
         root = str(Path(__file__).resolve().parents[2])
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
-    address = os.environ.get("RAY_ADDRESS", "local")  # without one, Ray waits for ever for a head that died here
+    address = os.environ.get("RAY_ADDRESS") or "local"  # without one, Ray waits for ever for a head that died here
+    what = "Ray to start on this machine" if address == "local" else f"Ray at RAY_ADDRESS={address}"
+    interrupted = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)
-        with span("starting Ray"):
+        advice = "is it up, and does this machine reach its nodes?"
+        with span("starting Ray"), watched(what, _START_SECONDS, advice):
             ray.init(
                 address,
                 logging_level="ERROR",
@@ -42,24 +67,71 @@ def connect(resources: Resources) -> Iterator[Resources]:
             )
     except Exception as error:  # Ray raises a plain Exception where its processes did not come up in time
         raise UserError(_no_ray(address, error)) from error
+    finally:
+        _put_back(interrupted)  # Ray has taken it
     try:
+        _first_worker(resources)
         yield resolve(resources, ray.nodes())
     finally:
         ray.shutdown()
 
 
+def _put_back(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens: Ray would try for minutes."""
+    """Fail within seconds where nobody listens, or something else than Ray does: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    if not port.isdigit() or "/" in address:
+        return
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "", "false"):
+        return  # it talks to those only that have a certificate
+    import grpc
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_ALIVE)(b"", timeout=_KNOCK_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL):
+                raise ConnectionError("what listens there is not the head of a Ray cluster") from None
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise ConnectionError(f"it does not answer as Ray does within {_KNOCK_SECONDS:.0f} s") from None
+
+
+def _alive() -> None:
+    """What the first worker is asked to do: it has found this module."""
+
+
+def _first_worker(resources: Resources) -> None:
+    """UserError if no process for tasks comes up, where nodes are there: everything would wait for ever."""
+    import ray
+
+    if resources.wait_for_nodes:
+        return
+    first = ray.remote(num_cpus=0, max_retries=0)(_alive).remote()
+    if ray.wait([first], timeout=SAY_SECONDS)[0]:
+        return
+    print("waiting for the first worker of Ray …", file=sys.stderr, flush=True)
+    if not ray.wait([first], timeout=_START_SECONDS)[0]:
+        raise UserError(
+            f"Ray is up, but no worker of it has started within {_START_SECONDS:.0f} s: the logs of its nodes say why "
+            "(/tmp/ray/session_latest/logs/raylet.out, or below RAY_TMPDIR); workers need a shell on PATH, and memory"
+        )
 
 
 def _no_ray(address: str, error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Why there is no Ray, in all its words, and what helps against it."""
+    said = "\n".join((str(error).strip() or type(error).__name__).splitlines()[:_LINES])
+    advice = next((advice for words, advice in _ADVICE if re.search(words, said)), None)
     if address == "local":
-        return f"Ray did not start on this machine: {first}; nothing is lost: run again, on a machine less busy"
-    return f"no Ray cluster at RAY_ADDRESS={address}: {first}; is it up, and its token in this environment?"
+        advice = advice or "nothing is lost: run again, on a machine less busy"
+        return f"Ray did not start on this machine: {said}; {advice}"
+    return (
+        f"no Ray cluster at RAY_ADDRESS={address}: {said}; {advice or 'is it up, and its token in this environment?'}"
+    )
 
 
 def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
@@ -131,22 +203,23 @@ def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> i
     )
 
 
-def room(resources: Resources) -> int:
+def room(resources: Resources, *, without: Container[str] = ()) -> int:
     """How many tasks the connected cluster has room for, as it is now.
 
     Parameters
     ----------
     resources : with ``auto`` resolved.
+    without : nodes that do not count, by their ids.
     """
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
     return _places(alive, int(resources.cpus), float(resources.gpus))
 
 
-def places(resources: Resources) -> int:
+def places(resources: Resources, *, without: Container[str] = ()) -> int:
     """How many tasks can run at once: those there is room for, at most ``max_in_flight``; at least 1."""
-    return max(1, min(room(resources), int(resources.max_in_flight)))
+    return max(1, min(room(resources, without=without), int(resources.max_in_flight)))
 
 
 def refuse_too_many(processes: int, resources: Resources, found: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweep.cell import CellResult, CellTask, profiled
 from sweep.config import Resources
+from sweep.driver.nodes import located
 
 _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a Ray job are relative to its copy of the working directory
@@ -72,7 +73,8 @@ def _rank(config: Mapping[str, Any]) -> None:
         from sweep.cell import train_together
         from sweep.train import connected
 
-        train_together(config["task"], connected())
+        with located():
+            train_together(config["task"], connected())
 
 
 def _outcome(failures: Mapping[int, Exception], error: Exception) -> CellResult:

@@ -15,6 +15,7 @@ from typing import Any
 from sweep import table
 from sweep.base.line import duration
 from sweep.base.store import Store
+from sweep.base.streams import draw, printable
 from sweep.table import Plan, fresh_notes, readable_plans
 
 STATES = ("done", "running", "failed", "missing")
@@ -120,7 +121,8 @@ def watch(uri: str, name: str | None) -> None:
         found = [look(store, plan) for plan in plans]
         text = "\n\n".join([*map(table_of, found), *damaged])
         if sys.stdout.isatty():
-            print(f"\x1b[H\x1b[2J{text}", flush=True)
+            draw(sys.stdout, f"\x1b[H\x1b[2J{printable(text)}\n")
+            sys.stdout.flush()
         else:
             print(f"{text}\n", flush=True)
         if all(status.is_done for status in found):

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -249,7 +249,8 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     }
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
-    common = task_of(sweep, cells[0], float(resources.gpus) > 0)
+    _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
+    common = task_of(sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus))
     try:
         with span("decoding beforehand"):
             decode_first(cells, _images(sweep, cells), resources, task=common, show=meter.show)
@@ -269,8 +270,20 @@ def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     return images_to_decode(sweep.config, asked)
 
 
-def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
-    """What a worker needs to run a cell."""
+def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -> None:
+    """What GPUs could do in fewer bits is said once; it is another result, so nobody chooses it but the user."""
+    trained = any(cell.backbone.recipe and cell.backbone.recipe.precision == "float32" for cell in cells)
+    slow = ["recipe.precision"] * trained + ["extraction.precision"] * (config.extraction_precision == "float32")
+    if gpu and slow:
+        print(
+            f"notice: {' and '.join(slow)}: float32, with all its bits; GPUs are several times faster in bfloat16 or "
+            "tf32, which are other results under other keys",
+            file=sys.stderr,
+        )
+
+
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -> CellTask:
+    """What a worker needs to run a cell; ``share``: of a GPU."""
     config = sweep.config
     resources = with_cpus(config.resources, [], float(gpu))  # where no cluster resolved ``auto``
     return CellTask(
@@ -284,7 +297,9 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool) -> CellTask:
         threads=sweep.threads or int(resources.threads),
         loader_workers=int(resources.loader_workers),
         gpu=gpu,
+        share=share if gpu else 1.0,
         memory=config.resources.memory,
+        deterministic=config.deterministic,
         keep_embeddings=config.keep_embeddings,
         keep_probes=config.keep_probes,
         provenance=provenance(),

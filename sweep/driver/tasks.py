@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Literal
 
-from sweep.base.errors import InterruptedSweepError
+from sweep.base.errors import DeviceError, InterruptedSweepError
 from sweep.base.spans import span
 from sweep.cell import CellResult, CellTask, profiled
 from sweep.config import Resources
 from sweep.driver.cluster import places, room
+from sweep.driver.nodes import Nodes, NoNodeLeftError, located, node_id
 from sweep.driver.processes import start
 from sweep.study import Planned, PlannedCell
 
 POLL_SECONDS = 1.0
 Stage = Literal["whole", "train", "curves"]
+_PASSES = (OSError, DeviceError, MemoryError)  # another attempt may succeed
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0  # s, before a lost cell is tried again; doubled each time
 
 
@@ -31,7 +33,7 @@ class Lost:
     Attributes
     ----------
     error : what Ray or the task raised.
-    transient : whether another attempt may succeed: I/O, a dead worker or node.
+    transient : whether another attempt may succeed: I/O, a device, too little memory, a dead worker or node.
     seconds : how long it lasted.
     """
 
@@ -70,7 +72,7 @@ def cause_of(error: Exception) -> tuple[Exception, bool]:
 
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = getattr(error, "cause", None) or error
-        return cause, isinstance(cause, OSError)
+        return cause, isinstance(cause, _PASSES) or type(cause).__name__ == "OutOfMemoryError"  # torch's, not imported
     return error, not isinstance(error, ray.exceptions.RuntimeEnvSetupError)  # dead worker, node, lost object
 
 
@@ -80,7 +82,9 @@ def _run_task(task: CellTask) -> CellResult:
         with span("loading torch"):
             from sweep.cell import run_cell
 
-        return run_cell(task)
+        with located():
+            result = run_cell(task)
+    return replace(result, node=node_id())
 
 
 def _remote(resources: Resources) -> Any:
@@ -96,11 +100,14 @@ def _remote(resources: Resources) -> Any:
 
 @dataclass(frozen=True)
 class _Job:
-    """A task to start: a whole cell, the training of one, or some of its curves."""
+    """A task to start: a whole cell, the training of one, or some of its curves; not, if there are others, on the nodes
+    whose devices it has met failing.
+    """
 
     cell: PlannedCell
     stage: Stage = "whole"
     attempt: int = 1
+    avoid: frozenset[str] = frozenset()
 
     @property
     def processes(self) -> int:
@@ -122,12 +129,14 @@ class _Job:
     def curves(self, left: Sequence[Planned], places: int) -> list[_Job]:
         """Some of the curves in as many jobs as there are places."""
         chunks = [tuple(left[start::places]) for start in range(min(places, len(left)))]
-        return [_Job(replace(self.cell, curves=chunk), "curves", self.attempt) for chunk in chunks]
+        return [replace(self, cell=replace(self.cell, curves=chunk), stage="curves") for chunk in chunks]
 
-    def again(self) -> _Job:
+    def again(self, avoid: str | None = None) -> _Job:
         """The next attempt; weights that several processes trained are theirs to make again if they are damaged."""
         together = self.cell.backbone.processes > 1
-        return replace(self, stage="train" if together else self.stage, attempt=self.attempt + 1)
+        unwanted = self.avoid | ({avoid} if avoid else set())
+        stage = "train" if together else self.stage
+        return replace(self, stage=stage, attempt=self.attempt + 1, avoid=unwanted)
 
 
 class _Queue:
@@ -150,6 +159,12 @@ class _Queue:
             return heapq.heappop(self._heap)[2]
         return None
 
+    def drain(self) -> list[_Job]:
+        """Take all, in order."""
+        found = [job for _, _, job in sorted(self._heap)]
+        self._heap = []
+        return found
+
     def __len__(self) -> int:
         return len(self._heap)
 
@@ -166,6 +181,81 @@ def _fits(job: _Job, running: Sequence[_Job], resources: Resources) -> bool:
     return not running or sum(other.processes for other in (job, *running)) <= room(resources)
 
 
+class _Flight:
+    """The tasks that Ray has, those that wait, and what becomes of each.
+
+    Parameters
+    ----------
+    resources, task_of, lost : see :func:`run_cells`.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[PlannedCell],
+        resources: Resources,
+        task_of: Callable[[PlannedCell, bool], CellTask],
+        lost: Callable[[Lost], None],
+    ) -> None:
+        self._resources, self._task_of, self._lost = resources, task_of, lost
+        self._remote, self.nodes = _remote(resources), Nodes(resources)
+        self.queue = _Queue(sorted(cells, key=lambda cell: cell.backbone.processes == 1))
+        self.running: dict[Any, tuple[_Job, float]] = {}
+
+    def _fits(self, job: _Job) -> bool:
+        return _fits(job, [other for other, _ in self.running.values()], self._resources)
+
+    def start(self) -> None:
+        """Give Ray what may start now."""
+        while not self.nodes.are_gone and (job := self.queue.take(self._fits)):
+            job, *rest = job.split(self._places(), len(self.queue) + len(self.running))
+            task = self._task_of(job.cell, job.stage == "train")
+            if job.processes > 1:
+                reference = start(task, self._resources)
+            else:
+                reference = self._remote.options(**self.nodes.options(job.avoid)).remote(task)
+            self.running[reference] = (job, time.monotonic())
+            self.queue.put(*rest)
+
+    def land(self) -> None:
+        """Wait a moment for tasks that end."""
+        import ray
+
+        ended, _ = ray.wait(list(self.running), num_returns=1, timeout=POLL_SECONDS)
+        for reference in ended:
+            job, since = self.running.pop(reference)
+            try:
+                self._ended(job, ray.get(reference))
+            except ray.exceptions.RayError as error:
+                self._failed(job, error, time.monotonic() - since)
+
+    def _ended(self, job: _Job, result: CellResult) -> None:
+        train = job.stage == "train"
+        if result.done or (train and not result.failed):
+            self.nodes.succeeded(result.node)
+        if train:
+            left = [planned for planned in job.cell.curves if planned.key not in result.failed]
+            self.queue.put(*job.curves(left, self._places()))
+
+    def _failed(self, job: _Job, error: Exception, seconds: float) -> None:
+        cause, transient = cause_of(error)
+        self._lost(Lost(job.cell, cause, transient, seconds))
+        avoid = None
+        if isinstance(cause, DeviceError):
+            self.nodes.failed(cause, job.cell.run)
+            avoid = cause.node
+        if transient and job.attempt <= self._resources.retries:
+            self.queue.put(job.again(avoid), wait=pause(job.attempt))
+
+    def give_up(self) -> None:
+        """No node is left: what waits is left for the next run, with the reason."""
+        reason = NoNodeLeftError("no node is left: " + "; ".join(self.nodes.out.values()))
+        for job in self.queue.drain():
+            self._lost(Lost(job.cell, reason, True, 0.0))
+
+    def _places(self) -> int:
+        return places(self._resources, without=self.nodes.out)
+
+
 def run_cells(
     cells: Sequence[PlannedCell],
     resources: Resources,
@@ -177,7 +267,8 @@ def run_cells(
     """Keep a bounded number of tasks in flight until all cells have ended.
 
     A task is a cell; the last ones, when there are fewer than the cluster has places, are split into their curves.
-    Those that several processes train come first, and each takes as many places.
+    Those that several processes train come first, and each takes as many places. What fails by a device goes to
+    another node if there is one, see :mod:`sweep.driver.nodes`; once none is left the rest is given up.
 
     Parameters
     ----------
@@ -191,37 +282,14 @@ def run_cells(
     InterruptedSweepError
         On SIGINT or SIGTERM.
     """
-    import ray
-
-    remote, signals = _remote(resources), Signals()
-    queue = _Queue(sorted(cells, key=lambda cell: cell.backbone.processes == 1))
-    running: dict[Any, tuple[_Job, float]] = {}
-
-    def fits(job: _Job) -> bool:
-        return _fits(job, [other for other, _ in running.values()], resources)
-
-    while queue or running:
+    flight, signals = _Flight(cells, resources, task_of, lost), Signals()
+    while flight.queue or flight.running:
         signals.check()
-        while job := queue.take(fits):
-            job, *rest = job.split(places(resources), len(queue) + len(running))
-            task = task_of(job.cell, job.stage == "train")
-            reference = start(task, resources) if job.processes > 1 else remote.remote(task)
-            running[reference] = (job, time.monotonic())
-            queue.put(*rest)
-        if not running:
+        flight.start()
+        if flight.running:
+            flight.land()
+            show(len(flight.running))
+        elif flight.nodes.are_gone:
+            flight.give_up()
+        else:
             time.sleep(POLL_SECONDS / 4)
-            continue
-        ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
-        for reference in ended:
-            job, since = running.pop(reference)
-            try:
-                result = ray.get(reference)
-                if job.stage == "train":
-                    left = [planned for planned in job.cell.curves if planned.key not in result.failed]
-                    queue.put(*job.curves(left, places(resources)))
-            except ray.exceptions.RayError as error:
-                cause, transient = cause_of(error)
-                lost(Lost(job.cell, cause, transient, time.monotonic() - since))
-                if transient and job.attempt <= resources.retries:
-                    queue.put(job.again(), wait=pause(job.attempt))
-        show(len(running))

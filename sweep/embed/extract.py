@@ -16,8 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sweep.base.arithmetic import arithmetic
 from sweep.base.spans import waited
-from sweep.config import Autocast
+from sweep.config import ExtractionPrecision
 from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
 _LOST = 0.02  # share of a feature's spread that the rounding of float16 may be
@@ -79,7 +80,7 @@ def embed(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
-    autocast: Autocast | None = None,
+    precision: ExtractionPrecision = "float32",
     spill: Path | None = None,
 ) -> list[Tensor]:
     """Pooled embeddings of every probed layer.
@@ -90,7 +91,7 @@ def embed(
     layers : which layers, see :func:`sweep.models.probed_layers`.
     images_NHWC : uint8 images, already resized and cropped; may be memory-mapped.
     mean, std : of the three channels, in [0, 1], what the weights were trained with.
-    autocast : type of the matmuls and convolutions; None is float32.
+    precision : of the matmuls and convolutions.
     spill : directory for embeddings that the host's memory is not to hold; they are mapped from files there, which
         are gone with the tensors. None: in memory.
 
@@ -111,8 +112,7 @@ def embed(
     layout = memory_layout(layers, device)
     feeder = Feeder(mean, std, device=device, layout=layout)
     model.to(memory_format=layout)  # or each pass would copy the weights into it
-    mixed = torch.autocast(device.type, getattr(torch, autocast or "bfloat16"), enabled=autocast is not None)
-    with captured(model, layers) as outputs, mixed:
+    with captured(model, layers) as outputs, arithmetic(device, precision):
         while start < n:
             try:
                 fed = feeder.on_device(_batches(images_NHWC, start, size))

@@ -30,3 +30,6 @@ from .timm_tags import expected_pixels as expected_pixels
 from .timm_tags import tags as tags
 from .torchvision_weights import torchvision_facts as torchvision_facts
 from .weights import Match as Match
+from .weights_by_name import StudyWeights as StudyWeights
+from .weights_by_name import study_file as study_file
+from .weights_by_name import study_weights as study_weights

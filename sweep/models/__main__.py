@@ -1,4 +1,7 @@
-"""``python -m sweep.models census [--all | --check] [NAME …]``: what is probed of every architecture of timm."""
+"""``python -m sweep.models census [--all | --check] [NAME …]``: what is probed of every architecture of timm.
+
+``python -m sweep.models weights [NAME …]``: what is known of downloaded weights, the study's own where none is named.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from typing import Any
 
 import timm
 
-from sweep.models import census
+from sweep.models import census, weights_catalogue
 
 _SAVE_EVERY = 25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the census of some architectures or all; print each entry, write the file, sum up."""
+    """Do what the command line asks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sweep.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     counting = commands.add_parser("census", help="what is probed of an architecture, or why nothing is")
@@ -33,7 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for models of at most M million parameters also compare numbers with timm's forward_intermediates",
     )
     counting.add_argument("--check", action="store_true", help="compare with the file instead of writing it")
+    listing = commands.add_parser("weights", help="objective, corpus, images, classes, augmentation, licence, source")
+    listing.add_argument("names", nargs="*", help="timm's full names or patterns (vit_*.mae); none: the study's eight")
+    listing.add_argument("--csv", action="store_true", help="as CSV")
     given = parser.parse_args(arguments)
+    if given.command == "weights":
+        print(weights_catalogue.text(weights_catalogue.rows(given.names), csv=given.csv))
+        return 0
+    return _census(given)
+
+
+def _census(given: argparse.Namespace) -> int:
+    """Run the census of some architectures or all; print each entry, write the file, sum up."""
     known = census.read(given.file)
     wanted = given.names or [n for n in timm.list_models() if given.all or given.check or n not in known]
     which, parts = (int(number) for number in given.part.split("/"))

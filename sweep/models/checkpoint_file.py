@@ -179,13 +179,14 @@ def _chosen(content: Any, path: tuple[str, ...], others: tuple[str, ...], file: 
     """
     if not isinstance(content, Mapping) or len(path) > _DEPTH:
         return None
-    sizes = {name: size for name, inner in content.items() if (size := _numbers(inner))}
+    sizes = {name: size for name, inner in content.items() if isinstance(name, str) and (size := _numbers(inner))}
     own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     inner = {name: size for name, size in sizes.items() if name not in own}
     if own and sum(sizes[name] for name in own if name in sizes) >= max(inner.values(), default=0):
         return Checkpoint(own, ".".join(path), others)
     worth = [name for name, size in inner.items() if size >= _NEGLIGIBLE * max(inner.values())]
     if not worth:
+        _refuse_numbered(content, file)
         return None
     known = [name for name in _PLACES if name in worth]
     if not known and len(worth) > 1:
@@ -194,6 +195,17 @@ def _chosen(content: Any, path: tuple[str, ...], others: tuple[str, ...], file: 
     taken = (known or worth)[0]
     passed = tuple(".".join((*path, name)) for name in worth if name != taken)
     return _chosen(content[taken], (*path, taken), others + passed, file)
+
+
+def _refuse_numbered(content: Mapping[Any, Any], file: Path) -> None:
+    """UserError if tensors lie under numbers, as in a list of parameters."""
+    numbered = [str(name) for name, inner in content.items() if not isinstance(name, str) and isinstance(inner, Tensor)]
+    if numbered:
+        shown = ", ".join(numbered[:3]) + (" …" if len(numbered) > 3 else "")
+        raise UserError(
+            f"{file} holds tensors under {shown}, which are no names of parameters: "
+            "save model.state_dict(), whose keys say which tensor is which"
+        )
 
 
 def _numbers(content: Any, depth: int = 0) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sweep.models.augmentations import augmentation
 
 SUPERVISED = "supervised"
 LANGUAGE = "language-image"
@@ -48,12 +50,14 @@ class TrainedOn:
     images : of the largest of them, for γ.
     classes : of the last labels that it was trained with.
     objective : of each stage, joined likewise; one name where they agree.
+    augmentation : a level of :mod:`sweep.models.augmentations`.
     """
 
     corpus: str | None = None
     images: int | None = None
     classes: int | None = None
     objective: str | None = None
+    augmentation: str | None = None
 
     def __str__(self) -> str:
         count = f"{self.images:,} images" if self.images else "a number of images that is not known"
@@ -92,6 +96,7 @@ CORPORA: Mapping[str, Corpus] = {
         Corpus("cc12m", 12_400_000, None, LANGUAGE, "Changpinyo et al. 2021"),
         Corpus("yfcc15m", 14_800_000, None, LANGUAGE, "Radford et al. 2021: the English part of YFCC-100M"),
         Corpus("webli", None, None, LANGUAGE, "Zhai et al. 2023 (SigLIP): which part of WebLI's 10 G is not said"),
+        Corpus("pe5.4b", 5_400_000_000, None, LANGUAGE, "Bolya et al. 2025 (Perception Encoder): 5.4 G pairs"),
         Corpus("merged30m", 29_600_000, None, MASKED, "Fang et al. 2022 (EVA)"),
         Corpus("merged38m", 38_000_000, None, MASKED, "Fang et al. 2023 (EVA-02)"),
     )
@@ -162,6 +167,12 @@ _WHOLE: Mapping[str, tuple[tuple[str, ...], str | None]] = {
 }
 # networks whose first corpus served another objective than the tag's words say
 _FIRST: Mapping[str, str] = {"beit_": MASKED, "beitv2_": MASKED, "eva_large_": MASKED}
+# networks whose tags name neither corpus nor objective: both of each stage
+_BY_NETWORK: Mapping[str, tuple[tuple[str, str | None], ...]] = {
+    "vit_pe_core_": (("pe5.4b", None),),
+    "vit_pe_lang_": (("pe5.4b", None), ("pe5.4b", "aligned to language")),
+    "vit_pe_spatial_": (("pe5.4b", None), ("pe5.4b", "aligned to space")),
+}
 # networks whose tags leave out what came first: several corpora of images and texts
 _UNSAID = ("beit3_",)
 _MIIL = "_miil"  # a network whose ImageNet-21K is Alibaba's, which the tag does not say
@@ -183,12 +194,15 @@ _TORCHVISION: tuple[tuple[str, list[tuple[str, str | None]]], ...] = (
 def trained_on(architecture: str, tag: str) -> TrainedOn | None:
     """What timm's weights of a tag were trained on; None where the table does not tell."""
     stages = [] if architecture.startswith(_UNSAID) else _stages(tag)
+    if tag.split("_")[0] == "fb":
+        stages = next((list(own) for start, own in _BY_NETWORK.items() if architecture.startswith(start)), stages)
     if not stages:
         return None
     if architecture.endswith(_MIIL):
         stages = [("imagenet21k_p" if corpus == "imagenet21k" else corpus, how) for corpus, how in stages]
     own = next((objective for start, objective in _FIRST.items() if architecture.startswith(start)), None)
-    return chain([(corpus, own if own and not number else how) for number, (corpus, how) in enumerate(stages)])
+    known = chain([(corpus, own if own and not number else how) for number, (corpus, how) in enumerate(stages)])
+    return replace(known, augmentation=augmentation(architecture, tag))
 
 
 def torchvision_trained_on(name: str) -> TrainedOn | None:

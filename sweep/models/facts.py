@@ -22,6 +22,7 @@ from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
 from sweep.models.timm_tags import tags
 
 _FILE = Path(__file__).with_name("catalogue.json")
+MORE = Path(__file__).with_name("catalogue_more.json")  # of the shipped studies' other networks
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ def _described() -> Any:
 
 
 @functools.cache
+def _more() -> dict[str, Any]:
+    return json.loads(MORE.read_text(encoding="utf-8"))["described"]
+
+
+@functools.cache
 def _timm_entry(name: str) -> dict[str, Any]:
     """Stored facts of a timm model; one that has none is built without memory and described now."""
     stored = _stored()
@@ -117,7 +123,7 @@ def _timm_entry(name: str) -> dict[str, Any]:
         return stored["described"][name]
     if name not in stored["timm_names"]:
         raise KeyError(name)
-    return _described().describe(name)
+    return _more().get(name) or _described().describe(name)
 
 
 def architecture(name: str) -> Architecture:

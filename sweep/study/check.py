@@ -30,28 +30,39 @@ from sweep.config import (
 )
 from sweep.data import DATASETS, forget_datasets
 from sweep.models import facts
-from sweep.study.check_datasets import check_data_files, check_datasets
+from sweep.study.check_datasets import check_data_files, check_datasets, check_shifted
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_probes import kept_probes, probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
-from sweep.study.resolve import dataset_names, declared_sizes
+from sweep.study.resolve import dataset_names, declared_sizes, probed_names
 from sweep.study.sources import known_corpora
+from sweep.study.subset import subset
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = False) -> Config:
+def read_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    need_data: bool = False,
+    only: Sequence[str] = (),
+    size: str | None = None,
+) -> Config:
     """Read a config file, load its plug-ins, check it against what there is.
 
     Parameters
     ----------
     path, overrides : see :func:`sweep.config.read_yaml`.
     need_data : also require the files of every dataset in use to be there.
+    only, size : what is kept of the grid, see :func:`sweep.study.subset.subset`; all of it is checked.
 
     Raises
     ------
     ConfigError
         With file, key path, value and the valid choices of every mistake found.
+    UserError
+        If no block is of that name or size.
     """
     forget_datasets()
     reading = read_yaml(path, overrides)
@@ -62,18 +73,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, need_data: b
         problem = Problem(("imports", error.position), config.imports[error.position], str(error))
         raise reading.error([problem]) from error
     register.warn_of_other_doors(config.imports)
-    if problems := check(config, need_data=need_data):
+    if problems := check(config):
+        raise reading.error(problems)
+    config = subset(config, only, size)
+    if need_data and (problems := [*check_data_files(config), *check_files(config)]):
         raise reading.error(problems)
     return config
 
 
-def check(config: Config, *, need_data: bool = False) -> list[Problem]:
-    """All problems of a config that pydantic cannot see.
-
-    Parameters
-    ----------
-    need_data : also require the files of every dataset and checkpoint in use (a run does, a plan does not).
-    """
+def check(config: Config) -> list[Problem]:
+    """All problems of a config that pydantic cannot see; whether files are there is another question."""
     problems = [*_names(config), *solvers(config), *_rules(config), *check_datasets(config), *_resources(config)]
     problems += [*check_entries(config), *check_search(config), *_taken()]
     if not problems:
@@ -83,8 +92,6 @@ def check(config: Config, *, need_data: bool = False) -> list[Problem]:
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
         problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config), *kept_probes(config)]
-    if not problems and need_data:
-        problems += [*check_data_files(config), *check_files(config)]
     return problems
 
 
@@ -106,7 +113,9 @@ def _unknown(path: KeyPath, values: Iterable[str], valid: Iterable[str], what: s
 
 def _names(config: Config) -> Iterator[Problem]:
     datasets, augmentations = dataset_names(config), register.names("augmentation")
-    yield from _unknown(("probe_datasets",), config.probe_datasets, datasets, "dataset")
+    probed = probed_names(config)
+    yield from _unknown(("probe_datasets",), config.probe_datasets, probed, "dataset")
+    yield from check_shifted(config)
     for number, block in enumerate(config.grid):
         at: KeyPath = ("grid", number)
         yield from check_architectures((*at, "architecture"), block.architecture)
@@ -114,7 +123,7 @@ def _names(config: Config) -> Iterator[Problem]:
         valid = datasets if trained else (*datasets, *(name for name in known_corpora() if name not in datasets))
         what = "dataset" if trained else "dataset or corpus"
         yield from _unknown((*at, "id_dataset"), block.id_dataset or (), valid, what)
-        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), datasets, "dataset")
+        yield from _unknown((*at, "probe_datasets"), block.probe_datasets or (), probed, "dataset")
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
         yield from _without_id(config, block, at)
     yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")
@@ -182,7 +191,16 @@ def _values(path: KeyPath, model: type[Recipe] | type[ProbeSection], values: Any
 
 
 def _resources(config: Config) -> Iterator[Problem]:
-    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet."""
+    """``auto`` looks at the nodes that are there; with ``wait_for_nodes`` there may be none yet. What only a GPU
+    computes needs one, and a precision stands once.
+    """
+    extraction = config.extraction.precision
+    if config.autocast and extraction not in ("float32", config.autocast):
+        yield Problem(("autocast",), config.autocast, f"extraction.precision says {extraction}: leave autocast out")
+    for at, said in (("recipe", config.recipe.precision), ("extraction", extraction)):
+        if said == "tf32" and config.resources.gpus == 0:
+            valid = ("float32", "bfloat16")
+            yield Problem((at, "precision"), said, "is an arithmetic of GPUs, and resources.gpus is 0", valid)
     if config.resources.wait_for_nodes and config.resources.gpus == "auto":
         message = "wait_for_nodes needs a number: auto cannot look at nodes that are still to come"
         yield Problem(("resources", "gpus"), "auto", message, ("0", "0.5", "1"))
@@ -263,10 +281,19 @@ def _recipes(config: Config, block: Block, number: int) -> Iterator[Problem]:
             reported.add(pair)
             where: KeyPath = ("grid", number, "epochs") if block.epochs else ("recipe", "epochs")
             yield Problem(where, recipe.epochs, f"must be more than warmup_epochs, {recipe.warmup_epochs}")
-        if problem := _processes(config, block, number, recipe):
-            if problem.path not in reported:
+        for problem in (_processes(config, block, number, recipe), _chosen_unseen(block, number, recipe)):
+            if problem and problem.path not in reported:
                 yield problem
-            reported.add(problem.path)
+                reported.add(problem.path)
+
+
+def _chosen_unseen(block: Block, number: int, recipe: Recipe) -> Problem | None:
+    """The images that choose the kept epoch must not be trained on."""
+    if (recipe.train_on, recipe.checkpoint_on) != ("all", "heldout"):
+        return None
+    where: KeyPath = ("grid", number, "train_on") if block.train_on else ("recipe", "train_on")
+    message = "checkpoint_on: heldout would choose the epoch by images that it was trained on"
+    return Problem(where, "all", message, ("fit", "all with checkpoint_on: last", "all with checkpoint_on: test"))
 
 
 def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Problem | None:
@@ -274,6 +301,12 @@ def _processes(config: Config, block: Block, number: int, recipe: Recipe) -> Pro
     processes, batch, gpus = recipe.data_parallel, recipe.batch_size, config.resources.gpus
     if processes == 1:
         return None
+    for key in ("mixup", "cutmix"):  # a batch that is parted would be mixed within its parts only
+        if getattr(recipe, key):
+            at: KeyPath = ("grid", number, key) if getattr(block, key) else ("recipe", key)
+            return Problem(
+                at, getattr(recipe, key), f"mixes whole batches: not with data_parallel = {processes}", ("0",)
+            )
     if batch % processes or batch < 2 * processes:
         where: KeyPath = ("grid", number, "data_parallel") if block.data_parallel else ("recipe", "data_parallel")
         valid = tuple(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)

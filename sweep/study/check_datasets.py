@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweep import register
-from sweep.config import Config, DatasetEntry, KeyPath, Problem
-from sweep.data import TORCHVISION, dataset_options, known_datasets, sheets, source_of, used_datasets
+from sweep.config import SCRATCH, Config, DatasetEntry, KeyPath, Problem
+from sweep.data import TORCHVISION, dataset_options, is_given, is_made, known_datasets, sheets, source_of, used_datasets
 
 _SOURCES = ("torchvision/NAME", "hfds/NAME", "hfds with a path", "wds with a path")
 _OF_READERS = ("train_split", "test_split", "image_key", "label_key")  # of hfds and wds
@@ -41,6 +41,8 @@ def _meaningless(at: KeyPath, entry: DatasetEntry, kind: str) -> Iterator[Proble
     if entry.download and kind not in ("torchvision", "hfds"):
         message = "only torchvision's and Hugging Face's datasets are fetched: give a source"
         yield Problem((*at, "download"), True, message, (*(f"torchvision/{name}" for name in TORCHVISION), "hfds/NAME"))
+    if entry.only and (kind or not entry.path):
+        yield Problem((*at, "only"), list(entry.only), "only a dataset with a path, a folder or tar, has such a choice")
     if kind not in ("hfds", "wds"):
         for key in _OF_READERS:
             if getattr(entry, key) is not None:
@@ -87,6 +89,22 @@ def _source(at: KeyPath, entry: DatasetEntry, kind: str, there: str) -> Iterator
             yield Problem((*at, "source"), entry.source, message, ("wds with a path",))
     else:
         yield Problem((*at, "source"), entry.source, "no such source", _SOURCES)
+
+
+def check_shifted(config: Config) -> Iterator[Problem]:
+    """Datasets on which probes of the ID dataset are tested: these need ID images, and one meaning for a name."""
+    for name in config.shifted:
+        at: KeyPath = ("shifted", name)
+        if is_made(config, name) and (name in config.datasets or name in known_datasets()):
+            yield Problem((*at, "corruption"), name, "a dataset of that name is there: corrupted images need another")
+        for number, block in enumerate(config.grid):
+            probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
+            if name not in probed:
+                continue
+            for own in block.id_dataset or ("",):
+                if SCRATCH not in block.pretraining and not is_given(config, own):
+                    message = f"probes of {name} are fitted on ID images: name the id_dataset, and where it is"
+                    yield Problem(("grid", number, "id_dataset"), own or None, message)
 
 
 def check_data_files(config: Config) -> Iterator[Problem]:

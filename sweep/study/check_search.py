@@ -13,6 +13,7 @@ FIXED = {
     "train_on": "a search trains without the held-out part, which judges its trials",
     "checkpoint_on": "a search judges every trial by its best held-out epoch",
     "data_parallel": "a trial is one process",
+    "precision": "arithmetic is no property of a recipe: set recipe.precision, or vary it in the grid",
 }
 SEARCHED: tuple[str, ...] = tuple(key for key in RECIPE_KEYS if key not in FIXED)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sweep.base.errors import UserError
 from sweep.config import RECIPE_KEYS, SCRATCH, Block, ByArchitecture, Config, KeyPath, Problem, WeightsEntry
 from sweep.data import used_datasets
-from sweep.models import facts, shards
+from sweep.models import facts, shards, study_file, study_weights
 from sweep.study.grid import WEIGHTS, block_values, probe_datasets
 from sweep.study.sources import TIMM, known_corpora, weights_source
 
@@ -75,7 +75,8 @@ def _asked(config: Config, block: Block, number: int) -> Iterator[Problem]:
     named = [name for name in block.pretraining if name != SCRATCH]
     for name in block.architecture:
         tags = facts.architecture(name).weights
-        valid = (SCRATCH, *((TIMM, *tags) if tags else ()), *config.weights)
+        files = (known.name for known in study_weights() if known.file and known.architecture == name)
+        valid = (SCRATCH, *((TIMM, *tags) if tags else ()), *dict.fromkeys((*config.weights, *files)))
         for position, pretraining in enumerate(block.pretraining):
             path = (*at, "pretraining", position)
             if pretraining not in valid:
@@ -148,7 +149,9 @@ def check_files(config: Config) -> Iterator[Problem]:
         reported.add(source.name)
         at: KeyPath = ("weights", pretraining, "path")
         if not Path(source.name).is_file():
-            yield Problem(at, source.name, "no such checkpoint file (is data_root right?)")
+            known = study_file(pretraining, architecture)
+            where = f"; fetch it: {known.source} (licence {known.licence})" if known else ""
+            yield Problem(at, source.name, f"no such checkpoint file (is data_root right?){where}")
         for part in shards(Path(source.name)) if Path(source.name).is_file() else ():
             if not part.is_file():
                 yield Problem(at, source.name, f"names a part that is not there: {part.name}")

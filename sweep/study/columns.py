@@ -11,6 +11,8 @@ from sweep.models import TrainedOn, facts
 from sweep.study.grid import Backbone
 from sweep.study.keys import Planned
 
+_YOUNGER = {"precision": ("float32", None)}  # keys after `backbone_key`, that leave it alone at these values
+
 
 def variables(backbone: Backbone) -> dict[str, Any]:
     """Grid variables of a backbone as table columns; what does not apply is None."""
@@ -51,7 +53,12 @@ def trained_on(backbone: Backbone) -> dict[str, Any]:
         known = TrainedOn()
     else:
         known = TrainedOn(backbone.id_dataset, None, backbone.id_classes, "supervised")
-    return {"corpus": known.corpus, "corpus_classes": known.classes, "objective": known.objective}
+    return {
+        "corpus": known.corpus,
+        "corpus_classes": known.classes,
+        "objective": known.objective,
+        "weights_augmentation": known.augmentation,
+    }
 
 
 def labels(planned: Planned) -> dict[str, Any]:
@@ -62,7 +69,8 @@ def labels(planned: Planned) -> dict[str, Any]:
     backbone = planned.curve.backbone
     id_images = backbone.weights.images if backbone.weights is not None else None
     told = variables(backbone)
-    identity = hashlib.sha256(json.dumps([planned.weights, told], sort_keys=True).encode()).hexdigest()
+    tells_apart = {name: value for name, value in told.items() if value not in _YOUNGER.get(name, ())}
+    identity = hashlib.sha256(json.dumps([planned.weights, tells_apart], sort_keys=True).encode()).hexdigest()
     return {
         "backbone_key": identity[:20],
         **told,

@@ -21,6 +21,7 @@ from sweep.config import (
     Probe,
     ProbeSection,
     Recipe,
+    Shifted,
 )
 from sweep.data import STUDY, View, named_view, used_datasets
 from sweep.models import WeightsSource, facts
@@ -109,18 +110,20 @@ class Backbone:
 class Curve:
     """One backbone probed on one dataset: all its layers, each with every recipe and as many seeds as asked.
 
-    The recipes differ in learning rate and weight decay only.
+    The recipes differ in learning rate and weight decay only. ``shifted``: its probes are fitted on the backbone's ID
+    images and tested on the dataset, which has the same classes; None: fitted on the dataset's own training part.
     """
 
     backbone: Backbone
     dataset: str
     probes: tuple[Probe, ...]
     probe_seeds: int = 1
+    shifted: Shifted | None = None
 
     @property
     def is_id(self) -> bool:
         """Whether the probe dataset is the one the backbone was trained on."""
-        return self.dataset == self.backbone.id_dataset
+        return self.shifted is None and self.dataset == self.backbone.id_dataset
 
     @property
     def probe(self) -> Probe:
@@ -192,10 +195,12 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
             _, epochs = asked_epochs(config, values)
             for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
-                    if dataset not in used:
+                    shifted = config.shifted.get(dataset)
+                    fitted = dataset if shifted is None else backbone.id_dataset
+                    if fitted not in used:
                         continue  # the ID dataset of weights, which is not here
-                    folded = _folded(config, stage, dataset, probes, folds, sizes)
-                    curves[Curve(stage, dataset, folded, probe_seeds)] = None
+                    folded = _folded(config, stage, fitted, probes, folds, sizes)
+                    curves[Curve(stage, dataset, folded, probe_seeds, shifted)] = None
     cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
     return Grid(tuple(cells), merged)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sweep.base.errors import UserError
-from sweep.config import LAYERS, PENALTIES, Autocast, Recipe, declared
-from sweep.data import training_pixels
+from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
+from sweep.data import CORRUPTED, training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
@@ -81,7 +81,7 @@ class Settings:
     ----------
     code : "kind name" of each plug-in in use → its code, see :class:`sweep.register.Plugin`.
     statistics : registered statistics that every curve gets.
-    autocast : type that extraction computes in, where it is not float32.
+    extraction : arithmetic that embeddings are computed in.
     """
 
     split_seed: int
@@ -89,7 +89,7 @@ class Settings:
     rank_threshold: float
     code: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ()
-    autocast: Autocast | None = None
+    extraction: ExtractionPrecision = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ class Keyring(Settings):
         return self._embedding(curve, self.weights(curve.backbone))
 
     def _embedding(self, curve: Curve, weights: str) -> str:
-        images = self.selection(curve.backbone) if curve.is_id else {"data": self.data[curve.dataset]}
+        images = self._images(curve)
         return content_key(
             "embedding",
             weights=weights,
@@ -195,8 +195,18 @@ class Keyring(Settings):
             **_view(curve.backbone),
             **_points(curve.backbone),
             **({"stored": 2} if curve.backbone.epoch == 0 else {}),  # float32 where float16 would lose initial weights
-            **({"autocast": self.autocast} if self.autocast else {}),
+            **_arithmetic(self.extraction),
         )
+
+    def _images(self, curve: Curve) -> dict[str, Any]:
+        """What identifies the images that a curve embeds."""
+        if curve.is_id:
+            return self.selection(curve.backbone)
+        if curve.shifted is None:
+            return {"data": self.data[curve.dataset]}
+        made = curve.shifted.corruption
+        tested = [made, curve.shifted.severity, CORRUPTED] if made else self.data[curve.dataset]
+        return {"fit": self.selection(curve.backbone), "test": tested}
 
     def _is_exact(self, curve: Curve) -> bool:
         """Whether nothing of a curve is drawn at random once it has its embeddings."""
@@ -217,6 +227,11 @@ class Keyring(Settings):
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
+
+
+def _arithmetic(precision: ExtractionPrecision) -> dict[str, str]:
+    """What a precision adds to the key of embeddings: for float32 nothing, halves under the older word."""
+    return {} if precision == "float32" else {"precision" if precision == "tf32" else "autocast": precision}
 
 
 def _points(backbone: Backbone) -> dict[str, Any]:

@@ -19,6 +19,11 @@ from sweep.study.resolve import said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
+_OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
+# operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
+_H100 = (2.5e13, 5e13)
+_SUGGESTED = 3  # cells to add that are named
+_NOT_FREE = {"pretraining", "id_dataset"}  # weights exist or not; a dataset has its own classes
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -70,7 +75,13 @@ def layer_widths(backbone: Backbone) -> tuple[int, ...]:
 
 def curve_sizes(config: Config, curve: Curve) -> Sizes:
     """Classes, training and test images of a curve."""
-    return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    if curve.shifted is None:
+        return selected(curve.backbone, curve.dataset, sizes(config, curve.dataset))
+    own = selected(curve.backbone, curve.backbone.id_dataset, sizes(config, curve.backbone.id_dataset))
+    if curve.shifted.corruption is not None:
+        return own
+    there = sizes(config, curve.dataset)  # all of its images are tested on
+    return own._replace(test=there.train + there.test)
 
 
 def curve_cost(config: Config, curve: Curve) -> CurveCost:
@@ -199,7 +210,8 @@ def correlations(config: Config, grid: Grid) -> list[tuple[str, str, float]]:
     """
     rows = design(config, grid)
     roles = varied_roles(config, grid)
-    names = [name for name in (*roles, *DERIVED) if roles.get(name, "treatment") == "treatment"]
+    of_weights = _OF_WEIGHTS if any(cell.backbone.weights is not None for cell in grid.cells) else ()
+    names = [name for name in (*roles, *DERIVED, *of_weights) if roles.get(name, "treatment") == "treatment"]
     coded = {name: _codes([row[name] for row in rows]) for name in names}
     pairs = []
     for one, other in combinations(names, 2):
@@ -237,30 +249,41 @@ def render_plan(
     why_unknown : why not.
     """
     lines = [f"Plan of {config.name} → {out}", ""]
-    head = (
-        f"{'':<12}{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
-    )
-    lines.append(head)
-    for number in range(len(config.grid)):
-        cells = [cell for cell in grid.cells if number in cell.blocks]
-        lines.append(_row(f"block {number}", cost(config, cells)))
+    names = [block.block or f"block {number}" for number, block in enumerate(config.grid)]
+    wide = max(12, *(len(name) + 1 for name in names))
+    head = f"{'backbones':>10}{'curves':>8}{'probes':>8}{'images':>12}{'FLOPs':>10}{'storage':>10}{'scratch':>10}"
+    lines.append(" " * wide + head)
+    for name in dict.fromkeys(names):  # blocks of one name are one row
+        own = {number for number, other in enumerate(names) if other == name}
+        cells = [cell for cell in grid.cells if own & set(cell.blocks)]
+        lines.append(_row(name.ljust(wide), cost(config, cells)))
     total = cost(config, grid.cells)
-    lines += [_row("total", total), ""]
+    lines += [_row("total".ljust(wide), total), ""]
     lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
+    lines.append(hours_said(total.flops))
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [f"notice: {said}" for said in said_of_sizes(config)]
-    lines += _along_lines(grid)
+    lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
     lines.append(_done_line(done, why_unknown))
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
 
 
+def hours_said(flops: float) -> str:
+    """How long so many operations take on a card whose rates were measured, in words."""
+    least, most = (flops / rate / 3600 for rate in reversed(_H100))
+    return (
+        f"computing: {least:.2g} to {most:.2g} hours on one H100 (rates of tests/bench/RESULTS.md); reading and "
+        "decoding images not counted"
+    )
+
+
 def _row(name: str, part: Cost) -> str:
     return (
-        f"{name:<12}{part.backbones:>10,}{part.curves:>8,}{part.probes:>8,}{part.images:>12,}"
+        f"{name}{part.backbones:>10,}{part.curves:>8,}{part.probes:>8,}{part.images:>12,}"
         f"{part.flops:>10.1e}{_bytes(part.storage):>10}{_bytes(part.scratch):>10}"
     )
 
@@ -285,6 +308,18 @@ def _along_lines(grid: Grid) -> list[str]:
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"
     ]
+
+
+def _trained_on_all_lines(grid: Grid) -> list[str]:
+    """Where ID training takes every image, what is held out for the ID curve's probes is none that was not seen."""
+    on_all = sum(cell.backbone.recipe is not None and cell.backbone.recipe.train_on == "all" for cell in grid.cells)
+    if not on_all:
+        return []
+    said = (
+        f"{on_all} backbones are trained on all ID images: on the ID dataset the held-out part, which chooses epoch, "
+        "penalty and peak layer of their probes, was seen in training (recipe.train_on: fit keeps it apart)"
+    )
+    return textwrap.wrap(f"notice: {said}", width=118)
 
 
 def _weights_lines(grid: Grid) -> list[str]:
@@ -341,9 +376,29 @@ def _correlation_lines(config: Config, grid: Grid) -> list[str]:
     confounded = [pair for pair in pairs if pair[2] > CONFOUNDED]
     if confounded:
         lines += ["warning: this grid confounds these pairs; the effects of a pair cannot be told apart (|ρ|):"]
-        lines += _listing(confounded)
+        lines += [*_listing(confounded), *_separating(grid, confounded)]
     related = [pair for pair in pairs if WORTH_SAYING < pair[2] <= CONFOUNDED]
     return lines + (["correlated (|ρ|):", *_listing(related)] if related else [])
+
+
+def _separating(grid: Grid, confounded: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Cells to add for pairs of grid variables: combinations of their levels that no backbone has, the fewest first.
+
+    What follows from an architecture or from weights cannot be set apart by a cell, and is not spoken of.
+    """
+    rows = [variables(cell.backbone) for cell in grid.cells]
+    lines = []
+    for one, other, _ in confounded:
+        if {one, other} & _NOT_FREE or not {one, other} <= {*GRID_VARIABLES}:
+            continue
+        levels = [list(dict.fromkeys(row[name] for row in rows)) for name in (one, other)]
+        there = {(row[one], row[other]) for row in rows}
+        absent = [(a, b) for a in levels[0] for b in levels[1] if (a, b) not in there and None not in (a, b)]
+        if absent:
+            few = ", ".join(f"{one} {a} with {other} {b}" for a, b in absent[:_SUGGESTED])
+            more = f" and {len(absent) - _SUGGESTED} more" * (len(absent) > _SUGGESTED)
+            lines += textwrap.wrap(f"to tell {one} from {other}, add: {few}{more}", width=118, initial_indent="  ")
+    return lines
 
 
 def _listing(pairs: Sequence[tuple[str, str, float]]) -> list[str]:

@@ -128,12 +128,11 @@ def _value(key: str, space: Range | tuple[Any, ...], u: float) -> Any:
     """The value at a share ``u`` in [0, 1) of a searched key's choices or range."""
     if not isinstance(space, Range):
         return space[int(u * len(space))]
-    if isinstance(whole(key, space.low), int):
-        return int(space.low) + int(u * (space.high - space.low + 1))
-    if space.log:
-        value = space.low * (space.high / space.low) ** u
-    else:
-        value = space.low + u * (space.high - space.low)
+    numbers = isinstance(whole(key, space.low), int)
+    high = space.high + 1 if numbers else space.high  # a whole number stands for the interval that starts with it
+    value = space.low * (high / space.low) ** u if space.log else space.low + u * (high - space.low)
+    if numbers:
+        return min(int(value), int(space.high))
     return min(max(float(f"{value:.{_DIGITS}g}"), space.low), space.high)
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import Config, DatasetEntry
-from sweep.data import DatasetOptions, cache_dir, dataset_options, known_datasets, source_of, used_datasets
+from sweep.data import (
+    DatasetOptions,
+    cache_dir,
+    dataset_options,
+    is_made,
+    known_datasets,
+    source_of,
+    used_datasets,
+)
 from sweep.study.grid import Sizes
 from sweep.study.keys import Keyring
 
@@ -20,6 +28,11 @@ if TYPE_CHECKING:
 def dataset_names(config: Config) -> tuple[str, ...]:
     """Names that a grid may use: the config's own datasets and the registered ones."""
     return tuple(dict.fromkeys((*config.datasets, *known_datasets())))
+
+
+def probed_names(config: Config) -> tuple[str, ...]:
+    """Names that may be probed: these, and what is made from an ID dataset's images."""
+    return (*dataset_names(config), *(name for name in config.shifted if is_made(config, name)))
 
 
 def without_downloads(config: Config) -> Config:
@@ -132,7 +145,7 @@ def keyring(config: Config) -> Keyring:
         rank_threshold=config.rank_threshold,
         code=plugin_code(config),
         statistics=config.statistics,
-        autocast=config.autocast,
+        extraction=config.extraction_precision,
     )
 
 

@@ -18,12 +18,14 @@ from sweep.models import (
     CORPORA,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    StudyWeights,
     TrainedOn,
     WeightsSource,
     chain,
     default_tag,
     expected_pixels,
     shards,
+    study_file,
     torchvision_trained_on,
     trained_on,
 )
@@ -48,8 +50,25 @@ def weights_source(config: Config, architecture: str, pretraining: str) -> Weigh
     """
     if pretraining == SCRATCH:
         return None
-    entry = config.weights.get(pretraining, WeightsEntry(timm=pretraining))
+    entry, known = config.weights.get(pretraining), study_file(pretraining, architecture)
+    if known is not None and (entry is None or entry.path is not None):
+        return _file(_completed(entry, known), architecture, _place(entry, known, config.data_root), known.title)
+    entry = entry or WeightsEntry(timm=pretraining)
     return source_of(entry, architecture, root=config.data_root, name=pretraining)
+
+
+def _place(entry: WeightsEntry | None, known: StudyWeights, root: str | None) -> Path:
+    """Where a file of the study's lies: where the config says, or in weights/ below the root of the data."""
+    said = f"weights/{known.file}" if entry is None else _own(entry.path, known.architecture, known.name)
+    return Path(root or ".") / Path(said).expanduser()
+
+
+def _completed(entry: WeightsEntry | None, known: StudyWeights) -> WeightsEntry:
+    """What is known of a file of the study's, but where the config says it itself."""
+    said = {} if entry is None else {key: getattr(entry, key) for key in entry.model_fields_set}
+    facts = {"key_map": known.key_map, "mean": known.mean, "std": known.std, "title": known.title}
+    trained = {"corpus": known.corpus, "objective": known.objective}
+    return WeightsEntry.model_validate({**facts, "trained_on": trained, **said})
 
 
 def source_of(
@@ -116,8 +135,11 @@ def _torchvision(entry: WeightsEntry, name: str) -> WeightsSource:
     )
 
 
-def _file(entry: WeightsEntry, architecture: str, path: Path) -> WeightsSource:
-    """A file says nothing of its pixels: without a word of the user's, those of the architecture's timm config."""
+def _file(entry: WeightsEntry, architecture: str, path: Path, whose: str = "the config") -> WeightsSource:
+    """A file says nothing of its pixels: without a word of the user's, those of the architecture's timm config.
+
+    ``whose``: who says what the entry says.
+    """
     own = expected_pixels(architecture)
     mean, std = (own.mean, own.std) if own else (IMAGENET_MEAN, IMAGENET_STD)
     usual = (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)  # what was always assumed, and no part of older keys
@@ -130,7 +152,7 @@ def _file(entry: WeightsEntry, architecture: str, path: Path) -> WeightsSource:
         and _identity(content, entry, entry.mean or (None if usual else mean), entry.std or (None if usual else std)),
         mean=entry.mean or mean,
         std=entry.std or std,
-        pixels_from="the config" if entry.mean else default,
+        pixels_from=whose if entry.mean else default,
         resolution=entry.resolution or (own.resolution if own else None),
         crop=own.crop if own else None,
         interpolation=own.interpolation if own else None,
@@ -161,6 +183,7 @@ def _trained_on(entry: WeightsEntry, known: TrainedOn | None) -> TrainedOn | Non
         images=said.images or base.images,
         classes=said.classes or base.classes,
         objective=said.objective or base.objective,
+        augmentation=base.augmentation,
     )
 
 

@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sweep.base import streams
 from sweep.base.errors import StorageError, UserError
 from sweep.base.line import Line
 from sweep.base.store import Store
@@ -68,4 +69,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.steady()
+    streams.run(main)

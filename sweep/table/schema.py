@@ -68,15 +68,29 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("corpus", _text, "what the weights were trained on, in order; trained here: the ID dataset; null if unknown"),
         ("corpus_classes", _int, "classes of the last labels they were trained with; null if none or unknown"),
         ("objective", _text, "how: supervised, language-image, self-supervised, …, in order; null if unknown"),
+        (
+            "weights_augmentation",
+            _text,
+            "of downloaded weights: crop, crop+flip, auto, mixed, views; null if unknown or trained here",
+        ),
     ],
     "Probe dataset": [
         ("dataset", _text, "dataset the probe was fitted and tested on"),
         ("is_id", _flag, "whether that is the backbone's ID dataset"),
+        (
+            "fit_on",
+            _text,
+            "'id': fitted on the ID dataset's images and tested here; 'own' (null in older tables): here",
+        ),
         ("dataset_fingerprint", _text, "hash of the dataset's content"),
         ("classes", _int, "classes of the probe"),
         ("chance", _real, "1 / classes"),
         ("n_train", _int, "training images of the full fit"),
-        ("n_heldout", _int, "of these, images held out of the selection fit"),
+        (
+            "n_heldout",
+            _int,
+            "of these, images held out of the selection fit; under train_on 'all' the ID ones were trained on",
+        ),
         ("n_test", _int, "test images"),
         ("skipped_images", pa.list_(_text), "images that could not be read, with the reason"),
     ],
@@ -86,6 +100,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("layer_point", _text, "what it is: conv, block, stage, a part of a block (norm 1, attention, …) or pattern"),
         ("layer_pooling", _text, "how its output was pooled: 2x2, mean, class, class+mean, max, gem; none: a vector"),
         ("layer_width", _int, "numbers in its embedding, D"),
+        (
+            "extraction_precision",
+            _text,
+            "arithmetic of the forward pass: float32, tf32, bfloat16, float16; null: older",
+        ),
         (
             "layer_parameters",
             _long,

@@ -6,6 +6,7 @@ from .ranks import ALONE as ALONE
 from .ranks import RankLostError as RankLostError
 from .ranks import Ranks as Ranks
 from .ranks import connected as connected
+from .speed import training_rate as training_rate
 from .weights import Weights as Weights
 from .weights import Workshop as Workshop
 from .weights import cuts_crops as cuts_crops

@@ -22,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweep.base.arithmetic import arithmetic, float32_bits
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
 from sweep.models import Feeder, resident
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -146,7 +148,8 @@ def pretrain(
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
     for epoch in range(run.epoch, epochs):
-        run.train_epoch(epoch, train)
+        with float32_bits(device, recipe.precision):
+            run.train_epoch(epoch, train)
         run.keep_best(epoch, heldout, test)
         run.seconds = spent + time.monotonic() - started
         if run.epoch in along.epochs:
@@ -189,10 +192,11 @@ class _Run:
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
 
-    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None) -> Tensor:
-        """Logits of uint8 images on the device, in bfloat16 where that is a GPU."""
+    def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:
+        """Logits of uint8 images on the device, in the recipe's precision."""
         images = self.feeder.normalized(images_BHWC)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        images = images if mix is None else mix.images(images)
+        with arithmetic(self.device, self.recipe.precision):
             return (model or self.model)(images)
 
     @span("training")
@@ -211,8 +215,7 @@ class _Run:
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            logits_BC = self.forward(images, model=self.shared)
-            loss = F.cross_entropy(logits_BC.float(), target_B, label_smoothing=self.recipe.label_smoothing)
+            loss = self._loss(images, target_B, epoch, number)
             self.optimizer.zero_grad(set_to_none=True)
             (loss * self.ranks.weight(len(target_B), len(batches[number]))).backward()
             self.optimizer.step()
@@ -224,6 +227,15 @@ class _Run:
             )
         self.history.append({"epoch": epoch + 1, "train_loss": mean_loss})
         self.epoch = epoch + 1
+
+    def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
+        """Loss of a batch, mixed where the recipe says so."""
+        recipe = self.recipe
+        mix = mixed(recipe, len(images_BHWC), images_BHWC.shape[1], key=self.key, epoch=epoch, batch=batch)
+        logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
+        if mix is None:
+            return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)
+        return mix.loss(logits_BC, target_B, smoothing=recipe.label_smoothing)
 
     def _targets(self, labels_N: np.ndarray, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
         """Labels of each batch's part, on the device."""

@@ -37,6 +37,9 @@ def awkward() -> pd.DataFrame:
     crossed = table["dataset"] == "gratings"
     table["crossfit_top1"] = np.where(crossed, rng.integers(3, 7, len(table)) / 10, np.nan)
     table["crossfit_loss"] = np.where(crossed, rng.integers(0, 3, len(table)) / 2, np.nan)
+    table.loc[(table["curve_key"] == "curve-005-gratings") & (table["layer"] == 3), "crossfit_top1"] = (
+        np.nan
+    )  # so: none
     table["n_heldout"] = pd.array(np.where(table["seed"] == 0, 43, 430), dtype="Int32")
     at = {name: table["curve_key"] == f"curve-{name}" for name in ("000-glyphs", "001-digits", "002-glyphs")}
     table.loc[at["000-glyphs"], ["top1", "heldout_top1", "top1_best", "top1_last"]] = 0.3
@@ -82,8 +85,14 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, columns, keys=("backbone", "d
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-12, equal_nan=True, err_msg=name)
 
 
-@pytest.mark.parametrize("accuracy", list(metrics.ACCURACIES))
-@pytest.mark.parametrize("place", ["demo", "demo/fragments", "whole", "whole/probes.parquet"])
+@pytest.mark.parametrize(
+    ("place", "accuracy"),
+    [
+        *((place, accuracy) for place in ("demo", "whole") for accuracy in metrics.ACCURACIES),
+        ("demo/fragments", "heldout"),  # other ways to say the same place
+        ("whole/probes.parquet", "heldout"),
+    ],
+)
 def test_the_views_are_the_metrics(sweep, place, accuracy):
     uri = str(sweep.parent / place)
     connection = database.connect(stored.find(uri), accuracy=accuracy)
@@ -178,6 +187,8 @@ def test_the_command(sweep, capsys, monkeypatch):
     assert "nothing does not exist" in capsys.readouterr().err
     assert sql.main([str(sweep / "plans"), "-c", "FROM probes"]) == 2
     assert "no such file, and no fragments" in capsys.readouterr().err
+    assert sql.main([str(sweep / "plans" / "demo.json")]) == 2  # a file that is no table
+    assert "cannot be listed as a folder" in capsys.readouterr().err
     typed = iter(["SELECT count(*) AS n", "FROM backbones;", "FROM nothing;"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed, None) or (_ for _ in ()).throw(EOFError))
     assert sql.main([uri]) == 0

@@ -4,16 +4,18 @@
 
 Of nothing: how many pages assert an effect. Of an effect: how often its 95 % interval holds the truth, and how often it
 is asserted. The trees, which can only keep a page from asserting more, are left out; their intervals are measured on
-fewer tables. Writes what the page's small print quotes: ``analysis/page/calibration.json``.
+fewer tables. Writes what the page's small print quotes: ``analysis/page/calibration.json``. What is done is kept in
+``build/coverage`` for this very code, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,25 +33,37 @@ from tests import synthetic_cases
 
 from . import report
 
-TABLES, RESAMPLES, WITH_TREES = 200, 200, 20
-CALIBRATION = Path(__file__).parents[2] / "analysis" / "page" / "calibration.json"
+TABLES, RESAMPLES, WITH_TREES = 600, 200, 20  # a share near 5 % takes many tables to be known
+AT_ONCE = 20  # tables after which what is done is kept
+ROOT = Path(__file__).parents[2]
+CALIBRATION = ROOT / "analysis" / "page" / "calibration.json"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind of table: how it is drawn, which variable has an effect, and how large that is."""
+    """One kind of table: how it is drawn, which variable has an effect, and how large that is.
+
+    Attributes
+    ----------
+    level : of an unordered variable the level whose effect it is.
+    alike : whether clusters do not differ either, so that a comparison of them may assert nothing.
+    """
 
     name: str
     draw: str
     options: Mapping[str, float]
     variable: str = ""
     effect: float = 0.0
-    level: str = ""  # of an unordered variable: the level whose effect it is
+    level: str = ""
+    alike: bool = False
 
 
 CELLS = (
     Cell("no effect, 64 backbones", "independent", {}),
     Cell("no effect, 8 architectures", "architectures", {"augmentation": 0.0}),
+    Cell("no effect, 8 architectures that answer each its way", "answering", {}),
+    Cell("no effect, 8 like architectures", "architectures", {"augmentation": 0.0, "spread": 0.0}, alike=True),
+    Cell("no effect, the published design", "published", {}),
     Cell("no effect, 32 configurations trained twice", "repeated", {}),
     Cell("no effect, 200 models of 30 families", "observed", {}),
     *(
@@ -58,6 +72,7 @@ CELLS = (
             ("a backbone", "independent", "effect", "a", "", {}),
             ("a configuration", "repeated", "effect", "a", "", {}),
             ("what varies within architectures", "architectures", "augmentation", "augmentation", "", {}),
+            ("augmentation in the published design", "published", "augmentation", "augmentation", "", {}),
             ("an architecture", "architectures", "depth", "depth", "", {"augmentation": 0.0}),
             ("an objective, 200 models", "observed", "effect", "objective", "objective: ssl", {}),
         )
@@ -74,8 +89,8 @@ class Page:
     asserted: tuple[str, ...]
 
 
-def page(experiments: Experiments) -> Page:
-    """Estimates and corrected verdicts of a table."""
+def page(experiments: Experiments, *, compared: bool = True) -> Page:
+    """Estimates and corrected verdicts of a table; ``compared``: comparisons of clusters are among what it asserts."""
     variables = describe(
         experiments.frame, experiments.variables, experiments.kinds, logs=experiments.logs,
         references=experiments.references,
@@ -98,7 +113,7 @@ def page(experiments: Experiments) -> Page:
         f"{name}: {level.level}": Estimate(level.contrast.value, *level.contrast.interval())
         for name, own in found.items() if own is not None for level in own.levels
     }  # fmt: skip
-    return Page(headline, (*told, *_comparisons(experiments, made, variables)))
+    return Page(headline, (*told, *(_comparisons(experiments, made, variables) if compared else [])))
 
 
 def _comparisons(experiments: Experiments, made: outcome.Fitted, variables: Any) -> list[str]:
@@ -119,9 +134,8 @@ def one(number: int, cell: Cell) -> tuple[bool, bool | None, bool | None]:
     """Of one table: whether anything is asserted of what has no effect, interval holds the truth, effect asserted."""
     drawn = getattr(synthetic_cases, cell.draw)(np.random.default_rng([number, 7]), **cell.options)
     with TemporaryDirectory() as folder:
-        said = page(drawn.read(Path(folder)))
-    # that architectures differ is true in these tables: it is no effect of a variable
-    false = [name for name in said.asserted if name != cell.variable and not name.startswith("clusters: ")]
+        said = page(drawn.read(Path(folder)), compared=cell.alike)  # elsewhere clusters differ: to say so is true
+    false = [name for name in said.asserted if name != cell.variable]
     if not cell.variable:
         return bool(false), None, None
     own = said.found[cell.level or cell.variable]
@@ -149,28 +163,53 @@ def trees_hold(number: int) -> tuple[bool, bool]:
 
 def run(*, quick: bool) -> dict[str, Any]:
     """All cells; not quick, what the page quotes is written too."""
-    tables = 3 if quick else TABLES
-    cells = CELLS[:2] + CELLS[4:5] if quick else CELLS
-    with ProcessPoolExecutor(1 if quick else os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        measured = [_cell(cell, list(pool.map(partial(one, cell=cell), range(tables), chunksize=5))) for cell in cells]
-        hold = [] if quick else list(pool.map(trees_hold, range(WITH_TREES)))
+    cells = [CELLS[0], CELLS[1], next(cell for cell in CELLS if cell.variable)] if quick else CELLS
+    with (
+        TemporaryDirectory() as passing,
+        ProcessPoolExecutor(1 if quick else os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
+    ):
+        folder = Path(passing) if quick else ROOT / "build" / "coverage" / _code()
+        measured = [
+            _cell(cell, _each(partial(one, cell=cell), 3 if quick else TABLES, folder / f"{cell.name}.json", pool))
+            for cell in cells
+        ]
+        hold = [] if quick else _each(trees_hold, WITH_TREES, folder / "trees.json", pool)
     result = {
-        "tables": tables, "cells": measured, "with_trees": len(hold),
+        "cells": measured, "with_trees": len(hold),
         "trees": float(np.mean([t for t, _ in hold])) if hold else None,
         "slopes": float(np.mean([s for _, s in hold])) if hold else None,
     }  # fmt: skip
     if not quick:
-        told = [{"name": cell["name"], "text": _text(cell)} for cell in measured]
-        quoted = {"tables": tables, "cells": told}
-        CALIBRATION.write_text(json.dumps(quoted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        quoted = [{"name": cell["name"], "tables": cell["tables"], "text": _text(cell)} for cell in measured]
+        CALIBRATION.write_text(json.dumps({"cells": quoted}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
+
+
+def _code() -> str:
+    """What the results come from: the estimates, the draws, and this."""
+    rooms = [file for room in ("tables", "design", "estimates") for file in (ROOT / "analysis" / room).glob("*.py")]
+    files = sorted([*rooms, Path(__file__), Path(synthetic_cases.__file__)])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def _each(function: Callable[[int], Any], tables: int, kept: Path, pool: Executor) -> list[Any]:
+    """The answers of tables 0, 1, …; those that were kept are not asked for again."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    while len(found) < tables:
+        found.extend(pool.map(function, range(len(found), min(len(found) + AT_ONCE, tables))))
+        whole = kept.with_suffix(".part")
+        whole.write_text(json.dumps(found), encoding="utf-8")
+        whole.replace(kept)
+    return list(found[:tables])
 
 
 def _cell(cell: Cell, found: list[tuple[bool, bool | None, bool | None]]) -> dict[str, Any]:
     false, holds, told = (np.array(column, dtype=float) for column in zip(*found, strict=True))
     n, share = len(found), float(false.mean())
     return {
-        "name": cell.name, "false": share, "error": float(np.sqrt(max(share * (1 - share), 1 / n / n) / n)),
+        "name": cell.name, "tables": n, "false": share,
+        "error": float(np.sqrt(max(share * (1 - share), 1 / n / n) / n)),
         "coverage": float(holds.mean()) if cell.variable else None,
         "power": float(told.mean()) if cell.variable else None,
     }  # fmt: skip
@@ -185,15 +224,15 @@ def _text(cell: Mapping[str, Any]) -> str:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The figures as a table."""
-    head = ["tables", "pages that assert what is not", "95 % interval holds the truth", "effect asserted"]
+    head = ["kind", "tables", "pages that assert what is not", "95 % interval holds the truth", "effect asserted"]
     rows = [
         [
-            cell["name"], f"{cell['false']:.1%} ± {cell['error']:.1%}",
+            cell["name"], str(cell["tables"]), f"{cell['false']:.1%} ± {cell['error']:.1%}",
             *("" if cell[key] is None else f"{cell[key]:.0%}" for key in ("coverage", "power")),
         ]
         for cell in result["cells"]
     ]  # fmt: skip
-    text = f"{result['tables']} tables of each kind, trees aside (they only keep a page from asserting more).\n\n"
+    text = "Trees aside: they only keep a page from asserting more.\n\n"
     text += report.table(head, rows)
     if result["with_trees"]:
         text += (

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sweep.config import CONVERGED
-from sweep.config.schema import PENALTIES, Probe
+from sweep.config.recipe import PENALTIES, Probe
 from sweep.embed.statistics import layer_statistics
 from sweep.probes.fit import fit_probes
 from sweep.study import plan

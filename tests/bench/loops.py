@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from sweep.base.seeds import derive_seed
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.probes.data import ProbeData
 
 Batches = Callable[[Tensor, Tensor, Tensor, int], Iterator[tuple[Tensor, Tensor]]]

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.probes import lbfgs
 from sweep.probes.data import ProbeData
 from sweep.probes.exact import fit_data

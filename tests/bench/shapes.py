@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.models import facts
 from sweep.probes.data import ProbeData
 

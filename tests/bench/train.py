@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -127,7 +127,13 @@ def race(case: Case, augmentation: str, *, device: torch.device, workers: int) -
 
     model, layout = model_of(case, device)
     nothing = Labelled(np.empty((0, case.resolution, case.resolution, 3), np.uint8), np.empty(0, np.int64))
-    recipe = Recipe(epochs=case.turns + 1, warmup_epochs=0, batch_size=case.batch_size, checkpoint_on="last")
+    recipe = Recipe(
+        epochs=case.turns + 1,
+        warmup_epochs=0,
+        batch_size=case.batch_size,
+        checkpoint_on="last",
+        precision=precision(device),
+    )
     source = images(case, augmentation, workers=workers)
     mark = time.perf_counter()
     pretrain(
@@ -145,6 +151,11 @@ def race(case: Case, augmentation: str, *, device: torch.device, workers: int) -
         layout=layout,
     )
     return median(ours_T[1:]), median(bare_T[1:])
+
+
+def precision(device: torch.device) -> Literal["float32", "bfloat16"]:
+    """What training is measured in: bfloat16 on a GPU."""
+    return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def model_of(case: Case, device: torch.device) -> tuple[torch.nn.Module, torch.memory_format]:
@@ -191,7 +202,7 @@ def _bare(case: Case, device: torch.device) -> Callable[[], None]:
 
     def epoch() -> None:
         for _ in range(steps):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bfloat16"):
                 logits_BC = model(input_BCHW)
             loss = F.cross_entropy(logits_BC.float(), target_B)
             optimizer.zero_grad(set_to_none=True)

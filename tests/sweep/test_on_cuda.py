@@ -15,7 +15,7 @@ from torch import nn
 
 from sweep import driver
 from sweep.cell.cell import run_cell
-from sweep.config.schema import Probe, Recipe
+from sweep.config.recipe import Probe, Recipe
 from sweep.embed.extract import embed
 from sweep.embed.statistics import layer_statistics
 from sweep.models import Feeder, build_backbone, probed_layers

@@ -17,7 +17,7 @@ from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.driver import sweep as driver

@@ -149,7 +149,7 @@ def by_dataset(effects: Sequence[Effect], target: Target) -> Figure:
 
 
 def outcomes(frame: pd.DataFrame, target: Target, most: int = 80) -> Figure:
-    """Heat map of an outcome: one row per backbone, strongest tunnel first, one column per OOD dataset, and means.
+    """Heat map of an outcome: one row per backbone, the lowest first, one column per OOD dataset, and means.
 
     Of many backbones an even choice is shown.
     """
@@ -170,7 +170,7 @@ def outcomes(frame: pd.DataFrame, target: Target, most: int = 80) -> Figure:
     axes.set_xticks([])
     axes.set_yticks(*((range(len(table)), list(labels[table.index])) if labelled else ([], [])), fontsize=6.5)
     if not labelled:
-        axes.set_ylabel(f"{len(table)} backbones, strongest tunnel first")
+        axes.set_ylabel(f"{len(table)} backbones, the lowest first")
     below.imshow(means.to_numpy()[None], aspect="auto", cmap="cividis", vmin=low, vmax=high)
     for column, value in enumerate(means):
         shade = (value - low) / (high - low or 1.0)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.estimates.pairs import Contrast
 from analysis.page.figures.style import DOWN, GRID, INK, MUTED, UNSURE, UP, figure, true_minus
-from analysis.page.rows import sizes, where
+from analysis.page.rows import compared, sizes
 
 MOST = 24
 
@@ -28,7 +28,7 @@ def contrast_plot(contrasts: Sequence[Contrast], *, unit: str) -> Figure:
             axes.plot([own.low, own.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
         face = color if own.low is not None else "white"
         axes.plot(value, y, "o", color=color, markersize=6, markerfacecolor=face)
-    labels = [f"{where(contrast)} ({sizes(contrast)})" for contrast in reversed(contrasts)]
+    labels = [f"{compared(contrast)} ({sizes(contrast)})" for contrast in reversed(contrasts)]
     axes.set_yticks(range(len(contrasts)), labels, fontsize=8)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="x", color=GRID, linewidth=0.6)

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
+from analysis.page.figures import fonts
+
 INK, MUTED, GRID = "#1f2933", "#697586", "#d9dee5"
 UP, DOWN, UNSURE = "#0072b2", "#d55e00", "#9aa5b1"  # Okabe-Ito blue and vermilion; grey: the interval includes zero
 STYLE: Mapping[str, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": fonts.OWN,
     "font.size": 9,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -25,6 +27,7 @@ STYLE: Mapping[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": INK,
+    "text.parse_math": False,  # names come from tables: a dollar sign is a dollar sign
     "xtick.color": MUTED,
     "ytick.color": INK,
     "svg.hashsalt": "tunnel-sweep",  # the same numbers give the same bytes
@@ -70,6 +73,7 @@ def label_below(grid: Any, shown: int, text: str) -> None:
 def save(made: Figure, kind: str) -> bytes:
     """The figure as ``png`` or ``svg`` bytes, without a date in it."""
     sink = io.BytesIO()
+    fonts.fit(made)
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(dict(STYLE)):
         made.savefig(sink, format=kind, dpi=150, metadata=metadata)

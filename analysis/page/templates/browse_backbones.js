@@ -10,10 +10,18 @@ function summaryOf(b) {
 function backboneRow(b) {
   const row = { b, backbone: ownName(b), label: page.backbones.label[b], ...summaryOf(b) };
   for (const v of page.variables) row[v.name] = page.backbones[v.name][b];
-  row.n_datasets = page.backbones.n_datasets[b];
+  row.ood_curves = page.backbones.n_datasets[b];
   row.curves_not_there = page.backbones.n_lost[b];
   return row;
 }
+
+// Whether means are adjusted for which datasets a backbone has; SQL gives the plain ones.
+function adjusted() {
+  const { retained, retained_own: own } = page.summaries[state.rule];
+  return Boolean(own?.some((value, b) => value !== null && Math.abs(value - retained[b]) > 1e-9));
+}
+
+const PLAIN = "-- % retained of the page is adjusted for which datasets a backbone has; the plain mean is retained_own in the CSV, too\nSELECT * EXCLUDE (retained), retained AS retained_own\n";
 
 function backboneHeads() {
   const sums = page.summaries[state.rule], fixed = [
@@ -32,7 +40,7 @@ function backboneHeads() {
 
 function tableRow(b) {
   const row = backboneRow(b), lost = row.curves_not_there;
-  row.status = `${row.n_datasets} OOD` + (lost ? `, ${lost} not there` : "");
+  row.status = `${row.ood_curves} OOD` + (lost ? `, ${lost} not there` : "");
   for (const v of page.variables) row[v.name] = valueOf(b, v.name);
   return row;
 }
@@ -48,14 +56,14 @@ function backbonesTab(view) {
   const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll", tabindex: 0, "aria-label": "Table of backbones" });
   const heads = backboneHeads();
   const rows = () => sortedBackbones(heads).map((b) => { const { b: _, ...row } = backboneRow(b); return row; });
-  const sql = () => `FROM backbones${where()}${orderSql(heads)}`;
+  const sql = () => sqlText(`${adjusted() ? PLAIN : ""}FROM backbones${where()}${orderSql(heads)}`);
   view.append(
-    el("p", { class: "lead" }, `Mean of the OOD accuracy that the last layer keeps, per backbone. ${hasLayers ? "Tick up to eight to compare their layers." : "This table has no layers, so there are no curves to compare."}`),
+    el("p", { class: "lead" }, `Mean of the OOD accuracy that the last layer keeps, per backbone${adjusted() ? ", adjusted for which datasets it has, as not all have the same" : ""}. ${hasLayers ? "Tick up to eight to compare their layers." : "This table has no layers, so there are no curves to compare."}`),
     bar("backbones", { rows, chart, sql }), place, el("h2", {}, "Means with their 95 % intervals over datasets"), chart, ...failuresPart(),
   );
   const [sorted, direction] = state.sort.split(" ");
   const at = heads.findIndex((head) => head.key === sorted);
-  backboneTable = grid(place, heads, passing().map(tableRow), {
+  backboneTable = grid("backbones", place, heads, passing().map(tableRow), {
     order: at >= 0 ? [[at, direction === "desc" ? "desc" : "asc"]] : [],
     createdRow: (tr, row) => {
       if (!hasLayers) return;
@@ -82,7 +90,7 @@ function sortedBackbones(heads) {
 
 function orderSql(heads) {
   const [key, way] = state.sort.split(" ");
-  const known = { low: null, high: null, status: "n_datasets", label: "backbone" };
+  const known = { low: null, high: null, status: null, label: "backbone", retained: adjusted() ? "retained_own" : "retained" };
   const column = key in known ? known[key] : key;
   return column && heads.some((head) => head.key === key) ? `\nORDER BY "${column}" ${way.toUpperCase()} NULLS ${way === "asc" ? "FIRST" : "LAST"}` : "";
 }
@@ -94,6 +102,7 @@ function drawStrengths(chart, heads) {
   const ordered = state.sort ? known : known.sort((a, b) => sums.retained[a] - sums.retained[b]);
   if (!ordered.length) return chart.replaceChildren(el("p", { class: "empty" }, "No backbone passes the filters."));
   const shown = ordered.slice(0, MOST_DRAWN);
+  if (known.length < all.length) chart.before(el("p", { class: "note" }, `${all.length - known.length} without a % retained (no accuracy above zero at the peak layer) are not drawn.`));
   if (shown.length < known.length) chart.before(el("p", { class: "note" }, `The first ${MOST_DRAWN} of ${known.length}; filter or sort to see others.`));
   const rows = shown.map((b) => ({
     backbone: page.backbones.backbone[b], label: unique(b), value: sums.retained[b], low: sums.low?.[b] ?? sums.retained[b], high: sums.high?.[b] ?? sums.retained[b],
@@ -111,24 +120,28 @@ function unique(b) {
 }
 
 // Room for the labels of rows: what tells two backbones apart is often at their end.
-function labelRoom(labels) {
+function labelRoom(labels, rest = 300) {
   const longest = Math.max(...labels.map((text) => text.length));
-  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - 300)));
+  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - rest)));
 }
 
 function chartWidth(place, less) {
   return Math.max(260, Math.min(900, (place.clientWidth || document.getElementById("view").clientWidth) - less));
 }
 
+function notThere() {
+  const n = page.failures.length, planned = page.planned >= n ? ` of ${page.planned} planned` : "";
+  return `${n}${planned} ${n === 1 && !planned ? "curve is" : "curves are"} not there`;
+}
+
 function failuresPart() {
   if (!page.failures.length) return [el("p", { class: "note", id: "failures" }, "No curve failed and none is missing.")];
   const place = el("div", { class: "scroll", id: "failures", tabindex: 0 });
   const heads = ["state", "label", "dataset", "stage", "reason", "curve"].map((key) => ({ key, title: { label: "backbone", curve: "curve key" }[key] ?? key, word: true }));
-  const rows = page.failures.map((row) => ({ ...row, label: row.label ?? (row.backbone !== null && numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.backbone) }));
-  queueMicrotask(() => grid(place, heads, rows, { pageLength: 10 }));
-  const planned = page.planned ? ` of ${page.planned} planned` : "";
+  const rows = page.failures.map((row) => ({ ...row, label: numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.label ?? row.backbone }));
+  queueMicrotask(() => grid("failures", place, heads, rows, { pageLength: 10 }));
   return [
-    el("h2", {}, `${rows.length} curves${planned} are not there`),
-    bar("failures", { rows: () => rows, sql: () => "SELECT state, backbone, dataset, stage, reason, curve_key FROM failures" }), place,
+    el("h2", {}, notThere()),
+    bar("failures", { rows: () => rows, sql: () => sqlText("SELECT state, backbone, dataset, stage, coalesce(exception || ': ', '') || reason AS reason, curve_key\nFROM failures") }), place,
   ];
 }

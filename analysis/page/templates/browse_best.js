@@ -36,11 +36,12 @@ function bestTab(view) {
   ];
   view.append(
     el("p", { class: "lead" }, state.rule === "paper" ? "For each dataset the backbone and layer with the highest test accuracy (optimistic: the test set chooses, too)." : "For each dataset the backbone and layer that held-out images choose, and how good they are on test images."),
-    bar("best", { rows: () => rows.map(({ b, other, ...row }) => row), chart, sql: bestSql }), place, chart,
+    bar("best", { rows: () => rows.map(({ b, other, ...row }) => row), chart, sql: () => sqlText(bestSql(), page.sources, "the better row of each dataset counts") }), place, chart,
   );
-  grid(place, heads, rows.map((row) => ({ ...row, open: "" })), { createdRow: (tr, row) => tr.firstElementChild.replaceChildren(el("button", { type: "button", "aria-label": `Show the curves of ${row.label} on ${row.dataset}`, onclick: () => update({ tab: "layers", sel: [page.backbones.backbone[row.b]], data: [row.dataset] }) }, "curves")) });
+  grid("best", place, heads, rows.map((row) => ({ ...row, open: "" })), { createdRow: (tr, row) => tr.firstElementChild.replaceChildren(el("button", { type: "button", "aria-label": `Show the curves of ${row.label} on ${row.dataset}`, onclick: () => update({ tab: "layers", sel: [page.backbones.backbone[row.b]], data: [row.dataset] }) }, "curves")) });
   const dots = rows.flatMap((row) => [[row.accuracy, row.label, row.b, row.layer], [row.its_last, row.label, row.b, row.of], [row.best_last, row.last_label, row.other, "last"]].map(([value, backbone, b, layer], k) => ({ label: row.dataset, series: BEST[k], value: value === null ? null : 100 * value, backbone, layer, id: page.backbones.backbone[b] }))).filter((row) => row.value !== null);
-  return draw(chart, "best", dots, { width: chartWidth(chart, 180), title: "test accuracy (%)", rows: rows.map((row) => row.dataset), order: BEST, series: " ", legend_columns: 0 }, (datum) => datum.id && update({ tab: "layers", sel: [datum.id], data: [datum.label] }));
+  const room = labelRoom(rows.map((row) => row.dataset), 420);
+  return draw(chart, "best", dots, { width: chartWidth(chart, room + 40), label_limit: room, title: "test accuracy (%)", rows: rows.map((row) => row.dataset), order: BEST, series: " ", legend_columns: 0 }, (datum) => datum.id && update({ tab: "layers", sel: [datum.id], data: [datum.label] }));
 }
 
 function bestSql() {
@@ -79,10 +80,10 @@ function againstTab(view) {
   if (!rows.length) return view.append(el("p", { class: "empty" }, "The two have no experiment in common: none agrees in all variables that both know, and in the dataset."));
   view.append(
     el("p", { class: "lead" }, `${label} of the ${rows.length} experiments that both have: ${second} minus ${first} is ${show(mean(rows.map((row) => row.difference)), 2)} on average.`),
-    bar("against", { rows: () => rows.map(({ a, b, x, y, ...row }) => ({ backbone: ownName(a), other_backbone: ownName(b), ...row, [first]: x, [second]: y })), chart }), chart, place,
+    bar("against", { rows: () => rows.map(({ a, b, x, y, ...row }) => ({ backbone: ownName(a), other_backbone: ownName(b), ...row, [first]: x, [second]: y })), chart, sql: () => againstSql(knownToBoth()) }), chart, place,
   );
   const heads = [{ title: "", key: "open", word: true, orderable: false }, { title: "backbone", key: "label", word: true }, { title: "dataset", key: "dataset", word: true }, { title: first, key: "x", digits: 3 }, { title: second, key: "y", digits: 3 }, { title: "difference", key: "difference", digits: 3 }];
-  grid(place, heads, rows.map((row) => ({ ...row, open: "" })), { createdRow: (tr, row) => tr.firstElementChild.replaceChildren(el("button", { type: "button", disabled: !hasLayers, "aria-label": `Show both curves of ${row.label} on ${row.dataset}`, onclick: () => update({ tab: "layers", sel: [row.a, row.b].map((b) => page.backbones.backbone[b]), data: [row.dataset] }) }, "curves")) });
+  grid("against", place, heads, rows.map((row) => ({ ...row, open: "" })), { createdRow: (tr, row) => tr.firstElementChild.replaceChildren(el("button", { type: "button", disabled: !hasLayers, "aria-label": `Show both curves of ${row.label} on ${row.dataset}`, onclick: () => update({ tab: "layers", sel: [row.a, row.b].map((b) => page.backbones.backbone[b]), data: [row.dataset] }) }, "curves")) });
   const all = rows.flatMap((row) => [row.x, row.y]), order = datasets.filter((name) => rows.some((row) => row.dataset === name));
   return draw(chart, "against", rows.map((row) => ({ ...row, series: row.dataset, id: page.backbones.backbone[row.a], other: page.backbones.backbone[row.b] })), {
     x: `${label}: ${first}`, y: `${label}: ${second}`, height: Math.min(420, chartWidth(chart, 120)), order, series: "dataset", legend_columns: 4, diagonal: [Math.min(...all), Math.max(...all)].map((v) => ({ v })),

@@ -15,22 +15,22 @@ function drivesTab(view) {
     el("div", { class: "controls" }, setter("target", "outcome", targets.map(([name, entry]) => [name, entry.label]), target)),
     el("p", { class: "note" }, `These are the report's numbers${report.accuracy ? " (" + report.accuracy + ")" : ""}: they follow neither the filters nor the accuracy rule.`),
     findingsPart(report), el("h2", {}, "Estimates"), ...(found.problem ? [el("p", { class: "note" }, found.problem)] : []),
-    bar("estimates", { rows: () => estimateRows(target).map(({ sure: _, contrast, ...row }) => row), chart: places.estimates }), places.estimates,
+    bar("estimates", { rows: () => estimateRows(target).map(({ sure: _, contrast, ...row }) => row), chart: places.estimates, sql: estimatesSql(target, found) }), places.estimates,
     el("p", { class: "note" }, "Faint: what the report does not assert; without a verdict, intervals that include zero. A click on a dot of matched pairs shows its pairs."),
-    el("h2", {}, "Matched pairs"), contrastTable(target), el("div", { id: "pairs" }, ...pairsPart(target, places.pairs)),
+    el("h2", {}, "Matched pairs"), bar("contrasts", { rows: () => contrastRows(target), sql: contrastsSql(target) }), contrastTable(target), el("div", { id: "pairs" }, ...pairsPart(target, places.pairs)),
   );
   const drawn = [drawEstimates(places.estimates, target, found)];
   if (chosenContrast(target)) drawn.push(drawPairs(places.pairs, target));
   if (has) {
     view.append(
-      el("h2", {}, "SHAP values"), bar("shap", { rows: () => swarmRows(target).map(({ jitter: _, id, ...row }) => row), chart: places.swarm }), places.swarm,
+      el("h2", {}, "SHAP values"), bar("shap", { rows: () => swarmRows(target).map(({ jitter: _, id, backbone, label, ...row }) => ({ backbone: ownName(numberOf.get(id)), name: backbone, variable: label, ...row })), chart: places.swarm, sql: swarmSql(target, found) }), places.swarm,
       el("h2", {}, "Dependence"), el("div", { class: "controls" }, setter("dependence", "variable", names.map((n) => [n, columnLabel(n)]), dependence), setter("partner", "coloured by", names.map((n) => [n, columnLabel(n)]), partner)),
-      bar("dependence", { rows: () => dependenceRows(target, dependence, partner).map(({ jitter: _, id, ...row }) => row), chart: places.dependence }), places.dependence,
+      bar("dependence", { rows: () => dependenceRows(target, dependence, partner).map(({ jitter: _, id, backbone, ...row }) => ({ backbone: ownName(numberOf.get(id)), label: backbone, ...row })), chart: places.dependence, sql: dependenceSql(target, found, dependence, partner) }), places.dependence,
     );
     drawn.push(drawSwarm(places.swarm, target, unit), drawDependence(places.dependence, target, dependence, partner, unit));
   }
   if (found.interactions.matrix.length) {
-    view.append(el("h2", {}, "Interactions"), el("p", { class: "note" }, "Mean |SHAP interaction value| of each two variables, in the model's unit; main effects on the diagonal."), bar("interactions", { rows: () => interactionRows(found), chart: places.interactions }), places.interactions);
+    view.append(el("h2", {}, "Interactions"), el("p", { class: "note" }, "Mean |SHAP interaction value| of each two variables, in the model's unit; main effects on the diagonal."), bar("interactions", { rows: () => interactionRows(found), chart: places.interactions, sql: interactionsSql(target) }), places.interactions);
     drawn.push(draw(places.interactions, "interactions", interactionRows(found), { rows: found.interactions.labels, title: "mean |interaction|" }));
   }
   return Promise.all(drawn);
@@ -51,6 +51,10 @@ function findingsPart(report) {
 
 function contrastsOf(target) {
   return page.report.contrasts.filter((row) => row.target === target && row.value !== null);
+}
+
+function contrastRows(target) {
+  return contrastsOf(target).map(({ variable: name, label, from, to, together, n_pairs, value, low, high, p_holm, verdict }) => ({ variable: name, label, from, to, moving_too: together.join(", "), pairs: n_pairs, value, low, high, p_holm, verdict }));
 }
 
 const chosenContrast = (target) => contrastsOf(target).find((row) => contrastKey(row) === state.contrast);
@@ -92,7 +96,8 @@ function drawEstimates(place, target, found) {
   const reach = 2.5 * Math.max(...rows.map((row) => Math.abs(row.value)));
   const drawn = rows.map((row) => ({ ...row, low: Math.max(row.low ?? row.value, -reach), high: Math.min(row.high ?? row.value, reach) }));
   if (rows.some((row) => row.low < -reach || row.high > reach)) place.after(el("p", { class: "note" }, "Intervals that reach beyond the picture end at its edge; hover for their numbers, or take the CSV."));
-  return draw(place, "estimates", drawn, { width: chartWidth(place, 300), x: `effect on ${found.label}${found.unit ? ` (${found.unit})` : ""}`, rows: labels, order, series: "estimate", legend_columns: 0 },
+  const room = labelRoom(labels);
+  return draw(place, "estimates", drawn, { width: chartWidth(place, room + 40), label_limit: room, x: `effect on ${found.label}${found.unit ? ` (${found.unit})` : ""}`, rows: labels, order, series: "estimate", legend_columns: 0 },
     (datum) => datum.contrast && openContrast(datum.contrast));
 }
 
@@ -106,10 +111,10 @@ function contrastTable(target) {
   const place = el("div", { class: "scroll", id: "contrasts" }), rows = contrastsOf(target);
   const heads = [
     { title: "", key: "open", orderable: false, word: true }, { title: "variable", key: "label", word: true }, { title: "from → to", key: "scale", word: true }, { title: "moving too", key: "moving", word: true },
-    { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3 }, { title: "verdict", key: "verdict", word: true },
+    { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3, least: 0.001 }, { title: "verdict", key: "verdict", word: true },
   ];
   const lines = rows.map((row) => ({ ...row, open: "", key: contrastKey(row), scale: `${row.from} → ${row.to}`, moving: row.together_labels.join(", ") || "nothing", interval: bounds(row) }));
-  queueMicrotask(() => grid(place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {
+  queueMicrotask(() => grid("contrasts", place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {
     tr.firstElementChild.replaceChildren(el("button", { type: "button", "data-contrast": row.key, "aria-label": `Show the pairs of ${row.label} ${row.scale}`, onclick: () => openContrast(row.key) }, "pairs"));
     tr.classList.toggle("chosen", row.key === state.contrast);
   } }));
@@ -123,7 +128,8 @@ const equalIn = (row) => row.equal.filter((column) => page.kept[row.variable].in
 function contrastPairs(row) {
   if (!(row.variable in variable)) return [];
   const values = page.values[state.rule][row.target] ?? page.values[Object.keys(page.rules)[0]][row.target];
-  return matched(row.variable, equalIn(row), [[row.from, row.to]]).map(([a, b], k) => {
+  const own = (b) => !page.report.sweep || page.backbones.sweep[b] === page.report.sweep; // the report is of one of the two
+  return matched(row.variable, equalIn(row), [[row.from, row.to]]).filter((pair) => pair.every(own)).map(([a, b], k) => {
     const at = (side) => new Map(experimentsOf[side].map((e) => [page.experiments.dataset[e], values[e]]));
     const first = at(a), second = at(b), both = [...first.keys()].filter((d) => second.has(d) && first.get(d) !== null && second.get(d) !== null);
     const [low, high] = [first, second].map((side) => mean(both.map((d) => side.get(d))));
@@ -142,13 +148,13 @@ function pairsPart(target, chart) {
     { title: `at ${row.from}`, key: "from", digits: 2 }, { title: `at ${row.to}`, key: "to", digits: 2 }, { title: "difference", key: "difference", digits: 2 },
   ];
   const lines = found.map((pair) => ({ ...pair, open: "", first: page.backbones.label[pair.a], second: page.backbones.label[pair.b] }));
-  queueMicrotask(() => grid(place, heads, lines, { pageLength: 10, createdRow: (tr, pair) => tr.firstElementChild.replaceChildren(
+  queueMicrotask(() => grid("pairs", place, heads, lines, { pageLength: 10, createdRow: (tr, pair) => tr.firstElementChild.replaceChildren(
     el("button", { type: "button", "data-pair": pair.pair, "aria-label": `Show the curves of pair ${pair.pair}`, disabled: !hasLayers, onclick: () => update({ tab: "layers", sel: [pair.a, pair.b].map((b) => page.backbones.backbone[b]) }) }, "curves")) }));
   const differs = found.length !== row.n_pairs ? ` The report counts ${row.n_pairs}: there, repeats and rows of other rules may be averaged.` : "";
   return [
     el("h3", {}, `${row.label} ${row.from} → ${row.to}${together(row)}: ${found.length} pairs`),
     el("p", { class: "note" }, `Equal in ${equalIn(row).map(columnLabel).join(", ") || "nothing else"}.${differs}`),
-    bar("pairs", { rows: () => found.map(({ a, b, ...pair }) => ({ ...pair, first: page.backbones.label[a], second: page.backbones.label[b], first_backbone: ownName(a), second_backbone: ownName(b) })), chart }),
+    bar("pairs", { rows: () => found.map(({ a, b, ...pair }) => ({ ...pair, first: page.backbones.label[a], second: page.backbones.label[b], first_backbone: ownName(a), second_backbone: ownName(b) })), chart, sql: () => pairsSql(row, found) }),
     place, chart,
   ];
 }
@@ -183,7 +189,8 @@ function swarmRows(target) {
 function drawSwarm(place, target, unit) {
   const { values } = page.report.shap[target], size = (name) => mean(values[name].map(Math.abs));
   const labels = Object.keys(values).sort((a, b) => size(b) - size(a)).map(columnLabel);
-  return draw(place, "beeswarm", swarmRows(target), { width: chartWidth(place, 280), x: `SHAP value (${unit})`, rows: labels }, (datum) => datum.id && select([datum.id], true));
+  const room = labelRoom(labels);
+  return draw(place, "beeswarm", swarmRows(target), { width: chartWidth(place, room + 40), label_limit: room, x: `SHAP value (${unit})`, rows: labels }, (datum) => datum.id && select([datum.id], true));
 }
 
 function dependenceRows(target, name, partner) {

@@ -16,7 +16,8 @@ function epochs() {
 function shownCurves() {
   const wanted = state.data.length ? new Set(state.data) : null, found = [];
   for (const name of state.sel) {
-    for (const c of curvesOf[numberOf.get(name)]) {
+    const when = (c) => page.curves.epoch?.[c] ?? Infinity; // the kept one last
+    for (const c of [...curvesOf[numberOf.get(name)]].sort((a, b) => (when(a) < when(b) ? -1 : when(a) > when(b) ? 1 : 0))) {
       const epoch = page.curves.epoch?.[c] ?? null;
       const fits = state.epoch === "all" || (state.epoch === "kept" ? epoch === null : epoch === Number(state.epoch));
       if (fits && (!wanted || wanted.has(page.curves.dataset[c]))) found.push(c);
@@ -72,7 +73,7 @@ function layersTab(view) {
     el("div", { class: "controls" }, adder(), choice("measure", "show", kinds),
       choice("value", "as", [["raw", "it is"], ["percent", "% of the peak layer's"]]), choice("x", "by", Object.entries(X)),
       choice("panel", "one panel per", [["dataset", "dataset"], ["backbone", "backbone"]]), ...times),
-    datasetTicks(), bar("layers", { rows: layerTable, chart, sql: layerSql }), chart, el("p", { class: "note", id: "layers-note" }),
+    datasetTicks(), bar("layers", { rows: layerTable, chart, sql: () => sqlText(layerSql()) }), chart, el("p", { class: "note", id: "layers-note" }),
   );
   return drawLayers(chart);
 }
@@ -112,7 +113,7 @@ function drawLayers(chart) {
   if (!rows.length) return chart.replaceChildren(el("p", { class: "empty" }, "Nothing to show for this choice: the table has no such numbers."));
   const first = (row) => (state.panel === "dataset" && row.is_id ? 0 : 1); // ID datasets before the others
   const panels = [...new Set([...rows].sort((a, b) => first(a) - first(b) || (state.panel === "dataset" ? a.panel.localeCompare(b.panel) : 0)).map((row) => row.panel))];
-  const order = [...new Set(rows.map((row) => row.series))];
+  const { order, looks } = seriesOf(rows);
   const share = state.value === "percent" && state.measure === "accuracy", wide = chartWidth(chart, 0);
   const columns = Math.max(1, Math.min(panels.length, Math.floor((document.getElementById("view").clientWidth + 40) / 360)));
   const width = Math.floor((document.getElementById("view").clientWidth - 70 * columns) / columns);
@@ -120,15 +121,42 @@ function drawLayers(chart) {
   const shaded = rows.filter((row) => row.tunnel).length;
   note.textContent = `${page.rules[state.rule]}. ` + (shaded ? "Shaded: from the peak layer to the last one, where accuracy falls." : "No curve falls after its peak layer.") + (rows.some((row) => row.interval !== "–") ? " Intervals on hovering: Wilson, from the number of test images." : "");
   return draw(chart, shaded ? "layers" : "layers_alone", rows, {
-    shade: Math.min(0.1, 0.3 / Math.max(1, order.length)), x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
+    ...looks, shade: Math.min(0.1, 0.3 / Math.max(1, order.length)), x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
     width: Math.max(220, Math.min(width, wide, 560)), series: state.panel === "dataset" ? "backbone" : "dataset", legend_columns: document.getElementById("view").clientWidth > 1000 && order.every((t) => t.length < 60) ? 2 : 1,
   });
+}
+
+// What the table calls a curve's backbone: along training each epoch has a name of its own.
+function tableName(c) {
+  return page.curves.own_backbone?.[c] ?? ownName(page.curves.backbone[c]);
+}
+
+// Series in their order and what they look like. Of all checkpoints the colour is when, shape and dash are whose.
+function seriesOf(rows) {
+  const { colours, shapes, dashes, range } = page.chart_words, first = new Map();
+  for (const row of rows) if (!first.has(row.series)) first.set(row.series, row);
+  if (state.epoch !== "all" || state.panel !== "dataset") return { order: [...first.keys()], looks: { colours, shapes, dashes } };
+  const when = (row) => (row.epoch === "kept" ? Infinity : row.epoch), whose = (row) => state.sel.indexOf(page.backbones.backbone[row.b]);
+  const each = [...first.entries()].sort(([, a], [, b]) => whose(a) - whose(b) || (when(a) < when(b) ? -1 : 1));
+  const times = [...new Set(each.map(([, row]) => when(row)))].sort((a, b) => (a < b ? -1 : 1));
+  const looks = {
+    colours: each.map(([, row]) => between(range, times.indexOf(when(row)) / Math.max(1, times.length - 1))),
+    shapes: each.map(([, row]) => shapes[whose(row)]), dashes: each.map(([, row]) => dashes[whose(row)]),
+  };
+  return { order: each.map(([name]) => name), looks };
+}
+
+// A colour at a share of the way along a range of colours.
+function between(range, share) {
+  const at = Math.min(range.length - 2, Math.floor(share * (range.length - 1))), part = share * (range.length - 1) - at;
+  const [a, b] = [range[at], range[at + 1]].map((text) => [1, 3, 5].map((k) => parseInt(text.slice(k, k + 2), 16)));
+  return "#" + a.map((value, k) => Math.round(value + part * (b[k] - value)).toString(16).padStart(2, "0")).join("");
 }
 
 // All numbers of the layers that are shown, as the Parquet file has them.
 function layerTable() {
   return shownCurves().flatMap((c) => Array.from({ length: page.curves.n[c] }, (_, k) => {
-    const i = page.curves.start[c] + k, b = page.curves.backbone[c], row = { backbone: ownName(b), label: page.backbones.label[b] };
+    const i = page.curves.start[c] + k, b = page.curves.backbone[c], row = { backbone: tableName(c), label: page.backbones.label[b] };
     if (page.backbones.sweep) row.sweep = page.backbones.sweep[b];
     for (const name of ["curve_key", "dataset", "is_id", "epoch", "n_test"]) if (name in page.curves) row[name] = page.curves[name][c];
     row.layer_name = page.curves.stacks[page.curves.stack[c]][k];
@@ -138,7 +166,7 @@ function layerTable() {
 }
 
 function layerSql() {
-  const names = state.sel.map((name) => quoted(ownName(numberOf.get(name)))).join(", ") || "NULL";
+  const names = [...new Set(shownCurves().map(tableName))].map(quoted).join(", ") || "NULL";
   const parts = [`backbone IN (${names})`, "coalesce(chosen, true)"];
   if (state.epoch !== "all") parts.push(state.epoch === "kept" ? "epoch IS NULL" : `epoch = ${Number(state.epoch)}`);
   if (state.data.length) parts.push(`dataset IN (${state.data.map(quoted).join(", ")})`);

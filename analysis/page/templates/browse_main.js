@@ -22,9 +22,16 @@ function facts() {
   const constant = Object.entries(page.constant).map(([name, value]) => `${name} ${value}`).join(", ");
   byId("facts").replaceChildren(
     el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
+    page.failures.length ? el("a", { href: "#failures", onclick: (e) => { e.preventDefault(); toFailures(); } }, notThere() + ".") : "", page.failures.length ? " " : "",
     el("span", { class: "note" }, `From ${sources}.`),
     constant || page.notes.length ? el("details", {}, el("summary", {}, "What is the same for all, and what to know"), constant ? el("p", {}, "The same for all: " + constant + ".") : "", el("ul", {}, ...page.notes.map((note) => el("li", {}, note)))) : "",
   );
+}
+
+async function toFailures() {
+  if (state.tab !== "backbones") await update({ tab: "backbones" });
+  byId("failures").scrollIntoView({ block: "center" });
+  byId("failures").focus({ preventScroll: true });
 }
 
 function switches() {
@@ -88,9 +95,9 @@ function chips() {
   byId("chips").replaceChildren(...(made.length ? [el("span", { class: "note" }, "Selected: "), ...made, el("button", { type: "button", class: "chip", onclick: () => update({ sel: [] }) }, "Let all go")] : []));
 }
 
-// Show the state. The element that had the focus gets it back, if it is still there under the same name.
+// Show the state. The element that had the focus gets it back, if it is still there under the same name; else the tab.
 function refresh() {
-  const focus = document.activeElement, again = focus && focus.closest("#view, #chips, #tabs") ? marks(focus) : null;
+  const focus = document.activeElement, inside = Boolean(focus?.closest("#view *, #chips, #tabs")), again = inside ? marks(focus) : null;
   document.documentElement.dataset.theme = isDark() ? "dark" : "light";
   document.documentElement.classList.toggle("dark", isDark());
   byId("theme").textContent = isDark() ? "Light" : "Dark";
@@ -105,7 +112,7 @@ function refresh() {
   view.replaceChildren();
   document.documentElement.dataset.busy = "true";
   drawn = Promise.resolve(TABS[state.tab][1](view)).then(() => {
-    if (again && document.activeElement === document.body) document.querySelector(again)?.focus({ preventScroll: true });
+    if (inside && document.activeElement === document.body) (document.querySelector(again) ?? byId("tab-" + state.tab)).focus({ preventScroll: true });
     scrollTo(0, Math.min(top, document.documentElement.scrollHeight));
     document.documentElement.dataset.redraw = (performance.now() - started).toFixed(0);
     document.documentElement.dataset.busy = "false";
@@ -114,11 +121,13 @@ function refresh() {
 }
 
 function marks(element) {
+  const head = element.closest("th[data-dt-column]");
+  if (head) return `[data-grid="${head.closest("table").dataset.grid}"] th[data-dt-column="${head.dataset.dtColumn}"] [tabindex]`;
   for (const name of ["data-state", "data-backbone", "data-dataset", "data-contrast", "id"]) {
     const value = element.getAttribute(name);
     if (value) return `[${name}="${CSS.escape(value)}"]`;
   }
-  return null;
+  return "none";
 }
 
 byId("theme").addEventListener("click", () => update({ theme: isDark() ? "light" : "dark" }));

@@ -50,6 +50,7 @@ function chartConfig() {
     font: 'system-ui, "DejaVu Sans", sans-serif',
     view: { stroke: line },
     axis: { ...text, gridColor: line, domainColor: muted, tickColor: muted, labelOverlap: true },
+    axisX: { labelFlush: false, labelSeparation: 4 },
     legend: text,
     header: text,
     rule: { color: ink },
@@ -62,10 +63,10 @@ async function draw(place, name, rows, words, onclick) {
   views.get(place)?.finalize();
   place.replaceChildren();
   const spec = { ...fill(page.charts[name], words), data: { values: rows } }; // with its rows from the start, or titles are cut off
-  const renderer = rows.length > 3000 ? "canvas" : "svg";
+  const renderer = rows.length > 900 ? "canvas" : "svg";
   let made;
   try {
-    made = await vegaEmbed(place, spec, { actions: false, renderer, config: chartConfig(), tooltip: { theme: isDark() ? "dark" : "light" } });
+    made = await vegaEmbed(place, spec, { actions: false, renderer, config: { ...chartConfig(), aria: renderer === "svg" }, tooltip: { theme: isDark() ? "dark" : "light" } });
   } catch (error) { // a level called "constructor", say; the rest of the view stands
     return place.replaceChildren(el("p", { class: "empty" }, `This picture cannot be drawn (${error.message}). The CSV has its numbers.`));
   }
@@ -103,43 +104,6 @@ function save(name, url) {
   if (url.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-function quoted(value) {
-  return "'" + String(value).replaceAll("'", "''") + "'";
-}
-
-// The condition of SQL that the filters are.
-function where(more = []) {
-  const parts = [...more];
-  for (const [name, wanted] of Object.entries(state.filters)) {
-    const v = variable[name], column = '"' + name.replaceAll('"', '""') + '"';
-    if (name === "sweep") continue;
-    if (v.kind === "number") {
-      if (wanted[0] !== null) parts.push(`${column} >= ${wanted[0]}`);
-      if (wanted[1] !== null) parts.push(`${column} <= ${wanted[1]}`);
-    } else {
-      const known = wanted.filter((word) => word !== (v.if_null ?? "unknown"));
-      const list = known.map((word) => (v.quoted ? quoted(word) : word.replaceAll(",", ""))).join(", ");
-      const options = [...(known.length ? [`${column} IN (${list})`] : []), ...(known.length < wanted.length ? [`${column} IS NULL`] : [])];
-      parts.push(options.length ? `(${options.join(" OR ")})` : "false");
-    }
-  }
-  if (state.q) parts.push(`backbone IN (${passing().map((b) => quoted(ownName(b))).join(", ") || "NULL"})`);
-  return parts.length ? "\nWHERE " + parts.join("\n  AND ") : "";
-}
-
-// A backbone's name in its own sweep.
-function ownName(b) {
-  const name = page.backbones.backbone[b], sweep = page.backbones.sweep?.[b];
-  return sweep ? name.slice(sweep.length + 1) : name;
-}
-
-function sqlText(statement) {
-  if (!page.sources[0].place) return "-- This table was made elsewhere: there are no probes to ask. The CSV has its rows.";
-  const rule = state.rule === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(state.rule)};\n`;
-  const places = page.sources.map((s) => `-- python -m analysis.sql ${JSON.stringify(s.place)}`).join("\n");
-  return `${places}\n${rule}${statement};`;
-}
-
 // The bar of a view: its numbers, its picture, its SQL. `chart` is the element of the picture, if there is one.
 function bar(name, { rows, chart, sql }) {
   const file = (ending) => `${page.title}-${name}.${ending}`.replaceAll(/[^\w.-]+/g, "_");
@@ -153,7 +117,7 @@ function bar(name, { rows, chart, sql }) {
   if (chart) buttons.push(...["svg", "png"].map((kind) => el("button", { type: "button", "data-get": kind, onclick: picture(kind) }, kind.toUpperCase())));
   if (sql) {
     buttons.push(el("button", { type: "button", "data-get": "sql", "aria-expanded": "false", onclick: (e) => {
-      text.textContent = sqlText(sql());
+      text.textContent = sql();
       text.hidden = !text.hidden;
       e.target.setAttribute("aria-expanded", String(!text.hidden));
     } }, "SQL"));
@@ -163,25 +127,30 @@ function bar(name, { rows, chart, sql }) {
 
 const WIDE = ["label", "first", "second", "last_label", "reason"]; // columns of long names
 
-const WHOLE = ["scale", "interval", "status"]; // columns that stay on one line
+const WHOLE = ["scale", "interval", "status", "state"]; // columns that stay on one line, if none is long
 
-// A DataTable of rows; heads are {title, key, digits?, word?}.
-function grid(place, heads, rows, options = {}) {
-  const element = el("table", { class: "display compact", style: "width:100%" });
+const paged = new Map(); // table → where its reader was: page, rows per page, order; a redraw comes back to it
+
+// A DataTable of rows under a name of its own; heads are {title, key, digits?, least? (of what is below it only that), word?}.
+function grid(name, place, heads, rows, options = {}) {
+  const element = el("table", { class: "display compact", style: "width:100%", "data-grid": name });
   place.replaceChildren(element);
-  return new DataTable(element, {
+  const was = paged.get(name), again = was?.n === rows.length && was.heads === heads.length;
+  const table = new DataTable(element, {
     data: rows,
     columns: heads.map((head) => ({
-      title: escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) ? "whole" : "", orderable: head.orderable ?? true,
+      title: head.title.length > 40 ? `<span class="long">${escaped(head.title)}</span>` : escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) && rows.every((row) => String(row[head.key]).length < 50) ? "whole" : "", orderable: head.orderable ?? true,
       render: head.word
         ? { display: (v) => escaped(v ?? "–"), filter: (v) => v, sort: (v) => v, type: (v) => v ?? "" }
-        : { display: (v) => escaped(show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },
+        : { display: (v) => escaped(head.least && v !== null && v < head.least ? `< ${head.least}` : show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },
       type: head.word ? "string" : "num",
     })),
     deferRender: true, autoWidth: false, pageLength: 25, lengthMenu: [10, 25, 50, 100, 500], order: [], searching: false,
     layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
-    ...options,
+    ...options, ...(was && { pageLength: was.length }), ...(again && { displayStart: was.start, order: options.order ?? was.order }),
   });
+  const keep = (start) => paged.set(name, { n: rows.length, heads: heads.length, length: table.page.len(), start, order: table.order() });
+  return table.on("order", () => keep(0)).on("page length", () => setTimeout(() => keep(table.page.info().start)));
 }
 
 function escaped(text) {

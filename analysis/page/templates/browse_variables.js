@@ -26,8 +26,8 @@ function variablesTab(view) {
   view.append(
     el("div", { class: "controls" }, choice("vx", "across", all), choice("vy", "up", [["", "the metric above"], ...metrics]),
       choice("vc", "colour", [...none, ["dataset", "dataset"], ...own]), choice("vf", "one panel per", [...none, ["dataset", "dataset"], ...own]), tick("joined", "join matched pairs")),
-    bar("variables", { rows: experimentTable, chart, sql: () => `FROM experiments${where()}` }), chart, el("p", { class: "note", id: "pairs-note" }),
-    el("h2", {}, "Every backbone on every dataset"), bar("datasets", { rows: experimentTable, chart: heatChart, sql: () => `PIVOT (SELECT backbone, dataset, "${state.metric}" FROM experiments${where()}) ON dataset USING first("${state.metric}") GROUP BY backbone` }), heatChart,
+    bar("variables", { rows: experimentTable, chart, sql: () => sqlText(`FROM experiments${where()}`) }), chart, el("p", { class: "note", id: "pairs-note" }),
+    el("h2", {}, "Every backbone on every dataset"), bar("datasets", { rows: experimentTable, chart: heatChart, sql: () => sqlText(`PIVOT (SELECT backbone, dataset, "${state.metric}" FROM experiments${where()}) ON dataset USING first("${state.metric}") GROUP BY backbone`) }), heatChart,
   );
   return Promise.all([drawVariables(chart), drawHeat(heatChart)]);
 }
@@ -56,9 +56,9 @@ function pairRows(points, name) {
   for (const [a, b] of matched(name, page.kept[name], steps)) {
     for (const dataset of datasets) {
       const sides = [at.get(a + "|" + dataset), at.get(b + "|" + dataset)];
-      if (sides[0] && sides[1]) for (const side of sides) found.push({ ...side, pair: found.length >> 1 });
+      if (sides[0] && sides[1]) for (const side of [...sides, { ...sides[1], y: null }]) found.push({ ...side, pair: found.length }); // and a break
     }
-    if (found.length > 20000) break;
+    if (found.length > 30000) break;
   }
   return found;
 }
@@ -82,7 +82,7 @@ function drawVariables(chart) {
   const panels = state.vf ? orderOf(state.vf, rows).map((level) => `${columnLabel(state.vf)}: ${level}`) : [""];
   const [nominal, quantitative, shapes] = page.chart_words.legend, total = document.getElementById("view").clientWidth;
   const columns = state.vf ? Math.max(1, Math.min(panels.length, Math.floor((total + 40) / 340))) : 1;
-  note.textContent = `${points.length} experiments. ` + (lines.length ? `${lines.length / 2} matched pairs are joined: equal in ${page.kept[x].map(columnLabel).join(", ") || "nothing else"} and the dataset.` : isMetric(x) || x === "dataset" || !state.joined ? "" : "No two backbones differ in this column alone.");
+  note.textContent = `${points.length} experiments. ` + (lines.length ? `${lines.length / 3} matched pairs are joined: equal in ${page.kept[x].map(columnLabel).join(", ") || "nothing else"} and the dataset.` : isMetric(x) || x === "dataset" || !state.joined ? "" : "No two backbones differ in this column alone.");
   const spot = { title: columnLabel(state.vc || "dataset"), order, series: state.vc ? columnLabel(state.vc) : " ", legend_columns: order.length > 6 ? 4 : 0 };
   const hidden = { value: page.chart_words.colours[0] };
   return draw(chart, lines.length ? "variables" : "variables_alone", [...lines, ...points], {
@@ -107,8 +107,9 @@ function drawHeat(chart) {
   const shown = new Set(ordered.slice(0, MOST_DRAWN)), kept = rows.filter((row) => shown.has(row.b));
   const low = Math.min(...kept.map((row) => row[metric])), high = Math.max(...kept.map((row) => row[metric]));
   if (shown.size < ordered.length) chart.before(el("p", { class: "note" }, `The lowest ${MOST_DRAWN} of ${ordered.length} backbones; filter to see others, or take the CSV.`));
-  const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2;
+  const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2, labels = [...shown].map(unique), room = labelRoom(labels, 46 * datasets.length + 40);
+  const step = Math.max(38, Math.min(74, Math.floor((document.getElementById("view").clientWidth - room - 40) / datasets.length)));
   return draw(chart, "heat", kept.map((row) => ({
     id: page.backbones.backbone[row.b], label: unique(row.b), dataset: row.dataset, value: row[metric], text: show(row[metric], digits), light: row[metric] > low + 0.6 * (high - low),
-  })), { title: columnLabel(metric), rows: [...shown].map(unique), label_limit: labelRoom([...shown].map(unique)), angle: datasets.some((name) => name.length > 10) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
+  })), { title: columnLabel(metric), rows: labels, label_limit: room, step, angle: datasets.some((name) => 7 * name.length > step) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));
 }

@@ -18,7 +18,7 @@ from sweep.data.groups import codes, group_names, grouping
 from sweep.data.layouts.classes import class_directories
 from sweep.data.layouts.originals import original
 from sweep.data.layouts.parts import Parts, Sample
-from sweep.data.layouts.synsets import only_sheets_classes
+from sweep.data.layouts.synsets import only_asked_classes, only_sheets_classes
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import pixels_identity
 from sweep.data.place import ImageReader, open_place
@@ -112,6 +112,7 @@ def open_folder(name: str, options: DatasetOptions, *, cache_dir: Path) -> Datas
     where = f"dataset {name!r} at {path}"
     place = open_place(path, cache_dir=cache_dir)
     parts = only_sheets_classes(name, original(where, place) or class_directories(where, place))
+    parts = only_asked_classes(where, parts, options.only)
     train, test = parts.train, parts.test
     class_names = _check_classes(where, train, test, options.classes)
     note = "official"

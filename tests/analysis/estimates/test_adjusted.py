@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from analysis.design import points, ties
-from analysis.estimates import additive, adjusted, interactions, linear, mixed
+from analysis.estimates import additive, adjusted, effects, interactions, linear, mixed
 from analysis.estimates.adjusted import Adjusted
 from analysis.tables.variables import describe
 from tests import synthetic_cases
@@ -126,3 +126,33 @@ def test_an_effect_that_turns_round_is_found_and_one_that_does_not_is_not(seed: 
             assert high.value is not None
             assert low.value < -15 < 15 < high.value
             assert next(i for i in found if i.variable == "a").corrected(1e-4).opposite
+
+
+def test_a_level_of_one_unit_is_that_unit_and_no_level() -> None:
+    """Of depths that stand in 1, 4 and 3 architectures two are compared; along a line all eight count."""
+    case = synthetic_cases.answering(np.random.default_rng(0))
+    found = fitted(case, "depth", "architecture")
+    means = case.frame.groupby("architecture").agg(depth=("depth", "first"), y=("retained", "mean"))
+    line = stats.linregress(means.depth, means.y)
+    assert found.headline.value == pytest.approx(20 * line.slope)
+    assert found.headline.p == pytest.approx(line.pvalue)
+    tests = [pair for pair in found.pairs if pair.contrast.p is not None]
+    assert [{pair.level, pair.against} for pair in tests] == [{"20", "30"}]
+    two = stats.ttest_ind(means.y[means.depth == 20], means.y[means.depth == 30])
+    assert tests[0].contrast.p == pytest.approx(two.pvalue)
+    assert found.p == pytest.approx(min(1, 2 * min(two.pvalue, line.pvalue)))
+    assert found.alone == ("10",)
+    assert effects.headline(found).doubts == ("10 stands in one architecture only",)
+
+
+def test_no_interaction_rests_on_one_cluster() -> None:
+    """Architectures answer each its way: a depth of one architecture only would get its answer without any error."""
+    for seed in range(3):
+        case = synthetic_cases.answering(np.random.default_rng(seed))
+        design = points.build(
+            case.frame, describe(case.frame, list(case.variables)), "retained",
+            clusters={"architecture": "architecture"},
+        )  # fmt: skip
+        found = interactions.found(design, ties.of(design), additive.fit(design).mean_B)
+        assert found
+        assert "depth" not in {name for i in found for name in (i.variable, i.partner)}

@@ -18,6 +18,7 @@ import yaml
 from analysis import browse as command
 from analysis import load
 from analysis.page import browse, browse_charts, browse_data, browse_marks, browse_report
+from analysis.tables import epochs
 from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 ROLES = {"architecture": "treatment", "id_classes": "treatment", "seed": "replicate"}
@@ -103,7 +104,7 @@ def test_a_running_sweep_with_failures(tmp_path):
     found = {row["curve"]: row for row in header["failures"]}
     assert found["curve-000-glyphs"]["reason"] == "MemoryError: full"
     assert (found["curve-000-glyphs"]["state"], found["curve-000-glyphs"]["stage"]) == ("failed", "probe")
-    assert found["curve-001-digits"]["state"] == "not in the table"
+    assert found["curve-001-digits"]["state"] == "missing"
     assert found["curve-001-digits"]["dataset"] == "digits"
     lost = dict(zip(header["backbones"]["backbone"], header["backbones"]["n_lost"], strict=True))
     assert lost["weights-000@32"] == lost["weights-001@32"] == 1
@@ -118,6 +119,7 @@ WORDS = {
     "step": 1, "format": "~s", "zero": True, "angle": 0,
     "strengths": ["strong", "weak"],
     "offset": browse_marks.OFFSET, "label_limit": 300, "shade": 0.1,
+    "colours": browse_marks.COLOURS, "shapes": browse_marks.SHAPES, "dashes": browse_marks.DASHES,
     "x_type": "ordinal", "x_order": ["1", "2"],
     "x_scale": {}, "diagonal": [{"v": 0}, {"v": 1}], "colour": COLOUR, "shape": {"value": "circle"},
 }  # fmt: skip
@@ -226,7 +228,7 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path, monkeypatch, ca
 
 
 def test_a_script_cannot_end_early():
-    assert browse._inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
+    assert browse.inline("a</script>b<!--c") == "a<\\/script>b<\\!--c"
 
 
 def test_curves_are_found_by_the_sweeps_own_key(tmp_path):
@@ -237,3 +239,11 @@ def test_curves_are_found_by_the_sweeps_own_key(tmp_path):
     assert header["backbones"]["backbone"] == ["key-weights-000", "key-weights-001"]
     assert sorted(set(header["curves"]["backbone"])) == [0, 1]
     assert set(load.probes(str(tmp_path), ["layer"])["backbone"]) == set(header["backbones"]["backbone"])
+
+
+def test_weights_along_training_stand_under_their_run():
+    """Each epoch is a backbone of its own in the table; whose it is the grid tells, if it tells."""
+    rows = [("k0", None, 0), ("a", 1, 0), ("k1", None, 1), ("b", 1, 1), ("twin", None, 1), ("c", 1, 7)]
+    table = pd.DataFrame(rows, columns=["backbone", "epoch", "seed"])
+    assert epochs.runs(table, ["seed"]) == {"a": "k0"}
+    assert epochs.runs(table.iloc[:2], []) == {"a": "k0"}

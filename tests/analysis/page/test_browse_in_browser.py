@@ -6,14 +6,18 @@ import io
 import json
 import re
 import time
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import browse, load, shap_report, sql
-from tests.browse_tables import study
+from analysis import browse, load, sql, study
+from analysis.page import files
+from analysis.tables import database, stored
+from analysis.tables.sweep import read_sweep
+from tests.browse_tables import study as study_table
 from tests.browser import chromium, download, settled, visit
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
@@ -35,7 +39,10 @@ def sweep(tmp_path_factory):
     backbones = grid(architecture=["vggm11", "vggm17"], id_classes=[10, 40], augmentation=["off", "on"], seed=[0, 1])
     backbones += [{**backbones[0], "seed": 2, "augmentation": '<b onclick="alert(1)">on</b>'}]
     write_sweep(folder, probe_table(backbones, datasets=HOSTILE, varied=ROLES, n_test=150))
-    assert shap_report.main(["--results", str(folder), "--bootstrap", "0", "--jobs", "1"]) == 0
+    experiments = read_sweep(str(folder), accuracy="heldout").narrowed(targets=["retained"])
+    report = study.analyse(experiments, study.Options(bootstrap=0, jobs=1))
+    files.write_numbers(report, str(folder / "report"))  # of the report the page reads these, and no figure
+    (folder / "report" / "index.html").write_text("the report")
     assert browse.main(["--results", str(folder)]) == 0
     return folder
 
@@ -43,6 +50,47 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(sweep):
     return sweep / "report" / "browse.html"
+
+
+@pytest.fixture(autouse=True)
+def closing(browser):
+    """Pages that a test opened go with it."""
+    kept = set(browser.contexts)
+    yield
+    for context in set(browser.contexts) - kept - {page.context for page in SHARED}:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, file):
+    """The sweep's page, loaded once; :func:`look` gives each test a view of it."""
+    page, heard = visit(browser, file)
+    SHARED.append(page)
+    yield page, heard
+    SHARED.remove(page)
+
+
+SHARED: list = []
+
+
+@pytest.fixture
+def look(opened):
+    """Show a view of the sweep's page as a link to it does, all else as it was at first."""
+    page, heard = opened
+    heard.said.clear()
+
+    def show(hash=""):
+        page.evaluate(
+            "hash => new Promise(done => { document.getElementById('filters').open = false;"
+            " addEventListener('hashchange', () => setTimeout(done), {once: true});"
+            " if (location.hash === hash) dispatchEvent(new HashChangeEvent('hashchange'));"
+            " else location.hash = hash })",
+            hash,
+        )
+        settled(page)
+        return page, heard
+
+    return show
 
 
 def rows_of(page, place="#view table") -> list[list[str]]:
@@ -60,6 +108,17 @@ def frame_of(data: bytes) -> pd.DataFrame:
 def open_tab(page, name) -> None:
     page.click(f"#tab-{name}")
     settled(page)
+
+
+def same_numbers(page, name, connection) -> int:
+    """How many columns of numbers a view's CSV and the answer to its SQL share; they hold the same ones."""
+    found = frame_of(download(page, f"[data-view={name}] [data-get=csv]"))
+    page.click(f"[data-view={name}] [data-get=sql]")
+    rows = connection.sql(page.inner_text(f"[data-view={name}] .sql")).df()
+    shared = [c for c in found.select_dtypes("number") if c in rows.select_dtypes("number")]
+    for column in shared:
+        assert sorted(found[column].dropna()) == pytest.approx(sorted(rows[column].dropna()), abs=1e-9), (name, column)
+    return len(shared)
 
 
 def hash_of(**state) -> str:
@@ -86,8 +145,8 @@ def test_nothing_is_said_asked_or_cut_off(browser, file, width, scheme):
     assert HOSTILE[0] in page.locator("body").inner_text()
 
 
-def test_sorting_filtering_and_searching_change_what_is_shown(browser, file):
-    page, _ = visit(browser, file)
+def test_sorting_filtering_and_searching_change_what_is_shown(look):
+    page, _ = look()
     at = heads_of(page).index("% retained")
     values = [float(row[at]) for row in rows_of(page)]
     assert len(values) == 17
@@ -112,8 +171,8 @@ def test_sorting_filtering_and_searching_change_what_is_shown(browser, file):
     assert len(rows_of(page)) == 17
 
 
-def test_filters_that_nothing_passes_are_said(browser, file):
-    page, heard = visit(browser, file, hash_of(q="no backbone has this"))
+def test_filters_that_nothing_passes_are_said(look):
+    page, heard = look(hash_of(q="no backbone has this"))
     for tab in ("backbones", "variables", "best"):
         open_tab(page, tab)
         assert "passes the filters" in page.inner_text("#view"), tab
@@ -138,8 +197,8 @@ def test_every_column_may_be_drawn_without_a_word_on_the_console(browser, tmp_pa
     assert heard.said == []
 
 
-def test_bounds_that_are_proposed_let_all_pass(browser, file):
-    page, _ = visit(browser, file)
+def test_bounds_that_are_proposed_let_all_pass(look):
+    page, _ = look()
     page.click("#filters summary")
     bounds = page.locator("[data-filter][type=number]")
     assert bounds.count() > 3
@@ -150,8 +209,8 @@ def test_bounds_that_are_proposed_let_all_pass(browser, file):
     assert "17 of 17 backbones are shown" in page.inner_text("#filter-summary")
 
 
-def test_selected_backbones_are_drawn_with_their_numbers(browser, file, sweep):
-    page, _ = visit(browser, file)
+def test_selected_backbones_are_drawn_with_their_numbers(look, sweep):
+    page, _ = look()
     page.click("#view [data-backbone='weights-003@32']")
     page.click("#view tr:has([data-backbone='weights-012@32']) td:nth-child(2)")  # a click on the row
     settled(page)
@@ -175,8 +234,8 @@ def test_selected_backbones_are_drawn_with_their_numbers(browser, file, sweep):
     assert drawn == sorted((100 * papers["accuracy"]).round(6))
 
 
-def test_downloads_hold_the_numbers_of_the_table(browser, file, sweep):
-    page, _ = visit(browser, file, hash_of(tab="layers", sel=["weights-005@32"]))
+def test_downloads_hold_the_numbers_of_the_table(look, sweep):
+    page, _ = look(hash_of(tab="layers", sel=["weights-005@32"]))
     found = frame_of(download(page, "[data-view=layers] [data-get=csv]"))
     probes = load.probes(str(sweep))
     probes = probes[probes["backbone"] == "weights-005@32"].reset_index(drop=True)
@@ -189,9 +248,9 @@ def test_downloads_hold_the_numbers_of_the_table(browser, file, sweep):
     assert b"probe accuracy" in download(page, "[data-view=layers] [data-get=svg]")
 
 
-def test_the_sql_gives_the_rows_of_the_csv(browser, file, sweep, capsys):
+def test_the_sql_gives_the_rows_of_the_csv(look, sweep, capsys):
     view = hash_of(sort="retained desc", rule="last") + '&f.depth=[12,null]&f.augmentation=["on"]'
-    page, _ = visit(browser, file, view)
+    page, _ = look(view)
     found = frame_of(download(page, "[data-view=backbones] [data-get=csv]"))
     page.click("[data-view=backbones] [data-get=sql]")
     statement = page.inner_text("[data-view=backbones] .sql")
@@ -201,15 +260,20 @@ def test_the_sql_gives_the_rows_of_the_csv(browser, file, sweep, capsys):
     assert len(found) == 4
     for name in ("retained", "pearson", "alignment", "tunnel_start", "best_layer"):
         assert found[name].tolist() == pytest.approx(rows[name].tolist(), abs=1e-12)
-    for tab, name, size in (("variables", "variables", 12), ("best", "best", 3), ("layers", "layers", 0)):
+    page.click("#view [data-backbone] >> nth=0")
+    settled(page)
+    connection = database.connect(stored.find(str(sweep)))
+    for tab in TABS:
         open_tab(page, tab)
-        page.click(f"[data-view={name}] [data-get=sql]")
-        assert sql.main([str(sweep), "-c", page.inner_text(f"[data-view={name}] .sql"), "--csv"]) == 0
-        assert len(pd.read_csv(io.StringIO(capsys.readouterr().out))) == size
+        if tab == "drives":
+            page.click("[data-contrast^='retained|depth|11|17']")
+            settled(page)
+        for name in page.eval_on_selector_all("[data-view]", "bars => bars.map(bar => bar.dataset.view)"):
+            assert same_numbers(page, name, connection) or name == "datasets", name  # which is a row per backbone
 
 
-def test_best_layers_are_those_of_sql(browser, file, sweep, capsys):
-    page, _ = visit(browser, file, hash_of(tab="best"))
+def test_best_layers_are_those_of_sql(look, sweep, capsys):
+    page, _ = look(hash_of(tab="best"))
     found = frame_of(download(page, "[data-view=best] [data-get=csv]")).set_index("dataset")
     page.click("[data-view=best] [data-get=sql]")
     assert sql.main([str(sweep), "-c", page.inner_text("[data-view=best] .sql"), "--csv"]) == 0
@@ -223,14 +287,14 @@ def test_best_layers_are_those_of_sql(browser, file, sweep, capsys):
     assert best["lost"] == pytest.approx(100 * (best["accuracy"] - best["its_last"]))
 
 
-def test_a_contrast_leads_to_its_pairs_and_their_curves(browser, file, sweep):
+def test_a_contrast_leads_to_its_pairs_and_their_curves(look, sweep):
     report = json.loads((sweep / "report" / "report.json").read_text())
     contrast = next(
         row
         for row in report["contrasts"]
         if (row["target"], row["variable"], row["level"], row["from"]) == ("retained", "depth", "backbone", 11)
     )
-    page, heard = visit(browser, file, hash_of(tab="drives"))
+    page, heard = look(hash_of(tab="drives"))
     page.click("[data-contrast^='retained|depth|11|17']")
     settled(page)
     found = frame_of(download(page, "[data-view=pairs] [data-get=csv]"))
@@ -273,8 +337,8 @@ def test_one_backbone_and_one_dataset(browser, tmp_path):
     assert heard.said == []
 
 
-def test_a_click_on_a_dot_selects_its_backbone(browser, file):
-    page, _ = visit(browser, file, hash_of(tab="variables", vx="id_classes"))
+def test_a_click_on_a_dot_selects_its_backbone(look):
+    page, _ = look(hash_of(tab="variables", vx="id_classes"))
     dot = page.locator("#view .chart >> nth=0 >> path[aria-roledescription=point] >> nth=5")
     label = dot.get_attribute("aria-label")
     dot.click()
@@ -331,8 +395,8 @@ def test_a_sent_link_restores_the_view(browser, file):
     assert heard.said == []
 
 
-def test_the_keyboard_reaches_everything(browser, file):
-    page, _ = visit(browser, file, hash_of(tab="drives"))
+def test_the_keyboard_reaches_everything(look):
+    page, _ = look(hash_of(tab="drives"))
     wanted = page.evaluate(
         "[...document.querySelectorAll('a[href], button:not([disabled]), select, input, summary')]"
         ".filter(e => e.checkVisibility() && e.tabIndex >= 0).length"
@@ -357,13 +421,27 @@ def test_the_keyboard_reaches_everything(browser, file):
     settled(page)
     assert page.locator("#chips .chip").count() == 2
     assert page.evaluate("document.activeElement.hasAttribute('data-backbone')")  # the focus stays
+    page.select_option("#view .dt-length select >> nth=0", "10")
+    page.locator("#view .dt-paging-button.next").first.press("Enter")
+    page.locator("#view [data-backbone]").nth(1).press("Space")
+    settled(page)
+    assert page.inner_text("#view .dt-info >> nth=0").startswith("Showing 11 to 17")  # so does the page of the table
+    page.locator("#view th:has-text('ID accuracy') [tabindex]").press("Enter")
+    settled(page)
+    assert "ID accuracy" in page.evaluate("document.activeElement.ariaLabel")
+    assert "id_final_accuracy asc" in page.evaluate("decodeURIComponent(location.hash).replaceAll('+', ' ')")
 
 
-def test_two_sweeps_side_by_side(browser, tmp_path):
+def test_two_sweeps_side_by_side(browser, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the SQL of both goes by two files
     backbones = grid(architecture=["vggm11", "vggm17"], seed=[0, 1])
     roles = {"architecture": "treatment", "seed": "replicate"}
     for name, lost in (("a", 0.3), ("b", 0.1)):
         write_sweep(tmp_path / name, probe_table(backbones, varied=roles, drop=lambda _, lost=lost: lost))
+    contrast = {"target": "retained", "variable": "architecture", "from": "vggm11", "to": "vggm17", "n_pairs": 2}
+    told = {"targets": {"retained": {}}, "contrasts": [{**contrast, "mean_difference": 0.0}]}
+    (tmp_path / "a" / "report").mkdir()
+    (tmp_path / "a" / "report" / "report.json").write_text(json.dumps(told))
     assert browse.main(["--results", str(tmp_path / "a"), "--against", str(tmp_path / "b")]) == 0
     page, heard = visit(browser, tmp_path / "a" / "report" / "browse.html", hash_of(tab="against"))
     found = frame_of(download(page, "[data-view=against] [data-get=csv]"))
@@ -372,6 +450,20 @@ def test_two_sweeps_side_by_side(browser, tmp_path):
     )
     ours = found.set_index(["backbone", "dataset"])["difference"]
     assert ours.to_dict() == pytest.approx((second - first).to_dict())
+    page.click("[data-view=against] [data-get=sql]")
+    calls = re.findall(r'analysis.sql (\S+) -c "(.+)" --csv > (\S+)', page.inner_text("[data-view=against] .sql"))
+    for place, statement, name in calls:
+        capsys.readouterr()
+        assert sql.main([place, "-c", statement, "--csv"]) == 0
+        Path(name).write_text(capsys.readouterr().out)
+    page.click("[data-view=against] [data-get=sql]")
+    assert same_numbers(page, "against", database.connect(stored.find(str(tmp_path / "a")))) == len(calls) - 1 == 1
+    open_tab(page, "drives")
+    page.click("[data-contrast]")
+    settled(page)
+    pairs = frame_of(download(page, "[data-view=pairs] [data-get=csv]"))
+    assert len(pairs) == 2  # of the sweep that the report is of, though the other has such pairs too
+    open_tab(page, "against")
     page.click("#view table button >> nth=0")
     settled(page)
     assert page.locator("#chips .chip").count() == 3
@@ -406,7 +498,7 @@ def test_published_values_stand_beside_ours(browser, sweep, tmp_path):
 
 
 def test_layers_by_parameters(browser, tmp_path):
-    write_sweep(tmp_path, study(4, 1, 5))
+    write_sweep(tmp_path, study_table(4, 1, 5))
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(x="parameters"))
     page.click("#view [data-backbone] >> nth=0")
@@ -418,23 +510,37 @@ def test_layers_by_parameters(browser, tmp_path):
     assert heard.said == []
 
 
-def test_checkpoints_along_training(browser, tmp_path):
-    kept = probe_table(grid(seed=[0, 1]), varied={"seed": "replicate"}).to_pandas()
+def along_training() -> pa.Table:
+    """Two runs as a sweep's table has them: the weights after each epoch are a backbone of their own."""
+    table = probe_table(grid(seed=[0, 1]), varied={"seed": "replicate"})
+    kept = table.to_pandas()
     kept["epoch"] = pd.array([None] * len(kept), dtype="Int32")
-    early = kept.assign(epoch=pd.array([2] * len(kept), dtype="Int32"), curve_key=kept["curve_key"] + "-2")
-    early["top1"] = early["top1"] / 2
-    table = pd.concat([kept, early], ignore_index=True)
-    table.to_parquet(tmp_path / "probes.parquet")
+    early = [
+        kept.assign(
+            epoch=pd.array([epoch] * len(kept), dtype="Int32"), top1=kept["top1"] / (20 - epoch),
+            **{name: kept[name] + f"-{epoch}" for name in ("curve_key", "weights_key")},
+        )
+        for epoch in (2, 10)
+    ]  # fmt: skip
+    frame = pd.concat([kept, *early], ignore_index=True)
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(table.schema.metadata)
+
+
+def test_checkpoints_along_training(browser, tmp_path):
+    write_sweep(tmp_path, along_training())
     assert browse.main(["--results", str(tmp_path)]) == 0
-    page, _ = visit(browser, tmp_path / "report" / "browse.html", hash_of(tab="layers", sel=["weights-000@32"]))
+    page, heard = visit(browser, tmp_path / "report" / "browse.html", hash_of(tab="layers", sel=["weights-000@32"]))
     assert len(frame_of(download(page, "[data-view=layers] [data-get=csv]"))) == 40
     page.select_option("[data-state=epoch]", "2")
     settled(page)
     found = frame_of(download(page, "[data-view=layers] [data-get=csv]"))
     assert found["epoch"].tolist() == [2] * 40
+    assert set(found["backbone"]) == {"weights-000-2@32"}  # the table's own name of it
     page.select_option("[data-state=epoch]", "all")
     settled(page)
-    assert page.locator("#view svg path[aria-roledescription=point]").count() == 80
+    assert page.locator("#view svg path[aria-roledescription=point]").count() == 120
+    assert same_numbers(page, "layers", database.connect(stored.find(str(tmp_path)))) > 2
+    assert heard.said == []
 
 
 def test_tables_without_layers_say_so(browser, tmp_path):
@@ -461,14 +567,16 @@ def test_failures_are_listed(browser, tmp_path):
     table.loc[table["curve_key"] == "curve-000-digits", ["top1", "heldout_top1"]] += 0.2
     table.loc[(table["curve_key"] == "curve-000-digits") & (table["layer"] == 3), "top1"] = float("nan")
     write_sweep(tmp_path, probe_table(grid(seed=[0, 1])))
-    about = json.dumps({"name": "broken", "variables": {"seed": {"role": "replicate"}}, "failed_curves": ["gone"]})
+    about = {"name": "broken", "variables": {"seed": {"role": "replicate"}}, "failed_curves": ["gone"]}
+    about = json.dumps({**about, "planned_curves": 9})
     whole = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata({"tunnel_sweep": about})
     pq.write_table(whole, tmp_path / "probes.parquet")
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, _ = visit(browser, tmp_path / "report" / "browse.html")
     listed = rows_of(page, "#failures table")
-    assert [row[0] for row in listed] == ["incomplete", "not in the table"]
+    assert [row[0] for row in listed] == ["incomplete", "missing"]
     assert "a layer has no accuracy" in listed[0]
+    assert "2 of 9 planned curves are not there" in page.inner_text("#facts")
     status = [row[heads_of(page).index("curves")] for row in rows_of(page)]
     assert sorted(status) == ["2 OOD, 1 not there", "3 OOD"]
     open_tab(page, "best")
@@ -478,7 +586,7 @@ def test_failures_are_listed(browser, tmp_path):
 
 @pytest.mark.slow
 def test_a_large_study_stays_usable(browser, tmp_path):
-    write_sweep(tmp_path, study(300, 12, 40))
+    write_sweep(tmp_path, study_table(300, 12, 40))
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, heard = visit(browser, tmp_path / "report" / "browse.html")
     page.click("#filters summary")

@@ -183,6 +183,11 @@ def test_what_survives_is_shown_for_every_rule_and_dataset(demo: tuple[Path, dic
 def test_the_page_stands_alone_and_says_which_accuracy(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, report = demo
     page = (folder / "report" / "index.html").read_text()
+    told = dict(re.findall(r'<figure id="figure-([^"]+)"><img [^>]*alt="([^"]*)"', page))
+    effect = max(report["targets"]["retained"]["effects"], key=lambda e: abs(e["adjusted"]["value"] or 0.0))
+    number = f"{effect['adjusted']['value']:+.1f}".replace("-", "−")
+    assert number in told["forest-retained"]  # an alternative text says what the picture shows
+    assert all(re.search(r"\d", told[f"{name}-retained"]) for name in ("outcomes", "contrasts", "beeswarm"))
     outside = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)
     assert outside == ["browse.html"]  # which lies beside it
     assert "http://" not in page
@@ -204,7 +209,7 @@ def test_a_warning_comes_first_where_probes_are_not_to_be_trusted(tmp_path: Path
     unfinished = unfinished.append_column("probe_epochs", pa.array([15] * n, pa.int32()))
     report = report_of(write_sweep(tmp_path, unfinished))
     assert report["findings"][0]["kind"] == "quality"
-    assert "100% of 120 probes were best in their last epoch" in report["findings"][0]["text"]
+    assert "100 % of 120 probes were best in their last epoch" in report["findings"][0]["text"]
     assert report_of(write_sweep(tmp_path / "b", table))["findings"][0]["kind"] != "quality"
 
 

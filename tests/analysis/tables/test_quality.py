@@ -34,7 +34,7 @@ def test_the_report_warns_of_unconverged_probes_and_says_nothing_of_converged_on
     assert found.quality is not None
     assert found.quality.unconverged == pytest.approx(1 - share, abs=0.02)
     sentences = [f.text for f in analyse(found, Options(bootstrap=0)).findings if f.kind == "quality"]
-    assert [("did not converge (limit 10%)" in text) for text in sentences] == [True] * warned
+    assert [("did not converge (limit 10 %)" in text) for text in sentences] == [True] * warned
 
 
 def test_where_nothing_is_known_of_convergence_nothing_is_said(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from analysis.tables import stored
 from analysis.tables.errors import UserError
+from analysis.tables.sweep import read_sweep
 from sweep import table
 from sweep.base.store import Store
+from tests import synthetic_tables
 from tests.sweep.table.test_fragments import plan, row
 
 
@@ -101,3 +103,16 @@ def test_plans_that_share_a_store_are_read_together(store, tmp_path):
     found = stored.find(str(tmp_path))
     assert found.table(["width"])["width"].to_pylist() == [0.5, 0.5, 2.0, 2.0]
     assert found.planned["curve_key"].to_pylist() == ["k1", "k2"]
+
+
+def test_what_weights_were_trained_for_is_a_variable_where_it_differs(tmp_path):
+    backbones = synthetic_tables.grid(architecture=["vggm11", "vggm17"], pretraining=["a", "b"])
+    for backbone in backbones:
+        told = {"a": "views", "b": "crop"}[backbone["pretraining"]]
+        backbone |= {"objective": "supervised", "weights_augmentation": told}
+    roles = {"architecture": "treatment", "pretraining": "treatment"}
+    folder = synthetic_tables.write_sweep(tmp_path, synthetic_tables.probe_table(backbones, varied=roles))
+    found = read_sweep(str(folder), accuracy="heldout")
+    assert "weights_augmentation" in found.variables
+    assert "objective" not in found.variables
+    assert "objective" not in found.constant

@@ -10,8 +10,9 @@ import torch
 import sweep.cell.cell
 import sweep.train.weights
 from sweep import driver, table
-from sweep.base.errors import StorageError
+from sweep.base.errors import DeviceError, StorageError, UserError
 from sweep.base.store import Store
+from sweep.cell.blame import Fate, fate
 from sweep.cell.cell import run_cell
 from sweep.study import Curve, Planned, read_config
 from sweep.table.schema import RUN_COLUMNS
@@ -66,6 +67,62 @@ def test_io_errors_leave_the_cell_and_are_no_record_of_its_own(task, monkeypatch
     with pytest.raises(type(error)):
         run_cell(task)
     assert not records(task)
+
+
+ECC = getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: uncorrectable ECC error encountered")
+CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+NO_MEMORY = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("error", "share", "expected"),
+    [
+        (ECC, 1.0, Fate.DEVICE),
+        (CUDNN, 1.0, Fate.DEVICE),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), 1.0, Fate.STAYS),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1.0, Fate.STAYS),
+        (torch.OutOfMemoryError("CUDA out of memory"), 0.5, Fate.CROWDED),
+        (MemoryError(), 1.0, Fate.CROWDED),
+        (NO_MEMORY, 1.0, Fate.CROWDED),
+        (UserError("no such class"), 1.0, Fate.STAYS),
+        (TrainingDivergedError("nan"), 1.0, Fate.STAYS),
+        (KeyError("label"), 1.0, Fate.STAYS),
+        (OSError(5, "I/O error"), 1.0, Fate.STORAGE),
+        (Exception("of a library"), 1.0, Fate.OPEN),
+    ],
+)
+def test_whose_an_error_is(task, error, share, expected):
+    assert fate(error, replace(task, share=share)) is expected
+
+
+@pytest.mark.parametrize("place", [(sweep.train.weights, "pretrain"), (sweep.cell.cell, "embed_curve")])
+@pytest.mark.parametrize("error", [ECC, CUDNN])
+def test_a_broken_device_is_no_record_of_a_curve(task, monkeypatch, place, error):
+    failing(monkeypatch, *place, error)
+    with pytest.raises(DeviceError, match=r"CUDA error: uncorrectable ECC|CUDNN_STATUS"):
+        run_cell(task)
+    assert not records(task)
+
+
+def test_where_memory_is_short_the_other_curves_go_on_and_the_cell_is_tried_again(task, monkeypatch):
+    whole = sweep.cell.cell.embed_curve
+
+    def crowded(task, planned, *others):
+        if planned.curve.is_id:
+            raise MemoryError("others are here")
+        return whole(task, planned, *others)
+
+    monkeypatch.setattr(sweep.cell.cell, "embed_curve", crowded)
+    with pytest.raises(MemoryError, match="others are here"):
+        run_cell(task)
+    assert not records(task)
+    assert len(table.listing(Store(task.store_uri)).done) == 1
+
+
+def test_an_error_that_nobody_knows_is_recorded_and_tried_again_by_the_next_run(task, monkeypatch):
+    failing(monkeypatch, sweep.cell.cell, "embed_curve", Exception("of a library"))
+    assert len(run_cell(task).failed) == 2
+    assert {(r["stage"], r["transient"]) for r in records(task)} == {("embed", True)}
 
 
 @pytest.mark.parametrize(

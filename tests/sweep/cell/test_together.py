@@ -11,7 +11,8 @@ from sweep.base.errors import StorageError, UserError
 from sweep.cell.cell import workshop
 from sweep.cell.task import CellResult
 from sweep.cell.together import RecordedError
-from sweep.config.schema import Recipe, Resources
+from sweep.config.recipe import Recipe
+from sweep.config.schema import Resources
 from sweep.driver import tasks
 from sweep.driver.cluster import refuse_too_many
 from sweep.driver.processes import _outcome

@@ -12,6 +12,7 @@ from sweep.base.errors import UserError
 from sweep.data import listing
 from sweep.data.open import fingerprint, open_dataset
 from sweep.data.options import DatasetOptions
+from tests.class_folders import write_classes
 
 COUNTS = {"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 3}
 
@@ -195,3 +196,24 @@ def test_real_archives(tmp_path, name, classes, train, test):
     data = open_dataset(name, folder(path, classes=classes), cache_dir=tmp_path)
     assert (len(data.train), len(data.test), data.split_note) == (train, test, "official")
     assert not any(isinstance(image, Exception) for _, image in data.test.read_many(range(test)))
+
+
+def test_some_classes_of_a_folder_are_a_dataset_of_their_own(tmp_path):
+    root = write_classes(tmp_path / "data", classes=5)
+    whole = DatasetOptions(kind="folder", path=str(root))
+    some = open_dataset("some", replace(whole, only=("class1..class2", "class4")), cache_dir=tmp_path / "cache")
+    (tmp_path / "copied").mkdir()
+    for part in ("train", "test"):
+        for name in ("class1", "class2", "class4"):
+            (tmp_path / "copied" / part).mkdir(exist_ok=True)
+            (tmp_path / "copied" / part / name).symlink_to(root / part / name)
+    alone = open_dataset(
+        "alone", DatasetOptions(kind="folder", path=str(tmp_path / "copied")), cache_dir=tmp_path / "cache"
+    )
+    assert some.class_names == alone.class_names == ("class1", "class2", "class4")
+    assert some.fingerprint == alone.fingerprint != fingerprint("all", whole, cache_dir=tmp_path / "cache")
+    assert (len(some.train), len(some.test)) == (36, 18)
+    assert "3 of 5 classes" in " ".join(some.notes)
+    for only in (("class7",), ("class6..class8",)):
+        with pytest.raises(UserError, match=rf"only: {only[0]} is none of its 5 classes: class0"):
+            open_dataset("x", replace(whole, only=only), cache_dir=tmp_path / "cache")

@@ -1,15 +1,25 @@
 """What a task asks for against what the cluster has, now or later."""
 
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import ray
 
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Resources
-from sweep.driver.cluster import connect, resolve
+from sweep.driver import cluster
+from sweep.driver.cluster import _no_ray, connect, resolve
 from sweep.driver.sweep import _with_resources, prepare, task_of
 from sweep.study.check import read_config
 
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
 name: t
 grid: [{architecture: vggm11, id_dataset: fractals}]
@@ -114,8 +124,8 @@ def test_waiting_needs_a_number_of_gpus(tmp_path):
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("local", "Ray did not start on this machine: it timed out; nothing is lost"),
-        ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out; is it up"),
+        ("local", "Ray did not start on this machine: it timed out\nin node.py; nothing is lost"),
+        ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out\nin node.py; is it up"),
         ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
     ],
 )
@@ -127,3 +137,74 @@ def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=expected), connect(Resources()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("Version mismatch: The cluster has:\n    Ray: 2.52.0\nThis process:\n    Ray: 2.60.0", "same versions"),
+        ("AF_UNIX path length cannot exceed 107 bytes", "RAY_TMPDIR to a short path"),
+        ("[Errno 30] Read-only file system: '/root/.ray'", "HOME and RAY_TMPDIR"),
+        ("Package size (700 MiB) exceeds the maximum size", "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0"),
+    ],
+)  # fmt: skip
+def test_advice_fits_the_cause_and_the_whole_cause_is_shown(error, advice):
+    said = _no_ray("local", RuntimeError(error))
+    assert error in said
+    assert advice in said
+
+
+def test_an_empty_address_is_none(monkeypatch):
+    seen = []
+    monkeypatch.setattr(ray, "init", lambda address, **_options: seen.append(address) or 1 / 0)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with pytest.raises(UserError, match="did not start on this machine"), connect(Resources()):
+        pass
+    assert seen == ["local"]
+
+
+@pytest.fixture
+def no_ray():
+    """A port where something listens that is no Ray: it takes connections and says nothing, or speaks HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+def test_a_port_that_is_no_ray_is_said_within_seconds(monkeypatch, no_ray, answer):
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = no_ray.accept()
+                connection.sendall(answer)
+                held.append(connection)
+
+    held = []
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setattr(cluster, "_KNOCK_SECONDS", 2.0)
+    monkeypatch.setattr(ray, "init", lambda *_arguments, **_options: 1 / 0)  # never called
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{no_ray.getsockname()[1]}")
+    with (
+        pytest.raises(UserError, match=r"it does not answer as Ray does|is not the head of a Ray"),
+        connect(Resources()),
+    ):
+        pass
+    for connection in held:
+        connection.close()
+
+
+def test_foreign_code_that_hangs_ends_with_words_and_exit_code_2():
+    code = (
+        "from sweep.base.patience import watched; import time\nwith watched('the moon', 0.2, 'look up'): time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "waiting for the moon …\nthe moon: not there after 0.2 s; look up\n")
+
+
+def test_the_import_of_a_plugin_that_hangs_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "slow_plugin.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(register, "IMPORT_SECONDS", 0.2)
+    with pytest.raises(
+        UserError, match=r"TimeoutError: the import of slow_plugin: not done after 0.2 s .*slow_plugin.py, line 2"
+    ):
+        register.load(["slow_plugin"], str(tmp_path))

@@ -18,12 +18,13 @@ import yaml
 from sweep import driver, table
 from sweep.base.store import Store
 from sweep.cell.trial import run_trial
+from sweep.config import Range
 from sweep.config.problem import ConfigError
 from sweep.driver import search_report
 from sweep.driver.search import AshaPerGroup
 from sweep.study.check import read_config
 from sweep.study.grid import block_values, recipe_of
-from sweep.study.recipes import Record, outcomes, propose, trial_key
+from sweep.study.recipes import Record, _value, outcomes, propose, trial_key
 from sweep.table.trials import read_records, write_record
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,6 +92,24 @@ def test_more_trials_keep_those_there_are(tmp_path):
 def test_a_small_space_has_fewer_trials(tmp_path):
     sweep = prepared(tmp_path, ONE_GROUP, "search.recipe={batch_size: [8, 16, 32]}", "search.trials=9")
     assert sorted(dict(o.trial.searched)["batch_size"] for o in found_in(sweep)) == [8, 16, 32]
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(("key", "low", "high"), [("batch_size", 32, 2048), ("epochs", 2, 9), ("lr", 1e-4, 1e-1)])
+def test_draws_are_spread_over_the_range_as_the_config_says(key, low, high, log):
+    """Each quarter of the range, on its scale, has a quarter of the draws; of whole numbers each stands for its own."""
+    space = Range(low=low, high=high, log=log)
+    drawn = [_value(key, space, number / 1000) for number in range(1000)]
+    whole = key != "lr"
+    assert all(isinstance(value, int) for value in drawn) == whole
+    assert (drawn[0], drawn[-1]) == (low, pytest.approx(high, rel=0.05))
+    assert low <= min(drawn) <= max(drawn) <= high
+    scale = math.log if log else float
+    start, end = scale(low), scale(high + whole)
+    for value, share in [(drawn[250], 0.25), (drawn[500], 0.5), (drawn[750], 0.75)]:
+        exact = start + share * (end - start)
+        assert scale(value) <= exact + 1e-2 * (end - start)
+        assert scale(value + whole) >= exact - 1e-2 * (end - start)
 
 
 def test_whole_numbers_stay_whole_and_both_bounds_are_reached(tmp_path):

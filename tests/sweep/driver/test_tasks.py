@@ -1,13 +1,20 @@
 """Tasks in flight: lost ones are tried again after a pause, the last ones are split into their curves."""
 
+import time
+from dataclasses import replace
+
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
+from sweep.base.errors import DeviceError
 from sweep.cell.task import CellResult
-from sweep.config.schema import Probe, Recipe, Resources
+from sweep.config.recipe import Probe, Recipe
+from sweep.config.schema import Resources
 from sweep.driver import tasks
 from sweep.driver.cluster import connect
 from sweep.driver.decoding import decode_first, nodes_of_cells
+from sweep.driver.nodes import MOST_FAILURES, NoNodeLeftError, located, node_id
 from sweep.driver.sweep import prepare, task_of
 from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
 from sweep.study.check import read_config
@@ -70,8 +77,17 @@ def test_the_queue_keeps_order_and_lets_pauses_pass(monkeypatch):
 
 @pytest.fixture(scope="module")
 def resources():
-    with connect(Resources(gpus=0, retries=2, max_in_flight=2)) as found:
-        yield found
+    """Of a cluster of two nodes with a CPU each."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        cluster.add_node(num_cpus=1)
+        environment.setenv("RAY_ADDRESS", cluster.address)
+        try:
+            with connect(Resources(gpus=0, retries=2, max_in_flight=2)) as found:
+                yield found
+        finally:
+            cluster.shutdown()
 
 
 def run(cells, resources, body, monkeypatch):
@@ -132,6 +148,49 @@ def test_io_errors_and_dead_workers_are_tried_again_and_others_are_not(resources
     transient = {attempt.cell.backbone.architecture: attempt.transient for attempt in lost}
     assert transient == {"io": True, "dies": True, "never": True, "wrong": False}
     assert {str(attempt.error) for attempt in lost} >= {"store away", "still away"}
+
+
+def test_a_node_whose_device_fails_is_left_taken_out_and_named(resources, monkeypatch, capsys):
+    """On the head's device nothing succeeds, and it fails at once; every cell ends on the other node."""
+    log, broken = Log.remote(), next(n["NodeID"] for n in ray.nodes() if "node:__internal_head__" in n["Resources"])
+
+    def body(task):
+        with located():
+            ray.get(log.add.remote((task[0], node_id())))
+            if node_id() == broken:
+                raise DeviceError("AcceleratorError: CUDA error: uncorrectable ECC error encountered")
+        time.sleep(0.3)
+        return CellResult(("d0",), (), node_id())
+
+    names = [f"n{number}" for number in range(10)]
+    cells = [replace(cell(name, curves=1), run=name) for name in names]
+    lost = run(cells, resources, body, monkeypatch)
+    entries = ray.get(log.read.remote())
+    there = [name for name, node in entries if node == broken]
+    assert len(set(there)) == len(there)  # none came back to it
+    assert MOST_FAILURES <= len(there) <= MOST_FAILURES + 2  # those that Ray had already may follow
+    assert sorted(name for name, node in entries if node != broken) == names
+    assert {(one.transient, type(one.error)) for one in lost} == {(True, DeviceError)}
+    said = capsys.readouterr().err
+    assert said.count("3 backbones in a row failed by its device (AcceleratorError: CUDA error: uncorrectable ECC") == 1
+    assert "it gets no more work" in said
+
+
+def test_once_every_node_is_out_the_rest_waits_for_the_next_run(resources, monkeypatch):
+    def body(task):
+        with located():
+            raise DeviceError("CUDA error: unknown")
+
+    lost = run(
+        [replace(cell(f"n{number}", curves=1), run=str(number)) for number in range(9)], resources, body, monkeypatch
+    )
+    assert {one.transient for one in lost} == {True}
+    given_up = {one.cell.run for one in lost if isinstance(one.error, NoNodeLeftError)}
+    assert given_up
+    assert len({one.cell.run for one in lost}) == 9
+    assert all(
+        "no node is left: node " in str(one.error) for one in lost if one.cell.run in given_up and one.seconds == 0
+    )
 
 
 def test_the_last_backbones_are_trained_then_probed_in_parts(resources, monkeypatch):

@@ -162,12 +162,12 @@ def test_normalized_images_are_channels_last():
     assert formats == [True] * 4
 
 
-def test_autocast_computes_in_fewer_bits_and_nearly_the_same():
+def test_bfloat16_computes_in_fewer_bits_and_nearly_the_same():
     model, layers = backbone("vggm11")
     images_NHWC = pictures(4)
     exact, mixed = (
-        embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU, autocast=dtype)
-        for dtype in (None, "bfloat16")
+        embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU, precision=dtype)
+        for dtype in ("float32", "bfloat16")
     )
     for one_ND, other_ND in zip(exact, mixed, strict=True):
         assert other_ND.dtype == torch.float16

@@ -204,6 +204,12 @@ def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, content, expected)
         loaded(tmp_path / "w.pth")
 
 
+def test_numbered_tensors_are_called_that(tmp_path):
+    torch.save({0: torch.ones(3), 1: torch.ones(2)}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=r"holds tensors under 0, 1, which are no names .*state_dict\(\)"):
+        read_checkpoint(tmp_path / "c.pt")
+
+
 # ------------------------------------------------------------------------------------------ timm's own conversions
 
 

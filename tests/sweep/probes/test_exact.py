@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from tests.sweep.probes.test_fit import make_data

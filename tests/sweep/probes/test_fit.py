@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sweep.base.errors import UserError
 from sweep.base.seeds import derive_seed
-from sweep.config.schema import Probe
+from sweep.config.recipe import Probe
 from sweep.probes import memory
 from sweep.probes.adamw import fit_adamw
 from sweep.probes.data import ProbeData

@@ -62,6 +62,14 @@ def test_yaml_1_2_words_and_numbers(tmp_path):
             ["grid[0].augmentation", "no meaning", "block of their own"],
         ),
         (("name: t", "name: t\nrecipe: {epochs: 3}"), ["recipe.epochs = 3", "more than warmup_epochs"]),
+        (
+            ("name: t", "name: t\nrecipe: {train_on: all}"),
+            ["recipe.train_on = all", "trained on", "checkpoint_on: last"],
+        ),
+        (("[off, on]", "off\n    train_on: [fit, all]"), ["grid[0].train_on = all", "images that it was trained on"]),
+        (("name: t", "name: t\nresources: {gpus: 0}\nrecipe: {precision: tf32}"), ["recipe.precision = tf32", "GPUs"]),
+        (("name: t", "name: t\nrecipe: {precision: float16}"), ["recipe.precision = float16", "bfloat16"]),
+        (("name: t", "name: t\nautocast: float16\nextraction: {precision: tf32}"), ["autocast = float16", "tf32"]),
         (("name: t", "name: t\nroles: {sed: replicate}"), ["roles.sed", "valid: seed"]),
         (("name: t", "name: t\nroles: {seed: boss}"), ["roles.seed = boss", "treatment"]),
         (("name: t", "name: t\nlayers: {vggm11: '('}"), ["layers.vggm11 = (", "regular expression"]),
@@ -89,6 +97,24 @@ def test_mistakes_are_named(tmp_path, change, expected):
         read_config(file)
     for part in ["c.yaml", *expected]:
         assert part in str(error.value)
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "aliases"),
+        ("name: &me [*me]\n", "aliases"),
+        (GOOD + "# " + "x" * 1_000_000, "1,000,000 are the most"),
+        ("base: &base {epochs: 7}\nrecipe: {<<: *base, lr: 1}\n", r"merge keys \(<<\) are none of YAML 1.2"),
+        (GOOD + "7: x\n", "the key 7 is not a word"),
+    ],
+)  # fmt: skip
+def test_what_would_take_for_ever_or_means_nothing_is_answered_at_once(tmp_path, text, expected):
+    with pytest.raises(ConfigError, match=expected):
+        read_config(write(tmp_path, text))
 
 
 def test_several_mistakes_come_together(tmp_path):

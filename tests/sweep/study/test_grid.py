@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweep.base.seeds import derive_seed
-from sweep.config.schema import PENALTIES, Config
+from sweep.config.recipe import PENALTIES
+from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Sizes, expand
@@ -177,6 +178,7 @@ def test_plan_warns_of_confounded_variables():
     text = render_plan(config, grid, done=None, why_unknown="no data", out="x")
     assert "warning: this grid confounds these pairs" in text
     assert "id_classes ~ resolution 1.00" in text
+    assert "to tell id_classes from resolution, add: id_classes 2 with resolution 64, id_classes 5 with" in text
     assert "not known (no data)" in text
 
 
@@ -201,10 +203,15 @@ def test_lists_of_the_probe_section_are_crossed_inside_a_curve():
     assert ring.curve(grid_of(make(probe=adamw | {"lr": [1e-3]})).cells[0].curves[0]) == ring.curve(alone)
 
 
-def test_autocast_is_part_of_the_embedding_and_its_absence_of_no_key():
+def test_precision_is_part_of_keys_and_float32_of_none():
     curve = grid_of(make(probe={"solver": "adamw"})).cells[0].curves[0]
-    assert keys(autocast="bfloat16").embedding(curve) != keys().embedding(curve)
-    assert keys(autocast="bfloat16").weights(curve.backbone) == keys().weights(curve.backbone)
+    found = {keys(extraction=precision).embedding(curve) for precision in ("float32", "tf32", "bfloat16", "float16")}
+    assert len(found) == 4
+    assert keys(extraction="bfloat16").embedding(curve) == "e32e12d20a877e1ead92"  # as of `autocast: bfloat16`
+    assert keys(extraction="bfloat16").weights(curve.backbone) == keys().weights(curve.backbone)
+    other = grid_of(make(recipe={"precision": "bfloat16"})).cells[0].backbone
+    assert keys().weights(other) != keys().weights(curve.backbone)
+    assert (variables(other)["precision"], variables(curve.backbone)["precision"]) == ("bfloat16", "float32")
     assert keys().embedding(curve) == "02a614cd7d109e8a60e4"
     assert keys().curve(curve) == "e684fc42a333821fd649"  # as in version 0.1.0
 

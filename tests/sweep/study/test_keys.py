@@ -130,7 +130,7 @@ def test_embeddings_of_initial_weights_alone_have_a_new_key():
 def test_a_recipe_key_is_declared_in_one_place(tmp_path):
     """A line in config.Recipe makes it a key of blocks and searches and a column; older keys stay."""
     shutil.copytree(ROOT / "sweep", tmp_path / "sweep", ignore=shutil.ignore_patterns("__pycache__"))
-    schema = tmp_path / "sweep" / "config" / "schema.py"
+    schema = tmp_path / "sweep" / "config" / "recipe.py"
     before = "    data_parallel: Annotated"
     line = '    heat: Annotated[Positive, Column("softmax temperature", (1.0, 2.0), new=True)] = 1.0\n'
     schema.write_text(schema.read_text().replace(before, line + before, 1))

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from sweep.config.schema import Recipe
+from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
+from sweep.base.errors import UserError
+from sweep.config.recipe import Recipe
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
@@ -176,3 +178,38 @@ def test_kept_epoch(on, expected):
 def test_divergence_has_a_name():
     with pytest.raises(TrainingDivergedError, match="smaller lr"):
         train(nowhere(), recipe=RECIPE.model_copy(update={"lr": 1e30}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_recipe_says_in_which_precision_a_backbone_is_trained(precision):
+    """Whatever the process was set to, which is how it stays."""
+    seen = set()
+
+    class Watched(nn.Conv2d):
+        def forward(self, input):
+            out = super().forward(input)
+            seen.add((out.dtype, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return out
+
+    before = torch.backends.cudnn.allow_tf32
+    model = nn.Sequential(Watched(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    images = PlainImages(*data(), np.arange(30))
+    settings = {"key": "k", "mean": (0.5,) * 3, "std": (0.25,) * 3, "device": torch.device("cpu")}
+    labelled = {"heldout": Labelled(*data(9, seed=1)), "test": Labelled(*data(9, seed=2))}
+    recipe = RECIPE.model_copy(update={"precision": precision})
+    pretrain(model, images, recipe=recipe, checkpoints=nowhere(), **labelled, **settings)
+    assert seen == {(getattr(torch, precision), "highest", False)}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_arithmetic_of_gpus_is_refused_elsewhere_and_set_for_matmuls_and_convolutions_alike():
+    with (
+        pytest.raises(UserError, match="tf32 is an arithmetic of NVIDIA GPUs"),
+        arithmetic(torch.device("cpu"), "tf32"),
+    ):
+        pass
+    with float32_bits(torch.device("cuda"), "tf32"):  # no GPU is asked
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+    with reproducible(True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()

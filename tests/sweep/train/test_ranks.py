@@ -24,7 +24,7 @@ from sweep.base.store import Store
 from sweep.cell.cell import run_cell
 from sweep.cell.together import RecordedError, train_together
 from sweep.config.problem import ConfigError
-from sweep.config.schema import Recipe
+from sweep.config.recipe import Recipe
 from sweep.study.check import read_config
 from sweep.train.batch_norm import synchronised
 from sweep.train.batches import PlainImages
@@ -281,6 +281,7 @@ def test_keys_are_those_of_ever_for_one_process():
         (("data_parallel: 2", "data_parallel: 3"), ["recipe.data_parallel = 3", "batch_size, 16", "valid: 1, 2, 4, 8"]),
         (("data_parallel: 2", "data_parallel: 16"), ["recipe.data_parallel = 16", "valid: 1, 2, 4, 8"]),
         (("data_parallel: 2", "data_parallel: 0"), ["recipe.data_parallel = 0", "greater than 0"]),
+        (("data_parallel: 2", "data_parallel: 2, mixup: 0.2"), ["recipe.mixup = 0.2", "mixes whole batches"]),
         (("augmentation: on", "data_parallel: [1, 5]"), ["grid[0].data_parallel = 5", "valid: 1, 2, 4, 8"]),
         (("name: tiny", "name: tiny\nresources: {gpus: 0.5}"), ["resources.gpus = 0.5", "a GPU of its own"]),
         (

@@ -1,0 +1,89 @@
+"""Curves by layer for the browsing page: which probes, under which backbone, and as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.page.browse_plain import Columns, plain
+from analysis.tables import epochs
+from analysis.tables.experiments import GRID
+from analysis.tables.metrics import choosing
+from analysis.tables.stored import Stored
+from analysis.tables.sweep import FIT_ON, once, with_backbone, without_shifted
+
+ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
+CHOOSING = ("heldout_loss", "crossfit_top1", "crossfit_loss")  # besides, what chooses the peak layer
+MEASURES: Mapping[str, str] = {
+    "rank": "numerical rank",
+    "cka_first": "CKA with the first layer",
+    "cka_last": "CKA with the last layer",
+    "cka_first_debiased": "CKA with the first layer, debiased",
+    "cka_last_debiased": "CKA with the last layer, debiased",
+    "nc1": "neural collapse NC1",
+}
+OF_CURVE = ("curve_key", "backbone", "own_backbone", "dataset", "is_id", "n_test", "chance", epochs.EPOCH)
+
+
+def probes(found: Stored, prefix: str) -> pd.DataFrame:
+    """The chosen probes of a sweep, by curve and layer; the names of backbones and curves begin with a prefix."""
+    present = found.probes.schema.names
+    wanted = [
+        "backbone_key",
+        "weights_key",
+        "resolution",
+        FIT_ON,
+    ]  # its name's parts; what is shown
+    wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
+    wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen"]
+    wanted += [*ACCURACIES, *CHOOSING, *MEASURES]
+    frame = with_backbone(found.table([c for c in wanted if c in present]).to_pandas())
+    frame, _ = without_shifted(frame)
+    if "chosen" in frame:
+        frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
+    frame = _under_their_runs(found, once(frame))
+    frame = frame.assign(backbone=prefix + frame["backbone"], curve_key=prefix + frame["curve_key"])
+    return frame.sort_values(["curve_key", "layer"], kind="stable")
+
+
+def _under_their_runs(found: Stored, frame: pd.DataFrame) -> pd.DataFrame:
+    """Probes along training under the kept backbone of their run; ``own_backbone`` is what the table calls theirs."""
+    if epochs.EPOCH not in frame or not frame[epochs.EPOCH].notna().any():
+        return frame
+    present = found.probes.schema.names
+    run = [c for c in dict.fromkeys((*GRID, *found.about.get("variables", {}))) if c in present and c != epochs.EPOCH]
+    named = [c for c in ("backbone_key", "weights_key", "resolution") if c in present]
+    table = with_backbone(found.table(list(dict.fromkeys([*named, *run, epochs.EPOCH]))).to_pandas())
+    table = table.sort_values(epochs.EPOCH, na_position="first", kind="stable").drop_duplicates("backbone")
+    kept = frame["backbone"].map(epochs.runs(table, run)).fillna(frame["backbone"])
+    return frame.assign(own_backbone=frame["backbone"], backbone=kept)
+
+
+def curves(rows: pd.DataFrame, number: Mapping[str, int]) -> tuple[Columns, dict[str, np.ndarray]]:
+    """Curves of the backbones that have experiments: a row for each, and their rows as columns."""
+    rows = rows[rows["backbone"].isin(list(number))].reset_index(drop=True)
+    code_N = pd.factorize(rows["curve_key"])[0]
+    start_C = np.flatnonzero(np.diff(code_N, prepend=-1))
+    n_C = np.diff(np.append(start_C, len(code_N)))
+    table = rows.iloc[start_C]
+    text = rows["layer_name"].astype(str) if "layer_name" in rows else rows["layer"].astype(str)
+    stacks: dict[tuple[str, ...], int] = {}
+    stack_C = [stacks.setdefault(tuple(text.iloc[a : a + n]), len(stacks)) for a, n in zip(start_C, n_C, strict=True)]
+    kept = [c for c in OF_CURVE if c in table and c != "backbone"]
+    found = {
+        **plain(table[kept]),
+        "backbone": [number[name] for name in table["backbone"]],
+        "start": start_C.tolist(),
+        "n": n_C.tolist(),
+        "stack": stack_C,
+    }
+    numbers = ["layer", "layer_width", "layer_parameters", "epoch_chosen", *ACCURACIES, *MEASURES]
+    rows["choice"], rows["choice_loss"] = choosing(rows)
+    columns = {
+        name: rows[name].to_numpy(float, na_value=np.nan)
+        for name in (*numbers, "choice", "choice_loss")
+        if name in rows and rows[name].notna().any()
+    }
+    return {**found, "stacks": [list(stack) for stack in stacks]}, columns

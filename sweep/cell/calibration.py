@@ -1,0 +1,139 @@
+"""Hours of a sweep on this machine, from a few seconds of each of its networks: the real loops on random images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sweep.base.measure import device_name
+from sweep.cell.cell import layers_of_backbone
+from sweep.config import Config
+from sweep.embed import embed, layer_statistics
+from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
+from sweep.probes import ProbeData, budget_bytes, fit_probes
+from sweep.study import Backbone, Curve, Grid, layer_widths, plan
+from sweep.train import training_rate
+
+_SECONDS = {"cpu": 1.0, "cuda": 1.0}  # of computing that a measurement aims at
+_GUESS = {"cpu": 2e10, "cuda": 2e13}  # operations a second, to choose how many images that are
+_LEAST, _MOST = 8, 4096  # images
+_FEW, _CLASSES, _MEMORY = 200, 10, 0.5  # images and classes of the smallest fit, share of the memory
+_SIDE, _TIMES = 1024, 8  # of the matrix products that stand for fitting probes
+
+
+@dataclass(frozen=True)
+class Hours:
+    """What a sweep takes on one of these devices, in hours; decoding images is not in it."""
+
+    device: str
+    training: float
+    extraction: float
+    probes: float
+
+    def __str__(self) -> str:
+        total = self.training + self.extraction + self.probes
+        return (
+            f"calibrated on one {self.device}: {total:.2g} hours (ID training {self.training:.2g}, extraction "
+            f"{self.extraction:.2g}, probes {self.probes:.2g}); augmenting, reading and decoding images not counted"
+        )
+
+
+def calibrate(config: Config, grid: Grid, device: torch.device) -> Hours:
+    """Time each network of a grid once, and add up what the grid asks of it."""
+    training: dict[tuple[object, ...], float] = {}
+    extraction: dict[tuple[object, ...], float] = {}
+    least: dict[tuple[object, ...], float] = {}
+    seconds = {"training": 0.0, "extraction": 0.0, "probes": 0.0}
+    operations = 0.0
+    for cell in grid.cells:
+        network = cell.backbone
+        what = (network.architecture, network.width, network.resolution)
+        if network.recipe is not None:
+            if what not in training:
+                most = min(network.recipe.batch_size, _images(network, device, passes=3))
+                training[what] = training_rate(network, device, images=most)
+            images = (plan.id_images(config, network) or 0) * network.recipe.epochs
+            seconds["training"] += images / training[what]
+        for curve in cell.curves:
+            probed = (*what, curve.backbone.layers_pattern, curve.backbone.pooling, curve.backbone.norm)
+            if probed not in extraction:
+                extraction[probed] = extraction_rate(curve.backbone, device)
+            counts = plan.curve_sizes(config, curve)
+            seconds["extraction"] += (counts.train + counts.test) / extraction[probed]
+            widths = layer_widths(curve.backbone)
+            fitted = (widths, curve.probes, curve.probe_seeds)
+            if fitted not in least:
+                least[fitted] = _least_fit(curve, widths, device)
+            seconds["probes"] += least[fitted]
+            operations += curve.probes_per_layer * plan.probe_flops(curve, widths, counts)
+    seconds["probes"] += operations / _product_rate(device)
+    return Hours(device_name(device), **{name: value / 3600 for name, value in seconds.items()})
+
+
+def _images(backbone: Backbone, device: torch.device, *, passes: int) -> int:
+    """So many images that so many forward passes over them take about a second."""
+    forward = facts.forward_flops(backbone.architecture, resolution=backbone.resolution, width=backbone.width)
+    return int(np.clip(_SECONDS[device.type] * _GUESS[device.type] / (passes * forward), _LEAST, _MOST))
+
+
+def extraction_rate(backbone: Backbone, device: torch.device) -> float:
+    """Images a second of embedding every layer."""
+    model = build_backbone(
+        backbone.architecture, classes=backbone.head, resolution=backbone.resolution, width=backbone.width
+    )
+    layers, side = layers_of_backbone(backbone), backbone.resolution
+    images = _images(backbone, device, passes=1)
+    pixels_NHWC = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    model.eval().to(device)
+
+    def once() -> float:
+        """Seconds of a pass over the images."""
+        started = time.monotonic()
+        embed(model, layers, pixels_NHWC, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=device)
+        return time.monotonic() - started
+
+    once()
+    return images / once()
+
+
+def _least_fit(curve: Curve, widths: Sequence[int], device: torch.device) -> float:
+    """Seconds that fitting and describing a curve takes however few its images: of a few random ones."""
+    few, classes = _FEW, _CLASSES
+    labels_N = torch.arange(few, device=device) % classes
+    draw = torch.Generator().manual_seed(0)
+    part = [torch.randn(few, width, generator=draw).half() for width in widths]
+    folds = curve.probe.folds
+    data = ProbeData(
+        train=part,
+        train_labels_N=labels_N,
+        heldout_N=torch.arange(few, device=device) % 10 == 0,
+        test=part,
+        test_labels_N=labels_N,
+        classes=classes,
+        layer_names=[str(number) for number in range(len(widths))],
+        folds_N=None if folds == 1 else torch.arange(few, device=device) // classes % folds,
+    )
+    started = time.monotonic()
+    fit_probes(data, curve.probes, seed=0, seeds=curve.probe_seeds, budget=budget_bytes(device, _MEMORY))
+    layer_statistics(part, labels_N, classes=classes, threshold=1e-3)
+    return time.monotonic() - started
+
+
+def _product_rate(device: torch.device) -> float:
+    """Operations a second of products of matrices, which fitting probes mostly is."""
+    matrix = torch.randn(_SIDE, _SIDE, device=device)
+
+    def products(times: Iterable[int]) -> float:
+        """Seconds until the last is there."""
+        started = time.monotonic()
+        for _ in times:
+            result = matrix @ matrix
+        float(result[0, 0])
+        return time.monotonic() - started
+
+    products(range(2))
+    return 2 * _SIDE**3 * _TIMES / products(range(_TIMES))

@@ -37,10 +37,10 @@ from sweep.study import (
     curve_cost,
     dataset_options,
     expand,
-    images_to_decode,
     keyring,
     labels,
     layer_widths,
+    plan,
     sizes,
     training_flops,
     used_datasets,
@@ -267,7 +267,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 
 def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
-    return images_to_decode(sweep.config, asked)
+    return plan.cost(sweep.config, asked).images
 
 
 def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -> None:

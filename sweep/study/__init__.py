@@ -18,7 +18,7 @@ from sweep.study.grid import (
     view_of,
 )
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
-from sweep.study.plan import curve_cost, images_to_decode, layer_widths, render_plan, training_flops, varied_roles
+from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.probes_said import probes_said
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
@@ -51,7 +51,6 @@ __all__ = [
     "expand",
     "group_label",
     "id_dataset_of",
-    "images_to_decode",
     "keyring",
     "labels",
     "layer_widths",

@@ -157,14 +157,6 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
     )
 
 
-def images_to_decode(config: Config, cells: Iterable[Cell]) -> int:
-    """Distinct images that cells need, decoded or not."""
-    found: dict[tuple[Any, ...], tuple[int, float]] = {}
-    for cell in cells:
-        found |= _decoded(config, cell)
-    return sum(images for images, _ in found.values())
-
-
 def _decoded(config: Config, cell: Cell) -> dict[tuple[Any, ...], tuple[int, float]]:
     """Selections of images that a cell decodes: how many, and their bytes in the cache."""
     backbone = cell.backbone

@@ -9,7 +9,7 @@ from sweep.base.errors import UserError
 from sweep.cell import decode
 from sweep.cell.cell import run_cell
 from sweep.study.check import read_config
-from sweep.study.plan import images_to_decode
+from sweep.study.plan import cost
 
 SEVERAL = """
 name: several
@@ -50,7 +50,7 @@ def test_cells_find_all_of_it_and_leave_none(sweep_in, tmp_path):
     assert entries(tmp_path, "one").keys() == before.keys()
     # glyphs at 32 px: train and test of 2 and of 4 classes, crops for both; at 48 px both parts; the other set's
     assert len(before) == 2 * 2 + 2 + 2 + 2
-    assert images_to_decode(sweep.config, sweep.grid.cells) == (2 + 4) * (16 + 12) + 4 * 16 + 3 * 10
+    assert cost(sweep.config, sweep.grid.cells).images == (2 + 4) * (16 + 12) + 4 * 16 + 3 * 10
     assert not list((tmp_path / "out").glob("running/*"))
 
 

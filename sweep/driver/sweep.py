@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         for cell in cells
         for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
     }
+    cells = [longest_first(cell, {key: operations for key, (operations, _) in work.items()}) for cell in cells]
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
@@ -268,6 +269,11 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
     return plan.cost(sweep.config, asked).images
+
+
+def longest_first(cell: PlannedCell, work: Mapping[str, float]) -> PlannedCell:
+    """The cell with its curves by their estimated operations: where they are dealt out to tasks, these end together."""
+    return replace(cell, curves=tuple(sorted(cell.curves, key=lambda planned: -work[planned.key])))
 
 
 def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -> None:

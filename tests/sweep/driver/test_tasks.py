@@ -15,7 +15,7 @@ from sweep.driver import tasks
 from sweep.driver.cluster import connect
 from sweep.driver.decoding import decode_first, nodes_of_cells
 from sweep.driver.nodes import MOST_FAILURES, NoNodeLeftError, located, node_id
-from sweep.driver.sweep import prepare, task_of
+from sweep.driver.sweep import longest_first, prepare, task_of
 from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
 from sweep.study.check import read_config
 from sweep.study.grid import Backbone, Curve
@@ -221,6 +221,14 @@ def test_causes(resources):
     cause, transient = cause_of(caught.value)
     assert isinstance(cause, PermissionError)
     assert transient
+
+
+def test_the_curves_of_a_tail_are_dealt_out_by_their_work():
+    work = {"d0": 1.0, "d1": 9.0, "d2": 10.0, "d3": 1.0, "d4": 0.5, "d5": 0.5}
+    jobs = _Job(longest_first(cell("net", curves=6), work)).curves(longest_first(cell("net", curves=6), work).curves, 2)
+    loads = [sum(work[planned.key] for planned in job.cell.curves) for job in jobs]
+    assert sorted(loads) == [10.5, 11.5]
+    assert [job.cell.curves[0].key for job in jobs] == ["d2", "d1"]
 
 
 def test_nodes_decode_that_may_run_cells():

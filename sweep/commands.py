@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from sweep import cell, data, driver, table
 from sweep.base.errors import InterruptedSweepError, UserError
 from sweep.base.line import duration
+from sweep.base.spans import recorded
 from sweep.base.store import Store
 from sweep.cell import CellTask
 from sweep.config import Config, closest
@@ -36,6 +39,7 @@ from sweep.table import read_records
 from sweep.train import checkpoint_name
 
 _SHOWN = 5
+T = TypeVar("T")
 
 
 def layers(config: Config, name: str, resolution: int) -> str:
@@ -87,7 +91,8 @@ def calibrated(config: Config) -> str:
     """Hours of a config on this machine, from a few seconds of each of its networks."""
     import torch
 
-    torch.set_num_threads(config.resources.threads)
+    threads = config.resources.threads
+    torch.set_num_threads(threads if isinstance(threads, int) else 1)  # auto is 1 on a CPU
     config = without_downloads(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.resources.gpus != 0 else "cpu")
     with data.glance():
@@ -118,18 +123,20 @@ def status(out: str, name: str | None, *, watch: bool = False) -> int:
     return 0
 
 
-def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False) -> int:
+def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False, profile: bool = False) -> int:
     """Run a config, print the summary, return the exit code."""
     if verify:
         print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
     sweep = driver.prepare(config, out)
+    if profile:
+        sweep = replace(sweep, profile=table.new_profile())
     if sweep.grid.merged:
         print(
             f"notice: {sweep.grid.merged} backbones stand in more than one block; each is run once",
             file=sys.stderr,
         )
     try:
-        outcome = driver.run(sweep, retry_failed=retry_failed)
+        outcome = _profiled(sweep, lambda: driver.run(sweep, retry_failed=retry_failed))
     except (InterruptedSweepError, KeyboardInterrupt) as interruption:
         kept = sum(driver.finished(sweep).values())
         print(
@@ -141,6 +148,17 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
     said = probes_said(planned.curve for planned in sweep.planned)
     print(last_words(outcome, len(sweep.curves), out, probes=said))
     return 1 if outcome.failures or outcome.missing else 0
+
+
+def _profiled(sweep: driver.Sweep, work: Callable[[], T]) -> T:
+    """Do it; if the sweep is to have a profile, record the driver too; print where the time went, however it ends."""
+    if sweep.profile is None:
+        return work()
+    try:
+        with recorded("rest", table.saver(sweep.store, sweep.profile, lane=table.DRIVER)):
+            return work()
+    finally:
+        print(table.finish_profile(sweep.store, sweep.profile))
 
 
 def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) -> str:
@@ -225,11 +243,13 @@ def _run_trials(sweep: driver.Sweep, found: Sequence[TrialOutcome]) -> None:
     if not missing:
         return
     print(f"{sweep.config.name}: {len(missing)} of {len(found)} trials to do", file=sys.stderr)
+    search = sweep.config.search
+    assert search is not None
     with driver.connect(sweep.config.resources) as resources:
-        assert sweep.config.search is not None
-        share = min(1.0, float(resources.gpus)) / sweep.config.search.trials_per_gpu
+        sweep = replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
+        share = min(1.0, float(resources.gpus)) / search.trials_per_gpu
         tasks = {number: _trial_task(sweep, found[number], share) for number in missing}
-        driver.run_trials(sweep.config.search, found, tasks, sweep.store, resources)
+        driver.run_trials(search, found, tasks, sweep.store, resources)
 
 
 def _trial_task(sweep: driver.Sweep, outcome: TrialOutcome, share: float) -> CellTask:

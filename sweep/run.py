@@ -5,6 +5,7 @@
     python sweep/run.py --config my.yaml --plan            what it would do, computing nothing
     python sweep/run.py --config my.yaml --calibrate       the same with hours, from some seconds of each network here
     python sweep/run.py --config my.yaml --out s3://bucket/sweep --set recipe.epochs=50
+    python sweep/run.py --config my.yaml --profile         and say where the time went, with a timeline
     python sweep/run.py --config configs/paper.yaml --only cifar10 --plan     some of its blocks; --size 10|100|all
     python sweep/run.py --config my.yaml --retry-failed    also what failed for a reason that stays
     python sweep/run.py --out s3://bucket/sweep --status   done, running, failed and missing, from the store alone
@@ -52,6 +53,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--watch", action="store_true", help="the same, again and again until all is done")
     parser.add_argument("--retry-failed", action="store_true", help="also try what failed for a reason that stays")
+    parser.add_argument(
+        "--profile", action="store_true", help="also say where the time went, and leave a timeline in the results"
+    )
     parser.add_argument("--verify", action="store_true", help="first parse every fragment; damaged ones are redone")
     parser.add_argument("--layers", metavar="NAME", help="list the probed layers of an architecture, and stop")
     parser.add_argument("--weights", metavar="NAME", help="say how the config's weights NAME fit, and stop")
@@ -100,7 +104,9 @@ def answer(arguments: argparse.Namespace) -> int:
         if arguments.calibrate:
             print(f"\n{commands.calibrated(config)}")
         return 0
-    return commands.run(config, out, retry_failed=arguments.retry_failed, verify=arguments.verify)
+    return commands.run(
+        config, out, retry_failed=arguments.retry_failed, verify=arguments.verify, profile=arguments.profile
+    )
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_keys_of_resources_are_documented():
     keys = re.findall(
         r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?`) \|", README.split("## What a task takes")[1], re.MULTILINE))
     )
-    assert keys == ["cpus", "gpus", "wait_for_nodes", "max_in_flight", "retries"]
+    assert keys == ["cpus", "gpus", "loader_workers", "threads", "wait_for_nodes", "max_in_flight", "retries"]
     assert set(keys) <= Resources.model_fields.keys()
 
 
@@ -177,6 +177,9 @@ def test_rayjob_starts_a_sweep_that_waits_for_its_nodes():
     resources = check_entrypoint(arguments).resources
     assert resources.wait_for_nodes
     assert resources.gpus == 1
+    (worker,) = job.rayClusterSpec.workerGroupSpecs
+    (container,) = worker.template.spec.containers
+    assert resources.cpus == int(container.resources.limits["cpu"])  # all that a worker has
     head = job.rayClusterSpec.headGroupSpec.template.spec
     (mount,) = [mount for mount in head.containers[0].volumeMounts if mount.name == "config"]
     (volume,) = [volume for volume in head.volumes if volume.name == "config"]

@@ -30,7 +30,8 @@ def prices(found: Sequence[Answer], sweep: Sweep) -> dict[Model, Price]:
     """Of each answer's model up to its best layer."""
     backbones = {planned.key: planned.curve.backbone for planned in sweep.planned}
     gpu = torch.cuda.is_available()
-    threads = sweep.config.resources.threads
+    asked = sweep.config.resources.threads
+    threads = asked if isinstance(asked, int) else sweep.threads or 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

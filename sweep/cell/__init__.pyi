@@ -5,12 +5,14 @@ from .cell import library_of as library_of
 from .cell import probe_images as probe_images
 from .cell import run_cell as run_cell
 from .cell import workshop as workshop
+from .decoding import decode as decode
 from .kept import KeptProbe as KeptProbe
 from .kept import kept_probe as kept_probe
 from .kept import refit as refit
 from .task import CellResult as CellResult
 from .task import CellTask as CellTask
 from .task import failure_record as failure_record
+from .task import profiled as profiled
 from .together import RecordedError as RecordedError
 from .together import train_together as train_together
 from .trial import run_trial as run_trial

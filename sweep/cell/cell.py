@@ -22,6 +22,7 @@ from sweep.base.arithmetic import reproducible
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.kept import keep_probes
@@ -29,7 +30,7 @@ from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
-from sweep.data import Images, Library
+from sweep.data import Decoding, Images, Library
 from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
@@ -132,7 +133,8 @@ def _by_weights(
         try:
             if broken is not None and not has_weights(backbone, shop):
                 raise broken
-            weights = obtain_weights(backbone, shop)
+            with span("building with weights", backbone.label):
+                weights = obtain_weights(backbone, shop)
         except Exception as error:
             if not fate(error, task).is_recorded:
                 raise
@@ -169,7 +171,8 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
 
 def library_of(task: CellTask) -> Library:
     """The images of a task's datasets."""
-    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout)
+    how = Decoding(task.cpus, task.cache_bytes)
+    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
 def run_curve(
@@ -182,21 +185,27 @@ def run_curve(
     what went wrong with this curve alone: recorded, or, where memory was short, for another attempt.
     """
     started, stage = time.monotonic(), "data"
+    about = planned.curve.dataset
     try:
-        images = probe_images(library_of(task), planned.curve)
-        publish_split(store, planned.curve, images)
+        with span("opening images", about):
+            images = probe_images(library_of(task), planned.curve)
+            publish_split(store, planned.curve, images)
         stage = "embed"
-        embedded = embed_curve(task, planned, weights, images, device)
+        with span("embedding", about):
+            embedded = embed_curve(task, planned, weights, images, device)
         if not _done(store, planned):
             stage = "probe"
-            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+            with span("probes", about):
+                fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
             stage = "write"
-            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-            described = descriptions(task.settings.statistics)
-            table.write_fragment(store, planned.key, rows, statistics=described)
+            with span("writing", about):
+                rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+                described = descriptions(task.settings.statistics)
+                table.write_fragment(store, planned.key, rows, statistics=described)
         stage = "keep"
         if not _kept(task, store, planned):
-            keep_probes(task, planned, images, embedded, store, device)
+            with span("keeping probes", about):
+                keep_probes(task, planned, images, embedded, store, device)
     except Exception as error:
         what = fate(error, task)
         if what.is_recorded:
@@ -286,11 +295,12 @@ def probe_curve(
         budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
-        try:
-            described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
-        except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
-            log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
-            described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
+        with span("layer statistics", curve.dataset):
+            try:
+                described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
+            except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
+                log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
+                described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sweep import table
+from sweep.base.spans import recorded
+from sweep.base.store import Store
 from sweep.data import DatasetOptions
 from sweep.study import Planned, PlannedCell, Settings
 
@@ -25,6 +29,8 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
+    cpus : threads that decode images.
+    cache_bytes : of decoded images that the cache may hold.
     share : of a GPU that the task has; below 1, others use it too.
     tasks : how many of a sweep run on a node at once, and share its memory.
     memory : share of the device's free memory that probes in flight may take.
@@ -33,6 +39,7 @@ class CellTask:
     train_only : bring the backbone's weights into the store and leave its curves to other tasks.
     imports, import_path : modules that register plug-ins, and a directory where they may be.
     provenance : columns that every row carries (git commit, library versions).
+    profile : name of the profile that the run is to have, see :mod:`sweep.table.timeline`.
     """
 
     cell: PlannedCell
@@ -40,6 +47,8 @@ class CellTask:
     datasets: Mapping[str, DatasetOptions]
     store_uri: str
     cache_dir: str
+    cpus: int = 1
+    cache_bytes: int | None = None
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False
@@ -53,10 +62,19 @@ class CellTask:
     provenance: Mapping[str, str] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     import_path: str | None = None
+    profile: str | None = None
 
     def sharing(self, kind: str) -> int:
         """How many tasks share the memory of a device of that kind."""
         return max(1, round(1 / self.share)) if kind == "cuda" else self.tasks
+
+
+@contextmanager
+def profiled(task: CellTask, about: str | None = None) -> Iterator[None]:
+    """Record where the time of a task goes, if its run is to have a profile; opened before torch is loaded."""
+    save = table.saver(Store(task.store_uri), task.profile) if task.profile else None
+    with recorded("rest of the task", save, about or task.cell.backbone.label):
+        yield
 
 
 @dataclass(frozen=True)

@@ -196,13 +196,13 @@ class WeightsEntry(Model):
 class Resources(Model):
     """What one backbone's task takes. ``auto`` is resolved against the cluster before submitting."""
 
-    cpus: PositiveInt = 1
+    cpus: PositiveInt | Literal["auto"] = "auto"  # auto: beside a GPU its share of the node's, else 1, a task per core
     gpus: NonNegative | Literal["auto"] = "auto"
-    threads: PositiveInt = 1  # torch threads; fixed here, so that results do not depend on the worker count
+    threads: PositiveInt | Literal["auto"] = 1  # they order sums: auto is settled by a sweep's first run, in its plan
     max_in_flight: PositiveInt | Literal["auto"] = "auto"
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
-    loader_workers: NonNegativeInt = 0  # processes that augment training images
+    loader_workers: NonNegativeInt | Literal["auto"] = "auto"  # processes that augment training images; auto: cpus − 1
     memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
 
 
@@ -264,6 +264,7 @@ class Config(Model):
     layers: str | Mapping[str, str] = Field(default_factory=dict)
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
+    cache_limit: Positive | None = None  # GB of decoded images in it; what was used longest ago makes room for more
     # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
     # torchvision evaluate them; or {resize: 256/224, crop: center}. Default: weights for downloaded ones where these
     # say it, else study

@@ -6,6 +6,8 @@ from .asked import is_made as is_made
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
 from .dataset import Dataset as Dataset
+from .decoded import Decoding as Decoding
+from .decoded import Told as Told
 from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .facts import sheets as sheets

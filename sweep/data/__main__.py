@@ -4,7 +4,7 @@
     python -m sweep.data check --config my.yaml                 the doctor, on every dataset of a config
     python -m sweep.data check cub200 --path /data/CUB_200_2011.tgz --all
     python -m sweep.data fetch cub200 --to /data                resumed, compared with the publisher's checksums
-    python -m sweep.data cache                                  what the local cache holds; --older-than 30 removes
+    python -m sweep.data cache --keep 50                        what the local cache holds; removes what is over 50 GB
 
 Exit codes: 0 all is well, 1 a fault was found (with --strict: or a warning), 2 a mistake in the call.
 """
@@ -27,7 +27,7 @@ from sweep.data.doctor import Finding, Report, examine, overlaps
 from sweep.data.facts import known_datasets, sheets
 from sweep.data.fetch import describe, fetch, unpack
 from sweep.data.options import DatasetOptions
-from sweep.data.scratch import contents, remove_older
+from sweep.data.scratch import contents, keep_newest, remove_older
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -53,6 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     fetching.add_argument("--unpack", action="store_true", help="unpack the archives there")
     caching = actions.add_parser("cache", help="the node-local cache of decoded images and listings")
     caching.add_argument("--older-than", type=float, metavar="DAYS", help="remove what was not used for so long")
+    caching.add_argument("--keep", type=float, metavar="GB", help="remove images used longest ago but for so many GB")
     for action in (listing, checking, caching):
         action.add_argument("--config", help="a sweep's config")
     return parser.parse_args(argv)
@@ -178,6 +179,9 @@ def _cache(arguments: argparse.Namespace) -> int:
     if arguments.older_than is not None:
         count, size = remove_older(directory, days=arguments.older_than)
         print(f"removed {count} entries, {size / 1e9:.2f} GB, not used for {arguments.older_than:g} days")
+    if arguments.keep is not None:
+        count, size = keep_newest(directory, most=round(1e9 * arguments.keep))
+        print(f"removed {count} entries of images, {size / 1e9:.2f} GB, used longest ago")
     for kind, (count, size) in contents(directory).items():
         print(f"{directory / kind}: {count} entries, {size / 1e9:.2f} GB")
     return 0

@@ -3,12 +3,15 @@
 Legend: N samples of one split.
 """
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from PIL import Image
+
+Decode: TypeAlias = Callable[[], Image.Image | Exception]
 
 
 class Reader(Protocol):
@@ -16,6 +19,15 @@ class Reader(Protocol):
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         """The images at ``indices`` (each once), in storage order; a broken one as its exception."""
+        ...
+
+
+@runtime_checkable
+class LazyReader(Protocol):
+    """A reader that can leave the decoding to others; reading bytes is its own affair."""
+
+    def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
+        """As ``read_many``, but each image is a function that decodes it, in any thread."""
         ...
 
 
@@ -56,6 +68,18 @@ class Split:
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         """Pairs (index, RGB image or the exception of a broken one), in storage order, one pass."""
         return self.reader.read_many(indices)
+
+    def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
+        """As :meth:`read_many`, but what can be decoded later is a function that does it, in any thread."""
+        if isinstance(self.reader, LazyReader):
+            yield from self.reader.read_lazily(indices)
+            return
+        for index, image in self.read_many(indices):
+            yield index, functools.partial(_ready, image)
+
+
+def _ready(image: Image.Image | Exception) -> Image.Image | Exception:
+    return image
 
 
 @dataclass(frozen=True, eq=False)

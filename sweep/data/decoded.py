@@ -3,11 +3,15 @@
 Legend: N images kept of a selection of S.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +19,54 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.data.dataset import Dataset, Split
+from sweep.base.spans import span
+from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.files import aside, locked, publish
 from sweep.data.options import Part
+from sweep.data.parallel import in_order
+from sweep.data.partial import INDEX, PIXELS, Partial
+from sweep.data.scratch import Room
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
 _LISTED = 50  # broken images named in an error
-_PIXELS, _INDEX = "pixels.u8", "index.npz"
 
 View = tuple[str, Callable[[Image.Image, int], Image.Image]]  # its name, (image, resolution) → image
+
+
+Told = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images are decoded; what comes out does not depend on it.
+
+    Attributes
+    ----------
+    threads : that decode.
+    cache_bytes : the most that the cache may hold; what was used longest ago makes room. None: what the disk has.
+    told : called after every image with what is decoded, how many images are done, of how many, and images/s.
+    """
+
+    threads: int = 1
+    cache_bytes: int | None = None
+    told: Told = lambda _what, _done, _total, _rate: None
+
+
+ALONE = Decoding()
+
+
+class _Wanted(NamedTuple):
+    """A selection under a view."""
+
+    dataset: Dataset
+    part: Part
+    indices: np.ndarray
+    view: View
+    resolution: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name}, {self.part} part, {self.view[0]}, {self.resolution} px"
 
 
 class Entry(NamedTuple):
@@ -54,79 +96,105 @@ def part_of(dataset: Dataset, part: Part) -> Split:
 
 
 def decoded(
-    dataset: Dataset, part: Part, indices: np.ndarray, *, view: View, resolution: int, cache_dir: Path
+    dataset: Dataset,
+    part: Part,
+    indices: np.ndarray,
+    *,
+    view: View,
+    resolution: int,
+    cache_dir: Path,
+    how: Decoding = ALONE,
+    bytes_each: int | None = None,
 ) -> Entry:
-    """The entry of a selection, opened if it is there and whole, else made; concurrent callers wait for one maker."""
+    """The entry of a selection, opened if it is there and whole, else made; concurrent callers wait for one maker.
+
+    Parameters
+    ----------
+    bytes_each : of an image, where all have the same size.
+    """
     indices = np.asarray(indices, dtype=np.int64)
-    if len(indices) == 0 or len(np.unique(indices)) < len(indices):
-        raise ValueError("a selection of images needs at least one index, each of them once")
-    selection = hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
-    pixels = [dataset.pixels] if dataset.pixels else []
-    identity = json.dumps([_VERSION, dataset.fingerprint, part, selection, view[0], resolution, *pixels])
-    path = cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    wanted = _Wanted(dataset, part, indices, view, resolution)
+    path = entry_path(dataset, part, indices, view=view[0], resolution=resolution, cache_dir=cache_dir)
     entry = _open(path)
     if entry is None:
-        with locked(path):
+        with span("waiting for another to decode", str(wanted)), locked(path):
             entry = _open(path)
             if entry is None:
-                _make(path, dataset, part, indices, view, resolution)
+                with span("decoding", str(wanted)):
+                    _make(path, wanted, how, bytes_each)
                 entry = _open(path)
     if entry is None:
         raise OSError(f"the image cache at {path} cannot be read back right after it was written")
     return entry
 
 
+def entry_path(
+    dataset: Dataset, part: Part, indices: np.ndarray, *, view: str, resolution: int, cache_dir: Path
+) -> Path:
+    """Where the entry of a selection is, or would be."""
+    indices = np.asarray(indices, dtype=np.int64)
+    if len(indices) == 0 or len(np.unique(indices)) < len(indices):
+        raise ValueError("a selection of images needs at least one index, each of them once")
+    selection = hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+    pixels = [dataset.pixels] if dataset.pixels else []
+    identity = json.dumps([_VERSION, dataset.fingerprint, part, selection, view, resolution, *pixels])
+    return cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
 def _open(path: Path) -> Entry | None:
     """An entry, or None if it is missing, cut short or otherwise not what was written."""
     try:
-        with open(path / _INDEX, "rb") as file, np.load(file) as index:
+        with open(path / INDEX, "rb") as file, np.load(file) as index:
             kept_N, sizes_N2, skipped = index["kept"], index["sizes"], index["skipped"]
-        length = (path / _PIXELS).stat().st_size
+        length = (path / PIXELS).stat().st_size
     except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if length != 3 * int(sizes_N2.prod(axis=1).sum()):
         return None
-    pixels = np.memmap(path / _PIXELS, dtype=np.uint8, mode="r")
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        os.utime(path / INDEX)  # what was used longest ago goes first
+    pixels = np.memmap(path / PIXELS, dtype=np.uint8, mode="r")
     return Entry(pixels, kept_N, sizes_N2, tuple(skipped.tolist()))
 
 
-def _make(path: Path, dataset: Dataset, part: Part, indices: np.ndarray, view: View, resolution: int) -> None:
-    """Decode, check, publish; the caller holds the lock, so whatever lies here is the remains of a dead process."""
-    temporary = aside(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+def _make(path: Path, wanted: _Wanted, how: Decoding, bytes_each: int | None) -> None:
+    """Decode, check, publish; the caller holds the lock. It goes on from what a dead process left."""
+    partial = Partial(aside(path))
+    room = Room(str(wanted), path, how.cache_bytes, len(wanted.indices), bytes_each)
     try:
-        sizes, broken, order = _decode(temporary / _PIXELS, part_of(dataset, part), indices, view, resolution)
-        _check(dataset, part, indices, broken)
-        kept = sorted(sizes)
-        if order != kept:
-            _rearrange(temporary / _PIXELS, sizes, order)
-        skipped = np.array([broken[position] for position in sorted(broken)], dtype=np.str_)
-        sizes_N2 = np.array([sizes[position] for position in kept], dtype=np.int64)
-        np.savez(temporary / _INDEX, kept=np.array(kept, dtype=np.int64), sizes=sizes_N2, skipped=skipped)
-        shutil.rmtree(path, ignore_errors=True)
-        publish(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        room.refuse_too_little(partial)
+        with partial:
+            _decode(partial, wanted, how, room)
+        _check(wanted.dataset, wanted.part, wanted.indices, partial.broken)
+    except UserError:
+        if partial.done in (0, len(wanted.indices)):  # nothing to go on from; who mends images has others
+            partial.remove()
+        raise
+    partial.complete()
+    shutil.rmtree(path, ignore_errors=True)
+    publish(path)
 
 
-def _decode(
-    file: Path, samples: Split, indices: np.ndarray, view: View, resolution: int
-) -> tuple[dict[int, tuple[int, int]], dict[int, str], list[int]]:
-    """Write the images as storage yields them; sizes and reasons by position in the selection, order written."""
-    position_of = {index: position for position, index in enumerate(indices.tolist())}
-    sizes: dict[int, tuple[int, int]] = {}
-    broken: dict[int, str] = {}
-    with open(file, "wb") as pixels:
-        for index, image in samples.read_many(position_of):
-            position = position_of[index]
-            array = _viewed(image, view, resolution)
-            if isinstance(array, Exception):
-                broken[position] = f"{samples.names[index]}: {str(array) or type(array).__name__}"
-                continue
-            sizes[position] = array.shape[:2]
-            pixels.write(array.tobytes())
-    return sizes, broken, list(sizes)
+def _decode(partial: Partial, wanted: _Wanted, how: Decoding, room: Room) -> None:
+    """Add what is missing, as storage yields it."""
+    samples, view, resolution = part_of(wanted.dataset, wanted.part), wanted.view, wanted.resolution
+    position_of = {index: position for position, index in enumerate(wanted.indices.tolist())}
+    there = {*partial.sizes, *partial.broken}
+    left = [index for index, position in position_of.items() if position not in there]
+    started = time.monotonic()
+
+    def viewed(read: tuple[int, Decode]) -> tuple[int, np.ndarray | str]:
+        """An image as the view shows it, or why it is broken; in any thread."""
+        index, image = read[0], _viewed(read[1](), view, resolution)
+        if isinstance(image, Exception):
+            return index, f"{samples.names[index]}: {str(image) or type(image).__name__}"
+        return index, image
+
+    for index, image in in_order(viewed, samples.read_lazily(left), threads=how.threads):
+        if partial.add(position_of[index], image):
+            room.refuse_too_little(partial)
+        rate = (partial.done - len(there)) / max(time.monotonic() - started, 1e-9)
+        how.told(str(wanted), partial.done, len(position_of), rate)
 
 
 def _viewed(image: Image.Image | Exception, view: View, resolution: int) -> np.ndarray | Exception:
@@ -137,21 +205,6 @@ def _viewed(image: Image.Image | Exception, view: View, resolution: int) -> np.n
         return np.asarray(view[1](image, resolution))
     except (ValueError, MemoryError) as error:
         return error
-
-
-def _rearrange(file: Path, sizes: dict[int, tuple[int, int]], order: list[int]) -> None:
-    """Copy images from the order of storage into the order of the selection."""
-    starts, start = {}, 0
-    for position in order:
-        starts[position] = start
-        start += 3 * sizes[position][0] * sizes[position][1]
-    source = np.memmap(file, dtype=np.uint8, mode="r")
-    sorted_file = file.with_name("sorted")
-    with open(sorted_file, "wb") as target:
-        for position in sorted(sizes):
-            height, width = sizes[position]
-            target.write(source[starts[position] : starts[position] + 3 * height * width].tobytes())
-    sorted_file.replace(file)
 
 
 def _check(dataset: Dataset, part: Part, indices: np.ndarray, broken: dict[int, str]) -> None:

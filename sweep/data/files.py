@@ -12,13 +12,17 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(entry: Path) -> Iterator[None]:
-    """Hold the lock of a cache entry, waiting for whoever holds it."""
+def locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a cache entry, waiting for whoever holds it; else say whether it was free."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     # The lock file stays: removing it would let two processes lock two different files of one name.
     with open(entry.with_name(entry.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def aside(entry: Path) -> Path:

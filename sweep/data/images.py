@@ -3,15 +3,16 @@
 Legend: N images kept, R resolution in pixels, H height, W width, C = 3 colour channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import Entry, decoded, part_of
+from sweep.data.decoded import ALONE, Decoding, Entry, decoded, entry_path, part_of
 from sweep.data.options import Part
 from sweep.data.pixels import training_pixels, training_side
 from sweep.data.view import View
@@ -48,6 +49,13 @@ class EvalImages:
         return len(self.labels_N)
 
 
+class Mapped(NamedTuple):
+    """A memory map as it passes to another process."""
+
+    place: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainImages:
     """Images as random crops are cut from them: aspect kept, sizes differ.
@@ -72,6 +80,19 @@ class TrainImages:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As another process gets it: the pixels by the place of their map, not by value."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        flat = state["flat"]
+        place = flat.filename if isinstance(flat, np.memmap) and flat.offset == 0 else None
+        return state | {"flat": flat if place is None else Mapped(str(place), flat.shape)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        flat = state["flat"]
+        pixels = np.memmap(flat.place, np.uint8, "r", shape=flat.shape) if isinstance(flat, Mapped) else flat
+        for name, value in {**state, "flat": pixels}.items():
+            object.__setattr__(self, name, value)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Image ``index`` as uint8, shape (3, H, W); a copy."""
@@ -125,7 +146,9 @@ def training_view(image: Image.Image, resolution: int) -> Image.Image:
     return resize_shorter_side(image, min(min(image.size), training_side(resolution)))
 
 
-def evaluation_images(dataset: Dataset, split: Part, indices: np.ndarray, *, view: View, cache_dir: Path) -> EvalImages:
+def evaluation_images(
+    dataset: Dataset, split: Part, indices: np.ndarray, *, view: View, cache_dir: Path, how: Decoding = ALONE
+) -> EvalImages:
     """Evaluation images of a selection, decoded by the first process that asks for them.
 
     Parameters
@@ -136,32 +159,52 @@ def evaluation_images(dataset: Dataset, split: Part, indices: np.ndarray, *, vie
         How images are resized and cropped.
     cache_dir
         Local directory shared by the processes of a machine.
+    how
+        What the images do not depend on: threads, room, who is told.
 
     Raises
     ------
     UserError
         More than 1 % of the selection is broken, or a class has no readable image left.
     """
-    side, name = view.resolution, f"evaluation {view.identity}".rstrip()
-    shown = (name, lambda image, _resolution: evaluation_view(image, view))
-    entry = decoded(dataset, split, indices, view=shown, resolution=side, cache_dir=cache_dir)
+    side = view.resolution
+    shown = (_evaluation_name(view), lambda image, _resolution: evaluation_view(image, view))
+    known: dict[str, Any] = {"cache_dir": cache_dir, "how": how, "bytes_each": 3 * side**2}
+    entry = decoded(dataset, split, indices, view=shown, resolution=side, **known)
     images_NHWC = entry.pixels.reshape(len(entry.kept_N), side, side, 3)
     return EvalImages(images_NHWC, *_described(dataset, split, indices, entry))
 
 
 def training_images(
-    dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path
+    dataset: Dataset, split: Part, indices: np.ndarray, *, resolution: int, cache_dir: Path, how: Decoding = ALONE
 ) -> TrainImages:
     """Training images of a selection: shorter side min(original, 4 × resolution, max(256, 256/224 × resolution)).
 
     Parameters and errors are those of :func:`evaluation_images`; the view is that of a resolution.
     """
-    version = training_pixels(resolution)
-    view = ("training" if version == 1 else f"training {version}", training_view)
-    entry = decoded(dataset, split, indices, view=view, resolution=resolution, cache_dir=cache_dir)
+    view = (_training_name(resolution), training_view)
+    entry = decoded(dataset, split, indices, view=view, resolution=resolution, cache_dir=cache_dir, how=how)
     bytes_N = entry.sizes_N2.prod(axis=1) * 3
     described = _described(dataset, split, indices, entry)
     return TrainImages(entry.pixels, np.cumsum(bytes_N) - bytes_N, entry.sizes_N2, *described)
+
+
+def _evaluation_name(view: View) -> str:
+    return f"evaluation {view.identity}".rstrip()
+
+
+def _training_name(resolution: int) -> str:
+    version = training_pixels(resolution)
+    return "training" if version == 1 else f"training {version}"
+
+
+def is_decoded(dataset: Dataset, split: Part, indices: np.ndarray, *, view: View | int, cache_dir: Path) -> bool:
+    """Whether the cache has a selection, as a view shows it or, by a resolution, as random crops are cut from it."""
+    if isinstance(view, View):
+        name, resolution = _evaluation_name(view), view.resolution
+    else:
+        name, resolution = _training_name(view), view
+    return entry_path(dataset, split, indices, view=name, resolution=resolution, cache_dir=cache_dir).is_dir()
 
 
 def _described(

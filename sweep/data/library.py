@@ -20,8 +20,8 @@ from sweep.base.seeds import derive_seed
 from sweep.config import Shifted
 from sweep.data.corrupt import Corrupted
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import part_of
-from sweep.data.images import EvalImages, TrainImages, evaluation_images, training_images
+from sweep.data.decoded import ALONE, Decoding, part_of
+from sweep.data.images import EvalImages, TrainImages, evaluation_images, is_decoded, training_images
 from sweep.data.open import opened
 from sweep.data.options import DatasetOptions, Part
 from sweep.data.splits import choose_classes, folds, hold_out, subset
@@ -82,12 +82,14 @@ class Library:
     options : dataset name → where and what it is.
     cache_dir : node-local directory of decoded images.
     split_seed, holdout : see :class:`sweep.config.Config`.
+    how : images are decoded, where they are not yet.
     """
 
     options: Mapping[str, DatasetOptions]
     cache_dir: str
     split_seed: int = 0
     holdout: float = 0.1
+    how: Decoding = ALONE
 
     def select(self, name: str, *, classes: int | None = None, images_per_class: int | None = None) -> Selection:
         """Choose classes, images and the held-out part; None takes all there are.
@@ -120,9 +122,9 @@ class Library:
     ) -> Images:
         """Evaluation images of a selection, as a view shows them."""
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
-        cache = Path(self.cache_dir)
-        train = evaluation_images(chosen.dataset, "train", chosen.train_N, view=view, cache_dir=cache)
-        test = evaluation_images(chosen.dataset, "test", chosen.test_N, view=view, cache_dir=cache)
+        shown: dict[str, Any] = {"view": view, "cache_dir": Path(self.cache_dir), "how": self.how}
+        train = evaluation_images(chosen.dataset, "train", chosen.train_N, **shown)
+        test = evaluation_images(chosen.dataset, "test", chosen.test_N, **shown)
         groups = chosen.dataset.train.groups
         return Images(
             train_NHWC=train.images_NHWC,
@@ -183,13 +185,23 @@ class Library:
     def _all_of(self, dataset: Dataset, part: Part, labels: Sequence[int], view: View) -> EvalImages:
         """All images of some classes in a part."""
         indices_N = np.flatnonzero(np.isin(part_of(dataset, part).labels, labels))
-        return evaluation_images(dataset, part, indices_N, view=view, cache_dir=Path(self.cache_dir))
+        return evaluation_images(dataset, part, indices_N, view=view, cache_dir=Path(self.cache_dir), how=self.how)
 
     def training_images(
         self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
     ) -> TrainImages:
         """Images to cut augmented crops from, in the order of :meth:`images`' training part."""
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
-        return training_images(
-            chosen.dataset, "train", chosen.train_N, resolution=resolution, cache_dir=Path(self.cache_dir)
-        )
+        where: dict[str, Any] = {"cache_dir": Path(self.cache_dir), "how": self.how}
+        return training_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, **where)
+
+    def undecoded(self, name: str, view: View | int, **chosen: int | None) -> dict[Part, int]:
+        """How many images the cache lacks, by part: of :meth:`images` by a view, else of :meth:`training_images`."""
+        selection, cache = self.select(name, **chosen), Path(self.cache_dir)
+        parts: dict[Part, np.ndarray] = {"train": selection.train_N}
+        parts |= {"test": selection.test_N} if isinstance(view, View) else {}
+        return {
+            part: len(indices)
+            for part, indices in parts.items()
+            if not is_decoded(selection.dataset, part, indices, view=view, cache_dir=cache)
+        }

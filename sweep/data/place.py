@@ -3,6 +3,7 @@
 Legend: N images.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sweep.base.errors import UserError
 from sweep.data.archive import list_tar, open_tar
+from sweep.data.dataset import Decode
 from sweep.data.decode import decode_image
 from sweep.data.listing import ImageFile, Listing, OtherFile, list_tree
 from sweep.data.options import Background
@@ -111,12 +113,19 @@ class ImageReader:
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         """Images with their indices in the order they are stored, or why one cannot be decoded."""
+        return ((index, decode()) for index, decode in self.read_lazily(indices))
+
+    def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
+        """Files of a folder are read by whoever decodes them, those of an archive in one pass before that."""
         order = sorted(indices, key=lambda index: (self.files[index].offset, self.files[index].path))
         if self.path.is_dir():
             for index in order:
-                yield index, decode_image((self.path / self.files[index].path).read_bytes(), self.background)
+                yield index, functools.partial(self._decode_file, self.path / self.files[index].path)
             return
         with open_tar(self.path) as stream:
             for index in order:  # by offset: one pass forward through a compressed archive
                 stream.seek(self.files[index].offset)
-                yield index, decode_image(stream.read(self.files[index].size), self.background)
+                yield index, functools.partial(decode_image, stream.read(self.files[index].size), self.background)
+
+    def _decode_file(self, file: Path) -> Image.Image | Exception:
+        return decode_image(file.read_bytes(), self.background)

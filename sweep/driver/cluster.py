@@ -15,7 +15,8 @@ from typing import Any
 
 from sweep.base.errors import UserError
 from sweep.base.patience import SAY_SECONDS, watched
-from sweep.config import Resources
+from sweep.base.spans import span
+from sweep.config import AUTO, Resources
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _KNOCK_SECONDS = 10.0
@@ -55,7 +56,8 @@ def connect(resources: Resources) -> Iterator[Resources]:
     interrupted = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)
-        with watched(what, _START_SECONDS, "is it up, and does this machine reach its nodes?"):
+        advice = "is it up, and does this machine reach its nodes?"
+        with span("starting Ray"), watched(what, _START_SECONDS, advice):
             ray.init(
                 address,
                 logging_level="ERROR",
@@ -151,10 +153,11 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
     gpus = resources.gpus
     if gpus == "auto":
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    resources = with_cpus(resources, [] if resources.wait_for_nodes else alive, float(gpus))
     if resources.wait_for_nodes:
         in_flight = _WAITING_IN_FLIGHT if resources.max_in_flight == "auto" else resources.max_in_flight
         return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
-    for name, wanted in (("CPU", resources.cpus), ("GPU", gpus)):
+    for name, wanted in (("CPU", int(resources.cpus)), ("GPU", gpus)):
         most = max((node.get(name, 0) for node in alive), default=0)
         if wanted > most:
             raise UserError(
@@ -162,14 +165,35 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
                 f"{most:g}); the tasks would wait for ever. If such nodes are still to come (an autoscaler, a "
                 "queue), say resources.wait_for_nodes: true"
             )
-    places = _places(alive, resources.cpus, gpus)
+    places = _places(alive, int(resources.cpus), gpus)
     if not places:
         raise UserError(
-            f"resources.cpus = {resources.cpus:g}, resources.gpus = {gpus:g}: no node of this cluster has both at "
+            f"resources.cpus = {resources.cpus}, resources.gpus = {gpus:g}: no node of this cluster has both at "
             "once; the tasks would wait for ever"
         )
     in_flight = 2 * places if resources.max_in_flight == "auto" else resources.max_in_flight
     return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+
+
+def with_cpus(resources: Resources, nodes: Sequence[Mapping[str, float]], gpus: float) -> Resources:
+    """Replace ``auto`` of CPUs, threads and loader workers.
+
+    Beside a GPU a task takes its share of the CPUs, of the node that has the fewest for each; without GPUs one, so that
+    a node is filled by a task per core, which wastes less than threads do.
+
+    Parameters
+    ----------
+    nodes : what each has; none where they are still to come, or nobody asked: one CPU then.
+    gpus : of a task.
+    """
+    cpus, workers, threads = resources.cpus, resources.loader_workers, resources.threads
+    if cpus == AUTO:
+        shares = [int(gpus * node.get("CPU", 0) // node["GPU"]) for node in nodes if node.get("GPU", 0) >= max(gpus, 1)]
+        cpus = max(1, min(shares, default=1)) if gpus else 1
+    workers = int(cpus) - 1 if workers == AUTO else workers
+    return resources.model_copy(
+        update={"cpus": cpus, "loader_workers": workers, "threads": cpus if threads == AUTO else threads}
+    )
 
 
 def _places(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
@@ -190,7 +214,7 @@ def room(resources: Resources, *, without: Container[str] = ()) -> int:
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
-    return _places(alive, resources.cpus, float(resources.gpus))
+    return _places(alive, int(resources.cpus), float(resources.gpus))
 
 
 def tasks_of_a_node(resources: Resources) -> int:
@@ -198,7 +222,7 @@ def tasks_of_a_node(resources: Resources) -> int:
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most = max((_places([node], resources.cpus, float(resources.gpus)) for node in alive), default=1)
+    most = max((_places([node], int(resources.cpus), float(resources.gpus)) for node in alive), default=1)
     return max(1, min(most, int(resources.max_in_flight)))
 
 
@@ -217,7 +241,7 @@ def refuse_too_many(processes: int, resources: Resources, found: int) -> None:
     found : what :func:`room` says.
     """
     if processes > found and processes > 1 and not resources.wait_for_nodes:
-        each = f"{resources.cpus:g} CPUs" + (" and a GPU" if resources.gpus else "")
+        each = f"{resources.cpus} CPUs" + (" and a GPU" if resources.gpus else "")
         raise UserError(
             f"recipe.data_parallel = {processes}: this cluster has room for {found} such processes ({each} each); "
             "they would wait for ever. If such nodes are still to come (an autoscaler, a queue), say "

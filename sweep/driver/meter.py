@@ -62,7 +62,8 @@ class Meter:
         notes = fresh_notes(self._store)
         if notes:
             note = max(notes, key=lambda n: n["time"])
-            parts.append(f"{note['stage']} {note['backbone']} {note['done']}/{note['total']}")
+            detail = f" ({note['detail']})" if note["stage"] == "decoding" and note.get("detail") else ""
+            parts.append(f"{note['stage']} {note['backbone']} {note['done']}/{note['total']}{detail}")
         elif waiting_for:
             parts.append(f"waiting for {waiting_for}")
         return f"{self._name}  " + " · ".join(parts)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.cell import CellResult, CellTask
+from sweep.cell import CellResult, CellTask, profiled
 from sweep.config import Resources
 from sweep.driver.nodes import located
 
@@ -69,11 +69,12 @@ def _supervise(task: CellTask, resources: Resources) -> CellResult:
 
 def _rank(config: Mapping[str, Any]) -> None:
     """Body of each process, which Ray Train has connected with the others."""
-    from sweep.cell import train_together
-    from sweep.train import connected
+    with profiled(config["task"]):
+        from sweep.cell import train_together
+        from sweep.train import connected
 
-    with located():
-        train_together(config["task"], connected())
+        with located():
+            train_together(config["task"], connected())
 
 
 def _outcome(failures: Mapping[int, Exception], error: Exception) -> CellResult:

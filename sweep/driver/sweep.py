@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from typing import Any
 from sweep import table
 from sweep.base.errors import StorageError, UserError
 from sweep.base.provenance import provenance
+from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
-from sweep.config import Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node
+from sweep.config import AUTO, Config, Resources
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
+from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.study import (
+    Cell,
     Curve,
     Grid,
     Keyring,
@@ -37,6 +40,7 @@ from sweep.study import (
     keyring,
     labels,
     layer_widths,
+    plan,
     sizes,
     training_flops,
     used_datasets,
@@ -48,7 +52,8 @@ from sweep.study import (
 class Sweep:
     """A config with everything that follows from it and from what is stored.
 
-    ``cells`` are those of the grid with the keys of their curves.
+    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have;
+    ``threads`` is what ``threads: auto`` stands for, if that is settled.
     """
 
     config: Config
@@ -56,6 +61,8 @@ class Sweep:
     keys: Keyring
     cells: tuple[PlannedCell, ...]
     store: Store
+    profile: str | None = None
+    threads: int | None = None
 
     @functools.cached_property
     def curves(self) -> dict[str, Planned]:
@@ -90,7 +97,9 @@ def prepare(config: Config, out: str) -> Sweep:
     table.refuse_taken(config.statistics)
     grid = expand(config, lambda name: sizes(config, name))
     keys = keyring(config)
-    return Sweep(config, grid, keys, keys.cells(grid), Store(out))
+    store = Store(out)
+    threads = table.planned_threads(store, config.name) if config.resources.threads == AUTO else None
+    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads)
 
 
 def refuse_relative_in_job(out: str) -> None:
@@ -150,13 +159,16 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     cells = missing_cells(sweep, ready | given_up)
     if cells:
         with connect(sweep.config.resources) as resources:
-            _run(sweep, cells, resources, ready)
+            sweep = _with_resources(sweep, resources)
+            with span("waiting for tasks"):
+                _run(sweep, cells, resources, ready)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
     unkept = set(sweep.curves) & done - _kept(sweep, done)
     failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
-    path = export(sweep, done=done, failed=failed)
+    with span("the table"):
+        path = export(sweep, done=done, failed=failed)
     return Outcome(
         done=tuple(key for key in sweep.curves if key in done),
         computed=len(set(sweep.curves) & (done - before.done)),
@@ -166,6 +178,17 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         seconds=time.monotonic() - started,
         table=path,
     )
+
+
+def _with_resources(sweep: Sweep, resources: Resources) -> Sweep:
+    """The sweep with ``auto`` resolved. Threads are settled by its first run and stand in the plan: on CPU they decide
+    the order of sums, so later runs keep to them, whatever their nodes.
+    """
+    settled = replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
+    if sweep.config.resources.threads == AUTO and sweep.threads is None:
+        settled = replace(settled, threads=int(resources.threads))
+        table.publish_plan(sweep.store, plan_of(settled))
+    return settled
 
 
 def _tidy(sweep: Sweep, found: table.Listing) -> None:
@@ -212,7 +235,8 @@ def plan_of(sweep: Sweep) -> table.Plan:
         )
         for planned in sweep.planned
     )
-    return table.Plan(sweep.config.name, blocks, curves, varied_roles(sweep.config, sweep.grid), sweep.config.adjust)
+    roles, adjust = varied_roles(sweep.config, sweep.grid), sweep.config.adjust
+    return table.Plan(sweep.config.name, blocks, curves, roles, adjust, sweep.threads)
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
@@ -223,6 +247,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         for cell in cells
         for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
     }
+    cells = [longest_first(cell, {key: operations for key, (operations, _) in work.items()}) for cell in cells]
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
@@ -230,6 +255,8 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
     )
     try:
+        with span("decoding beforehand"):
+            decode_first(cells, _images(sweep, cells), resources, task=common, show=meter.show)
         run_cells(
             cells,
             resources,
@@ -239,6 +266,16 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
         )
     finally:
         meter.end()
+
+
+def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
+    asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
+    return plan.cost(sweep.config, asked).images
+
+
+def longest_first(cell: PlannedCell, work: Mapping[str, float]) -> PlannedCell:
+    """The cell with its curves by their estimated operations: where they are dealt out to tasks, these end together."""
+    return replace(cell, curves=tuple(sorted(cell.curves, key=lambda planned: -work[planned.key])))
 
 
 def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -> None:
@@ -256,14 +293,17 @@ def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) 
 def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, tasks: int = 1) -> CellTask:
     """What a worker needs to run a cell; ``share``: of a GPU; ``tasks``: on a node at once."""
     config = sweep.config
+    resources = with_cpus(config.resources, [], float(gpu))  # where no cluster resolved ``auto``
     return CellTask(
         cell=cell,
         settings=sweep.keys.settings,
         datasets={name: dataset_options(config, name) for name in used_datasets(config)},
         store_uri=sweep.store.uri,
         cache_dir=str(cache_dir(config)),
-        threads=config.resources.threads,
-        loader_workers=config.resources.loader_workers,
+        cpus=int(resources.cpus),
+        cache_bytes=None if config.cache_limit is None else round(1e9 * config.cache_limit),
+        threads=sweep.threads or int(resources.threads),
+        loader_workers=int(resources.loader_workers),
         gpu=gpu,
         share=share if gpu else 1.0,
         tasks=tasks,
@@ -274,6 +314,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, t
         provenance=provenance(),
         imports=config.imports,
         import_path=_import_path(config),
+        profile=sweep.profile,
     )
 
 

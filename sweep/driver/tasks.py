@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, Literal
 
 from sweep.base.errors import DeviceError, InterruptedSweepError
-from sweep.cell import CellResult, CellTask
+from sweep.base.spans import span
+from sweep.cell import CellResult, CellTask, profiled
 from sweep.config import Resources
 from sweep.driver.cluster import places, room
 from sweep.driver.nodes import Nodes, NoNodeLeftError, located, node_id
@@ -77,10 +78,12 @@ def cause_of(error: Exception) -> tuple[Exception, bool]:
 
 def _run_task(task: CellTask) -> CellResult:
     """Body of the Ray task; torch is imported in the worker only."""
-    from sweep.cell import run_cell
+    with profiled(task):
+        with span("loading torch"):
+            from sweep.cell import run_cell
 
-    with located():
-        result = run_cell(task)
+        with located():
+            result = run_cell(task)
     return replace(result, node=node_id())
 
 

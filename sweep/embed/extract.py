@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sweep.base.arithmetic import arithmetic
+from sweep.base.spans import waited
 from sweep.config import ExtractionPrecision
 from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
@@ -114,7 +115,8 @@ def embed(
     with captured(model, layers) as outputs, arithmetic(device, precision):
         while start < n:
             try:
-                for images in feeder.on_device(_batches(images_NHWC, start, size)):
+                fed = feeder.on_device(_batches(images_NHWC, start, size))
+                for images in waited(fed, "waiting for images to embed"):
                     model(feeder.normalized(images))
                     pooled = [outputs[layer.label] for layer in layers]
                     embeddings = embeddings or [

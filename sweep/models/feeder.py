@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,12 @@ class Feeder:
             ready = copied
         if ready is not None:
             yield ready
+
+
+def resident(values: np.ndarray, device: torch.device) -> Tensor:
+    """Numbers on the device, where they stay; what is under way there need not end first."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def read_ahead(batches: Iterable[Tensor], prepare: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:

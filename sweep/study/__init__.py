@@ -6,6 +6,7 @@ from sweep.study.columns import labels, variables
 from sweep.study.grid import (
     NOT_KNOWN,
     Backbone,
+    Cell,
     Curve,
     Grid,
     block_values,
@@ -33,6 +34,7 @@ from sweep.study.sources import source_of, tag_of, weights_source
 __all__ = [
     "NOT_KNOWN",
     "Backbone",
+    "Cell",
     "Curve",
     "Grid",
     "Keyring",

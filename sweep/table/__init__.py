@@ -6,12 +6,14 @@ from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
-from sweep.table.plans import Plan, PlannedCurve, publish_plan, read_plans, readable_plans
+from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
 from sweep.table.schema import refuse_taken
+from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
 from sweep.table.trials import RECORDS, read_records, write_record
 from sweep.table.verify import Verified, describe_verified, problem_of, verify_fragments
 
 __all__ = [
+    "DRIVER",
     "FRAGMENTS",
     "KEPT",
     "RECORDS",
@@ -27,12 +29,15 @@ __all__ = [
     "describe_verified",
     "drop_kept",
     "export_probes",
+    "finish_profile",
     "fresh_notes",
     "is_kept",
     "kept_curves",
     "labelled_probes",
     "listing",
+    "new_profile",
     "parse_parquet",
+    "planned_threads",
     "problem_of",
     "publish_plan",
     "read_failures",
@@ -42,6 +47,7 @@ __all__ = [
     "read_records",
     "readable_plans",
     "refuse_taken",
+    "saver",
     "serialised",
     "verify_fragments",
     "write_failure",

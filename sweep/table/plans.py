@@ -45,7 +45,7 @@ class PlannedCurve:
 @dataclass(frozen=True)
 class Plan:
     """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables,
-    and what the report holds equal for which.
+    what the report holds equal for which, and the threads that ``threads: auto`` stands for in all runs.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Plan:
     curves: tuple[PlannedCurve, ...]
     roles: Mapping[str, Role] = field(default_factory=dict)
     adjust: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    threads: int | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -101,11 +102,21 @@ def _serialised(plan: Plan) -> bytes:
         "version": _VERSION,
         "roles": plan.roles,
         **({"adjust": {name: list(others) for name, others in plan.adjust.items()}} if plan.adjust else {}),
+        **({"threads": plan.threads} if plan.threads else {}),
         "blocks": plan.blocks,
         "backbones": [json.loads(text) for text in backbones],
         "curves": curves,
     }
     return json.dumps(about).encode()
+
+
+def planned_threads(store: Store, name: str) -> int | None:
+    """Threads that ``threads: auto`` stands for by the plan of that name; None if none says so."""
+    place = f"{PLANS}{name}.json"
+    try:
+        return _read_plan(store, place).threads if store.exists(place) else None
+    except UserError:  # damaged: it is written anew
+        return None
 
 
 def read_plans(store: Store, name: str | None = None) -> list[Plan]:
@@ -160,7 +171,15 @@ def _read_plan(store: Store, place: str) -> Plan:
             raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
-    return Plan(place.removeprefix(PLANS).removesuffix(".json"), blocks, curves, roles, adjust)
+    threads = saved.get("threads")
+    return Plan(
+        place.removeprefix(PLANS).removesuffix(".json"),
+        blocks,
+        curves,
+        roles,
+        adjust,
+        threads if isinstance(threads, int) else None,
+    )
 
 
 def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:

@@ -9,6 +9,7 @@ from .ranks import connected as connected
 from .speed import training_rate as training_rate
 from .weights import Weights as Weights
 from .weights import Workshop as Workshop
+from .weights import cuts_crops as cuts_crops
 from .weights import has_weights as has_weights
 from .weights import help_training as help_training
 from .weights import obtain_weights as obtain_weights

@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from sweep.base.arithmetic import arithmetic, float32_bits
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span, waited
 from sweep.config import Recipe
-from sweep.models import Feeder
+from sweep.models import Feeder, resident
 from sweep.train.checkpoint import Checkpoints, sealed, unsealed
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
@@ -155,7 +156,8 @@ def pretrain(
             along.save(run.weights(heldout, test))
         on_epoch(run.history, epochs)
         if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
-            checkpoints.save(run.snapshot())
+            with span("checkpoints", f"epoch {epoch + 1}"):
+                checkpoints.save(run.snapshot())
             saved_at = time.monotonic()
     if last_epoch is not None:
         return run.weights(heldout, test)
@@ -197,6 +199,7 @@ class _Run:
         with arithmetic(self.device, self.recipe.precision):
             return (model or self.model)(images)
 
+    @span("training")
     def train_epoch(self, epoch: int, train: ImageSource) -> None:
         """One pass over the training images; raises TrainingDivergedError on a loss that is not finite."""
         self.model.train()
@@ -207,7 +210,8 @@ class _Run:
         images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
         targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        for number, (target_B, images) in enumerate(zip(targets, self.feeder.on_device(images_of), strict=True)):
+        fed = waited(self.feeder.on_device(images_of), "waiting for images to train on")
+        for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -235,9 +239,10 @@ class _Run:
 
     def _targets(self, labels_N: np.ndarray, parts: Sequence[np.ndarray]) -> Sequence[Tensor]:
         """Labels of each batch's part, on the device."""
-        labels = torch.from_numpy(np.concatenate([labels_N[indices_B] for indices_B in parts])).to(self.device)
+        labels = resident(np.concatenate([labels_N[indices_B] for indices_B in parts]), self.device)
         return labels.split([len(indices_B) for indices_B in parts])
 
+    @span("scores while training")
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
         """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
         heldout_top1 = top1(self, heldout)
@@ -323,7 +328,7 @@ def top1(run: _Run, data: Labelled) -> float:
     starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
     parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
     images_of = (torch.from_numpy(np.array(data.images_NHWC[part])) for part in parts)
-    labels_N = torch.from_numpy(data.labels_N).to(run.device)
+    labels_N = resident(data.labels_N, run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):
         right += (run.forward(images).argmax(1) == labels_N[part]).sum()

@@ -18,6 +18,7 @@ from torch import nn
 from sweep.base.errors import StorageError, UserError
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.data import Library
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
@@ -190,7 +191,8 @@ def train_backbone(
     """
     assert backbone.recipe is not None
     with shop.ranks.all_or_none(shop.device):
-        source, heldout, test = _training_data(backbone, shop)
+        with span("opening images", backbone.id_dataset):
+            source, heldout, test = _training_data(backbone, shop)
         if shop.ranks.size > 1 and len(source.labels_N) < 2 * shop.ranks.size:
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
@@ -261,9 +263,10 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
     )
     state = {name: value.contiguous() for name, value in trained.state.items()}
     stem = _stem(backbone, shop)
-    data = safetensors.torch.save(state)
-    shop.store.put(f"{stem}.safetensors", data)
-    shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop, data).encode())
+    with span("storing weights", backbone.label):
+        data = safetensors.torch.save(state)
+        shop.store.put(f"{stem}.safetensors", data)
+        shop.store.put(f"{stem}.json", _about(backbone, facts, trained, shop, data).encode())
 
 
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
@@ -275,6 +278,11 @@ def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, d
         "history": trained.history,
     }
     return json.dumps(about, indent=1)
+
+
+def cuts_crops(backbone: Backbone) -> bool:
+    """Whether it is trained on crops of larger images than those it is evaluated on."""
+    return policy(str(backbone.augmentation)).source == "training"
 
 
 def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:

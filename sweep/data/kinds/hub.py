@@ -22,7 +22,7 @@ from PIL import Image
 
 from sweep.base.errors import UserError
 from sweep.data.archive import GZIP_MAGIC
-from sweep.data.dataset import Dataset, Split
+from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.decode import decode_image
 from sweep.data.listing import Listing, file_state, image_file, listed
 from sweep.data.options import Background, DatasetOptions
@@ -166,6 +166,11 @@ class _Reader:
         order = sorted(indices)
         for index, content in zip(order, self.source.at(self.indices_N[order].tolist()), strict=True):
             yield index, decode_image(content, self.background)
+
+    def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
+        order = sorted(indices)
+        for index, content in zip(order, self.source.at(self.indices_N[order].tolist()), strict=True):
+            yield index, functools.partial(decode_image, content, self.background)
 
 
 def _timm_reader(where: str, name: str, **arguments: Any) -> Any:

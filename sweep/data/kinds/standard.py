@@ -6,6 +6,7 @@ fetches) and Aircraft (nothing). A download goes into a directory aside and gets
 Legend: N samples of one part, H, W pixels.
 """
 
+import functools
 import hashlib
 import importlib
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from sweep.base.errors import UserError
-from sweep.data.dataset import Dataset, Split
+from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.decode import decode_image
 from sweep.data.files import aside, locked
 from sweep.data.listing import ImageFile, list_tree
@@ -75,6 +76,10 @@ class _Reader:
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
         for index in sorted(indices):
             yield index, self._read(int(self.indices_N[index]))
+
+    def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
+        for index in sorted(indices):
+            yield index, functools.partial(self._read, int(self.indices_N[index]))
 
     def _read(self, index: int) -> Image.Image | Exception:
         if self.paths is None:

@@ -1,8 +1,12 @@
 import io
+import os
 import signal
 import subprocess
 import sys
+import tarfile
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +17,12 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from sweep.base.errors import UserError
 from sweep.data.dataset import Split
+from sweep.data.decoded import Decoding
 from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
+from sweep.data.scratch import keep_newest
 from sweep.data.view import study_view
 
 
@@ -272,3 +278,136 @@ def test_names_of_odd_files_survive(tmp_path):
     data = opened(tmp_path / "odd", tmp_path)
     images = evaluation_images(data, "train", np.arange(4), view=study_view(16), cache_dir=tmp_path / "cache")
     assert images.names[0] == "train/c'd/№ 0.PNG"
+
+
+class Dies:
+    """Stands before a reader and is killed at an image, or counts."""
+
+    def __init__(self, reader, at=None):
+        self.reader, self.at, self.seen = reader, at, []
+
+    def read_lazily(self, indices):
+        for index, decode in self.reader.read_lazily(indices):
+            if index == self.at:
+                raise KeyboardInterrupt
+            self.seen.append(index)
+            yield index, decode
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_whoever_goes_on_loses_a_chunk_at_most_and_pixels_stay(tree, tmp_path, monkeypatch, threads, kind):
+    truncate(tree / "train/cat/002.png")
+    if kind == "archive":
+        with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as archive:
+            archive.add(tree, "pets")  # in the order of the file system
+        tree = tmp_path / "pets.tar.gz"
+    data = opened(tree, tmp_path)
+    monkeypatch.setattr("sweep.data.decoded._MAX_BROKEN", 0.1)
+    indices = np.append(np.random.default_rng(0).permutation(np.arange(3, 160))[:29], 2)
+    wanted = {"view": study_view(16)}
+    expected = evaluation_images(data, "train", indices, cache_dir=tmp_path / "whole", **wanted)
+    ragged = training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "whole")
+    for index, image_HWC in zip(indices[expected.kept_N][:9], expected.images_NHWC, strict=False):  # as if one by one
+        assert np.array_equal(image_HWC, evaluation_view(data.train.read(index), study_view(16)))
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)  # every image is a chunk
+    monkeypatch.setattr("sweep.data.parallel._AHEAD", 3)
+    told, how = [], Decoding(threads, told=lambda *state: told.append(state))
+    reader = Dies(data.train.reader, at=int(sorted(indices)[20]))
+    broken_off = replace(data, train=replace(data.train, reader=reader))
+    with pytest.raises(KeyboardInterrupt):
+        evaluation_images(broken_off, "train", indices, cache_dir=tmp_path / "cache", how=how, **wanted)
+    (left,) = (tmp_path / "cache/images").glob("*.tmp")
+    with open(left / "pixels.u8", "ab") as pixels:  # what was written after the last chunk
+        pixels.write(b"half an image")
+    done = len(list(left.glob("chunk-*.npz")))
+    assert 2 in reader.seen[:3]  # the broken one is in a chunk too
+    assert max(1, len(reader.seen) - 3 * threads - 1) <= done <= len(reader.seen) == 20
+    first = set(reader.seen[:done])
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 10.0)
+    reader = Dies(data.train.reader)
+    gone_on = replace(data, train=replace(data.train, reader=reader))
+    again = evaluation_images(gone_on, "train", indices, cache_dir=tmp_path / "cache", how=how, **wanted)
+    assert set(reader.seen) == {*indices.tolist()} - first
+    assert np.array_equal(again.images_NHWC, expected.images_NHWC)
+    assert (again.names, again.skipped) == (expected.names, expected.skipped)
+    assert [path.name for path in (tmp_path / "cache/images").iterdir() if path.is_dir()] == [left.stem]
+    assert sorted(path.name for path in left.with_suffix("").iterdir()) == ["index.npz", "pixels.u8"]
+    assert told[-1][:3] == ("pets, train part, evaluation, 16 px", len(indices), len(indices))
+    crops = training_images(data, "train", indices, resolution=16, cache_dir=tmp_path / "cache", how=how)
+    assert np.array_equal(crops.flat, ragged.flat)
+    assert np.array_equal(crops.sizes_N2, ragged.sizes_N2)
+
+
+def test_a_damaged_chunk_and_those_after_it_are_decoded_again(tree, tmp_path, monkeypatch):
+    data = opened(tree, tmp_path)
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)
+    reader = Dies(data.train.reader, at=9)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation_images(
+            replace(data, train=replace(data.train, reader=reader)),
+            "train",
+            np.arange(12),
+            view=study_view(16),
+            cache_dir=tmp_path / "cache",
+        )
+    (left,) = (tmp_path / "cache/images").glob("*.tmp")
+    chunk = left / "chunk-000005.npz"
+    chunk.write_bytes(chunk.read_bytes()[:-40])
+    reader = Dies(data.train.reader)
+    whole = replace(data, train=replace(data.train, reader=reader))
+    images = evaluation_images(whole, "train", np.arange(12), view=study_view(16), cache_dir=tmp_path / "cache")
+    assert reader.seen == list(range(5, 12))
+    for index in range(12):
+        assert np.array_equal(images.images_NHWC[index], evaluation_view(data.train.read(index), study_view(16)))
+
+
+def test_threads_leave_warnings_as_they_were(tree, tmp_path):
+    data, before = opened(tree, tmp_path), list(warnings.filters)
+    how = Decoding(8)
+    evaluation_images(data, "train", np.arange(160), view=study_view(16), cache_dir=tmp_path / "cache", how=how)
+    assert warnings.filters == before
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(tree, tmp_path, monkeypatch):
+    data, reader = counted(opened(tree, tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=76_799))
+    wanted = {"view": study_view(16), "cache_dir": tmp_path / "cache"}
+    said = "pets, train part, evaluation, 16 px: decoding the other 100 images takes 7.68e-05 GB .* 7.68e-05 GB are"
+    with pytest.raises(UserError, match=said):
+        evaluation_images(data, "train", np.arange(100), **wanted)
+    assert reader.count == 0
+    assert len(evaluation_images(data, "train", np.arange(99), **wanted)) == 99
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)  # sizes of crops are known by the first ones
+    with pytest.raises(UserError, match="decoding the other 159 images"):
+        training_images(data, "train", np.arange(160), resolution=16, cache_dir=tmp_path / "cache")
+
+
+def test_a_limited_cache_drops_what_was_used_longest_ago(tree, tmp_path):
+    data, reader = counted(opened(tree, tmp_path))
+    size = 10 * 16 * 16 * 3
+
+    def images(first, most):
+        how = Decoding(cache_bytes=most)
+        indices = np.arange(first, first + 10)
+        return evaluation_images(data, "train", indices, view=study_view(16), cache_dir=tmp_path / "cache", how=how)
+
+    room = 3 * size + 3_000  # three entries with their indices
+    held = [images(first, room) for first in (0, 10, 20)]
+    before = np.array(held[1].images_NHWC)
+    entries = [entry for entry in (tmp_path / "cache/images").iterdir() if entry.is_dir()]
+    for entry in entries:  # long ago, whatever the file system's clock
+        for file in entry.iterdir():
+            os.utime(file, (1e9, 1e9))
+    images(0, room), images(20, room)
+    assert reader.count == 30
+    images(30, room)  # in place of 10 … 19
+    assert reader.count == 40
+    assert np.array_equal(held[1].images_NHWC, before)  # whoever has it open keeps it
+    images(0, room), images(20, room)
+    assert reader.count == 40
+    images(10, room)
+    assert reader.count == 50
+    with pytest.raises(UserError, match="which cache_limit = 5e-06 GB does not hold"):
+        images(100, 5_000)
+    assert keep_newest(tmp_path / "cache", most=0)[0] == 3

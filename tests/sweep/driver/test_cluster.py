@@ -16,6 +16,7 @@ from sweep.config.problem import ConfigError
 from sweep.config.schema import Resources
 from sweep.driver import cluster
 from sweep.driver.cluster import _no_ray, connect, resolve
+from sweep.driver.sweep import _with_resources, prepare, task_of
 from sweep.study.check import read_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,7 +54,40 @@ def test_a_share_of_a_gpu_makes_more_slots():
     assert resolve(Resources(gpus=0.5, cpus=4), [node(8, 2)]).max_in_flight == 4
 
 
-@pytest.mark.parametrize("wanted", [Resources(gpus=1.0), Resources(cpus=4)])
+@pytest.mark.parametrize(
+    ("nodes", "asked", "cpus", "workers", "threads"),
+    [
+        ([node(16)], {}, 1, 0, 1),  # without GPUs a task per core
+        ([HEAD, node(64), node(16, 4), node(12, 2)], {}, 4, 3, 1),  # beside a GPU what the scarcest node has for each
+        ([node(16, 4)], {"gpus": 0.5, "threads": "auto"}, 2, 1, 2),
+        ([node(16, 4)], {"gpus": 2.0}, 8, 7, 1),
+        ([node(2, 4)], {}, 1, 0, 1),
+        ([node(16, 4)], {"cpus": 3, "threads": "auto"}, 3, 2, 3),
+        ([node(16, 4)], {"cpus": 3, "threads": 2, "loader_workers": 0}, 3, 0, 2),
+        ([node(16, 4)], {"gpus": 1.0, "wait_for_nodes": True}, 1, 0, 1),
+    ],
+)
+def test_cpus_of_a_task_are_its_share_of_the_node(nodes, asked, cpus, workers, threads):
+    resolved = resolve(Resources(**asked), nodes)
+    assert (resolved.cpus, resolved.loader_workers, resolved.threads) == (cpus, workers, threads)
+
+
+def test_threads_are_settled_once_for_a_sweep(tmp_path):
+    """On CPU they decide the order of sums: a later run on other nodes keeps to those of the first."""
+    file = tmp_path / "c.yaml"
+    file.write_text("name: t\ngrid: [{architecture: vggm11, id_dataset: fractals}]\nresources: {threads: auto}\n")
+    config, found = read_config(file), []
+    for cpus in (3, 8):
+        sweep = prepare(config, str(tmp_path / "out"))
+        resources = resolve(config.resources, [node(8, 8 // cpus)])
+        settled = _with_resources(sweep, resources)
+        found.append((resources.threads, task_of(settled, sweep.cells[0], gpu=True).threads))
+    assert found == [(4, 4), (8, 4)]
+    fixed = prepare(read_config(file, ["resources.threads=2"]), str(tmp_path / "out"))
+    assert task_of(fixed, fixed.cells[0], gpu=False).threads == 2
+
+
+@pytest.mark.parametrize("wanted", [Resources(gpus=1.0, cpus=1), Resources(cpus=4)])
 def test_what_no_node_has_is_refused_unless_nodes_are_still_to_come(wanted):
     with pytest.raises(UserError, match=r"no node of this cluster has that many .*wait_for_nodes: true"):
         resolve(wanted, [node(2)])

@@ -83,7 +83,8 @@ def dead_head():
 
 def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path, dead_head):
     file, out = config(TWO_CURVES), tmp_path / "out"
-    done = run(file, out, cwd=tmp_path, env=dead_head, timeout=120)  # from another directory
+    done = run(file, out, "--profile", cwd=tmp_path, env=dead_head, timeout=120)  # from another directory
+    assert_profiled(out, done.stdout)
     assert "2 of 2 curves are in the table (2 computed now" in done.stdout
     table = rows(out)
     assert [row["dataset"] for row in table] == ["fractals"] * 10 + ["glyphs"] * 10
@@ -104,6 +105,27 @@ def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path, dead_head):
     assert time.monotonic() - started < 5
     assert "(0 computed now" in again.stdout
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()} == before
+
+
+def assert_profiled(out, said):
+    """The timeline against the seconds that the table has of the same stages."""
+    (file,) = (out / "profile").glob("*.json")
+    assert file.with_suffix(".txt").read_text() in said
+    slices = [event for event in json.loads(file.read_text())["traceEvents"] if event["ph"] == "X"]
+
+    def seconds(*stages, of=None):
+        return sum(each["dur"] for each in slices if each["name"] in stages and of in (None, each["args"]["of"])) / 1e6
+
+    rows = pq.read_table(out / "probes.parquet").to_pylist()
+    for dataset in ("fractals", "glyphs"):
+        row = next(row for row in rows if row["dataset"] == dataset)
+        assert seconds("embedding", of=dataset) == pytest.approx(row["embed_seconds"], abs=0.1)
+        assert seconds("probes", of=dataset) == pytest.approx(row["probe_seconds"], abs=0.1)
+    assert seconds("training", "scores while training") == pytest.approx(rows[0]["pretrain_seconds"], abs=0.1)
+    task = next(each for each in slices if each["name"] == "rest of the task")
+    for each in slices:
+        if each["tid"] == task["tid"]:
+            assert task["ts"] <= each["ts"] <= each["ts"] + each["dur"] <= task["ts"] + task["dur"] + 10_000
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,11 @@ from sweep.config.recipe import Probe, Recipe
 from sweep.config.schema import Resources
 from sweep.driver import tasks
 from sweep.driver.cluster import connect
+from sweep.driver.decoding import decode_first, nodes_of_cells
 from sweep.driver.nodes import MOST_FAILURES, NoNodeLeftError, located, node_id
+from sweep.driver.sweep import longest_first, prepare, task_of
 from sweep.driver.tasks import _Job, _Queue, cause_of, pause, run_cells
+from sweep.study.check import read_config
 from sweep.study.grid import Backbone, Curve
 from sweep.study.keys import Planned, PlannedCell
 
@@ -218,3 +221,40 @@ def test_causes(resources):
     cause, transient = cause_of(caught.value)
     assert isinstance(cause, PermissionError)
     assert transient
+
+
+def test_the_curves_of_a_tail_are_dealt_out_by_their_work():
+    work = {"d0": 1.0, "d1": 9.0, "d2": 10.0, "d3": 1.0, "d4": 0.5, "d5": 0.5}
+    jobs = _Job(longest_first(cell("net", curves=6), work)).curves(longest_first(cell("net", curves=6), work).curves, 2)
+    loads = [sum(work[planned.key] for planned in job.cell.curves) for job in jobs]
+    assert sorted(loads) == [10.5, 11.5]
+    assert [job.cell.curves[0].key for job in jobs] == ["d2", "d1"]
+
+
+def test_nodes_decode_that_may_run_cells():
+    nodes = [
+        {"NodeID": name, "Alive": name != "dead", "Resources": has}
+        for name, has in {
+            "head": {},
+            "cpu": {"CPU": 8.0},
+            "gpu": {"CPU": 16.0, "GPU": 2.0},
+            "dead": {"CPU": 4.0, "GPU": 1.0},
+        }.items()
+    ]
+    assert nodes_of_cells(nodes, gpu=True) == [("gpu", 16)]
+    assert nodes_of_cells(nodes, gpu=False) == [("cpu", 8), ("gpu", 16)]
+
+
+def test_images_are_decoded_beforehand_where_that_is_worth_it(resources, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        f"name: t\ncache_dir: {tmp_path / 'cache'}\nprobe_datasets: [glyphs]\n"
+        "datasets: {glyphs: {classes: 3, train_per_class: 6, test_per_class: 4}}\n"
+        "grid: [{architecture: resnet18, pretraining: a1_in1k}]\n"
+    )
+    sweep = prepare(read_config(file), str(tmp_path / "out"))
+    task = task_of(sweep, sweep.cells[0], gpu=False)
+    decode_first(sweep.cells, 4_999, resources, task=task, show=lambda: None)
+    assert not (tmp_path / "cache" / "images").exists()
+    decode_first(sweep.cells, 5_000, resources, task=task, show=lambda: None)
+    assert len([entry for entry in (tmp_path / "cache" / "images").iterdir() if entry.is_dir()]) == 2

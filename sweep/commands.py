@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -180,7 +181,7 @@ def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) 
     if outcome.missing:
         lines.append(f"{len(outcome.missing)} curves are missing without a failure record; run again")
     lines += [f"probes: {probes}", f"table:  {outcome.table}"]
-    lines.append(f"report: python analysis/shap_report.py --results {out}")
+    lines.append(f"report: python analysis/shap_report.py --results {shlex.quote(out)}")
     return "\n".join(lines)
 
 

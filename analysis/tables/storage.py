@@ -18,6 +18,7 @@ from analysis.tables.errors import UserError
 
 PROBES = "probes.parquet"
 _PIECE = 1 << 22  # bytes
+_NAMED = ("abfs", "abfss", "sftp", "ssh", "hdfs", "smb")  # CONTAINER@ACCOUNT, USER@HOST: no secret
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +27,8 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
     scheme, _, rest = uri.partition("://")
-    if "@" in rest.partition("/")[0]:
+    before = rest.partition("/")[0].rpartition("@")[0]
+    if before and (":" in before or scheme not in _NAMED):
         raise UserError(
             f"{scheme}://…: the URI holds credentials, which would stand in the report; give them in the environment "
             "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role)"

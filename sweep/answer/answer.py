@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,9 +57,12 @@ def answer(question: Question, out: str, *, budget: str | None = None) -> int:
     paid = prices(found, sweep)
     print(text(found, paid, rows[0], narrowed=bool(networks)))
     print(f"table:  {outcome.table}")
-    print(f"report: python analysis/shap_report.py --results {out}; python analysis/browse.py --results {out} --open")
+    place = shlex.quote(out)
+    print(
+        f"report: python analysis/shap_report.py --results {place}; python analysis/browse.py --results {place} --open"
+    )
     name = found[0].model.name
-    print(f"export: python -m sweep.export_probe --results {out} --model {name} --to {name}-probe")
+    print(f"export: python -m sweep.export_probe --results {place} --model {name} --to {name}-probe")
     store.put(RESULT, json.dumps(as_json(found, paid), indent=1).encode())
     return 1 if outcome.failures or outcome.missing or len(found) < len(question.models) else 0
 

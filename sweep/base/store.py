@@ -1,8 +1,9 @@
 """Files under one URI, on any filesystem: whole-object reads and writes that are atomic.
 
-Local writes go to a temporary file, are flushed to the disk and renamed. An object store gets one put, which is
-atomic there, and is asked for the size afterwards; there every operation is tried again, a little later, when the
-network or the service fails. Nothing outside this file knows which of the two it is.
+Local writes go to a temporary file, are flushed to the disk and renamed; so it is, without the flush, on sftp, smb,
+hdfs and the like. An object store gets one put, which is atomic there, and is asked for the size afterwards; there
+every operation is tried again, a little later, when the network or the service fails. Nothing outside this file knows
+which of the two it is.
 
 Credentials come from the environment (see the documentation of the store), never from the URI.
 """
@@ -30,6 +31,8 @@ _PARAMETERS = {  # of pyarrow's file systems, where the URI does not say otherwi
     "s3": "allow_delayed_open=true",  # one put, not a multipart upload, for each file
     "gs": "retry_limit_seconds=10",  # Google's library would try for a quarter of an hour
 }
+_NAMED = ("abfs", "abfss", "sftp", "ssh", "hdfs", "smb")  # CONTAINER@ACCOUNT, USER@HOST: no secret
+_FOLDERS = ("sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp", "memory")  # whose readers see a file while it grows
 _OF_ONE_FILE = ("read", "delete")  # what may find that the file is not there; else it is the bucket
 T = TypeVar("T")
 
@@ -51,6 +54,7 @@ class Store:
         self._fs, root = _filesystem(self.uri)
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self._has_folders = urlsplit(self.uri).scheme in _FOLDERS
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
@@ -65,12 +69,21 @@ class Store:
         self._patiently("write", name, lambda: (self._put_local if self.is_local else self._put_remote)(name, data))
 
     def _put_remote(self, name: str, data: bytes | pa.Buffer) -> None:
-        target = f"{self._root}/{name}"
-        with self._fs.open_output_stream(target) as stream:
+        """One put, which is atomic on an object store; elsewhere a file aside that takes the name once it is whole."""
+        target = place = f"{self._root}/{name}"
+        if self._has_folders:
+            folder, _, own = target.rpartition("/")
+            place = f"{folder}/{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}-{own}"
+            self._fs.create_dir(folder, recursive=True)
+        with self._fs.open_output_stream(place) as stream:
             stream.write(data)
-        size, wanted = self._fs.get_file_info(target).size, memoryview(data).nbytes
+        size, wanted = self._fs.get_file_info(place).size, memoryview(data).nbytes
         if size != wanted:
             raise OSError(f"{wanted} bytes were written, {size} are there")
+        if place != target:
+            if self._fs.get_file_info(target).type == fs.FileType.File:
+                self._fs.delete_file(target)  # renaming onto a file fails there; a reader finds nothing for a moment
+            self._fs.move(place, target)
 
     def _put_local(self, name: str, data: bytes | pa.Buffer) -> None:
         target = f"{self._root}/{name}"
@@ -150,8 +163,10 @@ class Store:
 
 
 def _refuse_credentials(uri: str) -> None:
-    if "://" in uri and "@" in urlsplit(uri).netloc:
-        scheme = urlsplit(uri).scheme
+    if "://" not in uri:
+        return
+    scheme, (before, _, _) = urlsplit(uri).scheme, urlsplit(uri).netloc.rpartition("@")
+    if before and (":" in before or scheme not in _NAMED):
         raise UserError(
             f"--out {scheme}://…: the URI holds credentials, which would stand in logs and tables; give them in the "
             "environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role)"

@@ -11,7 +11,7 @@ import torch
 
 from sweep.base.measure import device_name
 from sweep.cell.cell import layers_of_backbone
-from sweep.config import Config
+from sweep.config import Config, ExtractionPrecision
 from sweep.embed import embed, layer_statistics
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
 from sweep.probes import ProbeData, budget_bytes, fit_probes
@@ -61,7 +61,7 @@ def calibrate(config: Config, grid: Grid, device: torch.device) -> Hours:
         for curve in cell.curves:
             probed = (*what, curve.backbone.layers_pattern, curve.backbone.pooling, curve.backbone.norm)
             if probed not in extraction:
-                extraction[probed] = extraction_rate(curve.backbone, device)
+                extraction[probed] = extraction_rate(curve.backbone, device, config.extraction_precision)
             counts = plan.curve_sizes(config, curve)
             seconds["extraction"] += (counts.train + counts.test) / extraction[probed]
             widths = layer_widths(curve.backbone)
@@ -80,7 +80,7 @@ def _images(backbone: Backbone, device: torch.device, *, passes: int) -> int:
     return int(np.clip(_SECONDS[device.type] * _GUESS[device.type] / (passes * forward), _LEAST, _MOST))
 
 
-def extraction_rate(backbone: Backbone, device: torch.device) -> float:
+def extraction_rate(backbone: Backbone, device: torch.device, precision: ExtractionPrecision) -> float:
     """Images a second of embedding every layer."""
     model = build_backbone(
         backbone.architecture, classes=backbone.head, resolution=backbone.resolution, width=backbone.width
@@ -93,7 +93,7 @@ def extraction_rate(backbone: Backbone, device: torch.device) -> float:
     def once() -> float:
         """Seconds of a pass over the images."""
         started = time.monotonic()
-        embed(model, layers, pixels_NHWC, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=device)
+        embed(model, layers, pixels_NHWC, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=device, precision=precision)
         return time.monotonic() - started
 
     once()

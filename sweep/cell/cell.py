@@ -7,6 +7,7 @@ only errors that another attempt may cure leave this file, for the driver to try
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,12 +31,14 @@ from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
 from sweep.data import Decoding, Images, Library
-from sweep.embed import cached, descriptions, embed, layer_statistics, registered_statistics
+from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned
 from sweep.table import Progress
 from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
+
+log = logging.getLogger(__name__)
 
 
 def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
@@ -254,7 +257,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     model: nn.Module = weights.model.eval().to(device)
     layers = layers_of_backbone(backbone)
     everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
-    spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory) else None
+    spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory, tasks=task.tasks) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 
     def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
@@ -289,11 +292,22 @@ def probe_curve(
     """
     seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
-        budget = budget_bytes(device, task.memory)
+        budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
-        about = (embedded.train, data.train_labels_N)
-        with span("layer statistics", curve.dataset):
-            described = layer_statistics(*about, classes=data.classes, threshold=task.settings.rank_threshold)
-            registered = registered_statistics(task.settings.statistics, *about, classes=data.classes, seed=seed)
+        try:
+            described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
+        except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
+            log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
+            described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)
+
+
+@span("layer statistics")
+def _described(
+    task: CellTask, embedded: Embedded, labels_N: torch.Tensor, classes: int, seed: int
+) -> tuple[list[Statistics | None], list[dict[str, float | None]]]:
+    """What each layer's embeddings look like, ours and what plug-ins measure; computed where the labels are."""
+    about = (embedded.train, labels_N)
+    described = layer_statistics(*about, classes=classes, threshold=task.settings.rank_threshold)
+    return described, registered_statistics(task.settings.statistics, *about, classes=classes, seed=seed)

@@ -60,7 +60,7 @@ def refit(
     """
     at, curve = row["layer"] - 1, planned.curve
     data = probe_data(images, embedded, device, layers=[at], keep_weights=True)
-    seed, budget = probe_seed(images, curve), budget_bytes(device, task.memory)
+    seed, budget = probe_seed(images, curve), budget_bytes(device, task.memory, tasks=task.sharing(device.type))
     results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
     result = next(each for each in results if each.chosen)
     if result.problem is not None:

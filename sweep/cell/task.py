@@ -32,6 +32,7 @@ class CellTask:
     cpus : threads that decode images.
     cache_bytes : of decoded images that the cache may hold.
     share : of a GPU that the task has; below 1, others use it too.
+    tasks : how many of a sweep run on a node at once, and share its memory.
     memory : share of the device's free memory that probes in flight may take.
     deterministic : compute the same bits every time, where torch can.
     keep_probes : "best", "all" or None, see :mod:`sweep.cell.kept`.
@@ -52,6 +53,7 @@ class CellTask:
     loader_workers: int = 0
     gpu: bool = False
     share: float = 1.0
+    tasks: int = 1
     memory: float = 0.7
     deterministic: bool = False
     keep_embeddings: bool = False
@@ -61,6 +63,10 @@ class CellTask:
     imports: tuple[str, ...] = ()
     import_path: str | None = None
     profile: str | None = None
+
+    def sharing(self, kind: str) -> int:
+        """How many tasks share the memory of a device of that kind."""
+        return max(1, round(1 / self.share)) if kind == "cuda" else self.tasks
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from sweep.config.values import Model
 
 
-class Shifted(BaseModel):
+class Shifted(Model):
     """A probe dataset with the classes of the ID dataset: probes are fitted on ID images and tested on this one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels_of: Literal["id"]
     fit: Literal["id"]

@@ -217,6 +217,15 @@ def room(resources: Resources, *, without: Container[str] = ()) -> int:
     return _places(alive, int(resources.cpus), float(resources.gpus))
 
 
+def tasks_of_a_node(resources: Resources) -> int:
+    """The most tasks that run on one node at once; those of nodes that are still to come are not known."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = max((_places([node], int(resources.cpus), float(resources.gpus)) for node in alive), default=1)
+    return max(1, min(most, int(resources.max_in_flight)))
+
+
 def places(resources: Resources, *, without: Container[str] = ()) -> int:
     """How many tasks can run at once: those there is room for, at most ``max_in_flight``; at least 1."""
     return max(1, min(room(resources, without=without), int(resources.max_in_flight)))

@@ -43,21 +43,21 @@ class Status:
 
 
 def look(store: Store, plan: Plan) -> Status:
-    """State of each curve of a plan; a curve is running if its backbone's worker has left a note of late."""
+    """State of each curve of a plan; a curve is running if its backbone's worker has left a note of late, also where an
+    earlier attempt failed in passing and this one tries again.
+    """
     found = table.listing(store)
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
-    states = {}
-    for curve in plan.curves:
-        if curve.key in found.done:
-            states[curve.key] = "done"
-        elif curve.key in found.failed:
-            states[curve.key] = "failed"
-        else:
-            states[curve.key] = "running" if curve.run in under_way else "missing"
-    failed = [key for key, state in states.items() if state == "failed"]
+    lacking = [curve for curve in plan.curves if curve.key not in found.done]
+    records = {r["curve_key"]: r for r in table.read_failures(store, found.failed & {curve.key for curve in lacking})}
+    states = dict.fromkeys((curve.key for curve in plan.curves), "done")
+    for curve in lacking:
+        record, busy = records.get(curve.key), curve.run in under_way
+        stays = curve.key in found.failed and not (record and record["transient"] and busy)
+        states[curve.key] = "failed" if stays else "running" if busy else "missing"
     runs = {curve.run for curve in plan.curves}
-    return Status(plan, states, table.read_failures(store, failed), [note for note in notes if note.get("key") in runs])
+    return Status(plan, states, list(records.values()), [note for note in notes if note.get("key") in runs])
 
 
 def table_of(status: Status) -> str:
@@ -72,7 +72,7 @@ def table_of(status: Status) -> str:
         *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
     ]
     lines += [f"running: {_note(note)}" for note in status.notes[:_SHOWN]]
-    lines += _reasons(status.failures)
+    lines += _reasons(status)
     return "\n".join(lines)
 
 
@@ -88,19 +88,21 @@ def _note(note: Mapping[str, Any]) -> str:
     return f"{note['backbone']}: {note['stage']} {note['done']}/{note['total']}{detail} {place}"
 
 
-def _reasons(failures: Sequence[Mapping[str, Any]]) -> list[str]:
+def _reasons(status: Status) -> list[str]:
     """Failures grouped by their reason, the most frequent first."""
-    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
-    for record in failures:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for record in status.failures:
         first = (record["message"] or "").partition("\n")[0]
         reason = f"{record['stage']}: {record['exception']}: {first}"
-        groups.setdefault((record["stage"], reason, bool(record["transient"])), []).append(record)
+        again = "tried again by the next run" if record["transient"] else "not tried again without --retry-failed"
+        retrying = status.states[record["curve_key"]] == "running"
+        word = ("retrying", "being tried again now") if retrying else ("failed", again)
+        groups.setdefault((reason, *word), []).append(record)
     lines = []
-    for (_, reason, transient), records in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHOWN]:
+    for (reason, state, again), records in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHOWN]:
         example = f"{records[0]['backbone']} on {records[0]['dataset']}"
         more = f" and {len(records) - 1} more" if len(records) > 1 else ""
-        again = "tried again by the next run" if transient else "not tried again without --retry-failed"
-        lines.append(f"failed: {reason} [{example}{more}; {again}]")
+        lines.append(f"{state}: {reason} [{example}{more}; {again}]")
     if len(groups) > _SHOWN:
         lines.append(f"and {len(groups) - _SHOWN} more reasons, see failures/")
     return lines

@@ -22,7 +22,7 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import AUTO, Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, with_cpus
+from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
 from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
@@ -251,7 +251,9 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
-    common = task_of(sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus))
+    common = task_of(
+        sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
+    )
     try:
         with span("decoding beforehand"):
             decode_first(cells, _images(sweep, cells), resources, task=common, show=meter.show)
@@ -288,8 +290,8 @@ def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) 
         )
 
 
-def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -> CellTask:
-    """What a worker needs to run a cell; ``share``: of a GPU."""
+def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, tasks: int = 1) -> CellTask:
+    """What a worker needs to run a cell; ``share``: of a GPU; ``tasks``: on a node at once."""
     config = sweep.config
     resources = with_cpus(config.resources, [], float(gpu))  # where no cluster resolved ``auto``
     return CellTask(
@@ -304,6 +306,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0) -
         loader_workers=int(resources.loader_workers),
         gpu=gpu,
         share=share if gpu else 1.0,
+        tasks=tasks,
         memory=config.resources.memory,
         deterministic=config.deterministic,
         keep_embeddings=config.keep_embeddings,

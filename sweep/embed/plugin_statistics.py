@@ -58,6 +58,8 @@ def _value(name: str, layer: int, emb_ND: Tensor, labels_N: Tensor, classes: int
         try:
             value = plugin.make(emb_ND, labels_N, classes=classes)
             return None if value is None else float(value)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # a user's code may raise anything
             problem = f"{type(error).__name__}: {error}"
             raise UserError(f"statistic {name} of {plugin.module}, probed layer {layer + 1}: {problem}") from error

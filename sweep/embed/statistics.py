@@ -59,31 +59,48 @@ def layer_statistics(
     one entry per layer: None if its embeddings are not all finite. CKA is None if the other layer is not finite
     or either is constant (debiased also below four images), NC1 if the class means are equal.
     """
-    last = len(train) - 1
-    ends = {at: _centred(train[at], labels_N.device) for at in (0, last)}
-    moments = []
-    for at, emb_ND in enumerate(train):
-        own = ends[at] if at in ends else _centred(emb_ND, labels_N.device)
-        moments.append(None if own is None else _accumulate(own, [ends[0], ends[last]], labels_N, classes))
-    return [_summary(own, moments[0], moments[-1], threshold) if own is not None else None for own in moments]
+    device, last = labels_N.device, len(train) - 1
+    ends = {at: _centred(train[at], device) for at in (0, last)}
+    measured = {at: _accumulate(own, labels_N, classes) if own else None for at, own in ends.items()}
+    found: list[Statistics | None] = []
+    for at, emb_ND in enumerate(train):  # of the others one at a time is held
+        own = ends[at] if at in ends else _centred(emb_ND, device)
+        if own is None:
+            found.append(None)
+            continue
+        moments = measured[at] if at in ends else _accumulate(own, labels_N, classes)
+        assert moments is not None
+        found.append(_summary(moments, measured[0], measured[last], threshold))
+    return found
 
 
 @dataclass(frozen=True)
 class _Centred:
-    """An embedding as deviations from its mean, converted a chunk at a time."""
+    """An embedding, wherever it lies, as deviations from its mean, brought to a device a chunk at a time."""
 
     emb_ND: Tensor
     mean_D: Tensor
 
     def chunk(self, start: int) -> Tensor:
-        return self.emb_ND[start : start + _CHUNK].float() - self.mean_D.float()
+        part_BD = self.emb_ND[start : start + _CHUNK].to(self.mean_D.device, non_blocking=True)
+        return part_BD.float() - self.mean_D.float()
+
+    @property
+    def starts(self) -> range:
+        return range(0, len(self.emb_ND), _CHUNK)
 
 
 def _centred(emb_ND: Tensor, device: torch.device) -> _Centred | None:
-    """An embedding on the device, around its mean; None if it is not finite."""
-    emb_ND = emb_ND.to(device)
-    low, high = torch.aminmax(emb_ND)  # both are NaN if any number is
-    return _Centred(emb_ND, _mean(emb_ND)) if torch.isfinite(low) and torch.isfinite(high) else None
+    """An embedding around its mean; None if it is not finite."""
+    n, d = emb_ND.shape
+    sum_D = torch.zeros(d, dtype=torch.float64, device=device)
+    for part_BD in emb_ND.split(_CHUNK):
+        part_BD = part_BD.to(device, non_blocking=True)
+        low, high = torch.aminmax(part_BD)  # both are NaN if any number is
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            return None
+        sum_D += part_BD.sum(0, dtype=torch.float64)
+    return _Centred(emb_ND, sum_D / n)
 
 
 @dataclass(frozen=True)
@@ -92,75 +109,93 @@ class _Moments:
 
     Attributes
     ----------
-    scatter_DD : sum over images of the outer product of deviations from the mean.
+    own : the embedding that they are of.
+    second : the scatter, (D, D): sum over images of the outer product of deviations from the mean; where there are
+        fewer images than numbers the Gram matrix, (N, N), of the same eigenvalues but for zeros.
     squares_N : squared distance of each image from the mean.
-    cross : squared Frobenius norm of the scatter between this layer and the first, and the last; None: no such layer.
     class_sums_CD : summed deviations of each class.
     counts_C : images of each class.
     """
 
-    scatter_DD: Tensor
+    own: _Centred
+    second: Tensor
     squares_N: Tensor
-    cross: tuple[float | None, float | None]
     class_sums_CD: Tensor
     counts_C: Tensor
 
-
-def _mean(emb_ND: Tensor) -> Tensor:
-    n, d = emb_ND.shape
-    sum_D = torch.zeros(d, dtype=torch.float64, device=emb_ND.device)
-    for part_BD in emb_ND.split(_CHUNK):
-        sum_D += part_BD.sum(0, dtype=torch.float64)
-    return sum_D / n
+    @property
+    def is_gram(self) -> bool:
+        return _is_gram(self.own)
 
 
-def _accumulate(own: _Centred, others: Sequence[_Centred | None], labels_N: Tensor, classes: int) -> _Moments:
-    """One read of a layer, and beside it of the first and the last."""
+def _is_gram(own: _Centred) -> bool:
+    n, d = own.emb_ND.shape
+    return n < d
+
+
+def _second(own: _Centred) -> Tensor:
+    """The smaller of scatter and Gram matrix."""
+    n, d = own.emb_ND.shape
+    if not _is_gram(own):
+        scatter_DD = own.mean_D.new_zeros(d, d)  # float64, on its device
+        for start in own.starts:
+            x_BD = own.chunk(start)
+            scatter_DD += x_BD.T @ x_BD
+        return scatter_DD
+    gram_NN = own.mean_D.new_empty(n, n)
+    for start in own.starts:
+        x_BD = own.chunk(start)
+        for other in own.starts:
+            gram_NN[start : start + _CHUNK, other : other + _CHUNK] = x_BD @ own.chunk(other).T
+    return gram_NN
+
+
+def _accumulate(own: _Centred, labels_N: Tensor, classes: int) -> _Moments:
     n, d = own.emb_ND.shape
     double = own.mean_D  # new tensors share its type, float64, and its device
-    scatter_DD, class_sums_CD, squares_N = double.new_zeros(d, d), double.new_zeros(classes, d), double.new_empty(n)
-    crosses = [
-        double.new_zeros(d, other.emb_ND.shape[1]) if other is not None and other.emb_ND is not own.emb_ND else None
-        for other in others
-    ]
-    for start in range(0, n, _CHUNK):
+    class_sums_CD, squares_N = double.new_zeros(classes, d), double.new_empty(n)
+    for start in own.starts:
         x_BD, part = own.chunk(start), slice(start, start + _CHUNK)
-        scatter_DD += x_BD.T @ x_BD
         squares_N[part] = (x_BD * x_BD).sum(1)
         class_sums_CD += x_BD.new_zeros(classes, d).index_add_(0, labels_N[part], x_BD)
-        for cross_DE, other in zip(crosses, others, strict=True):
-            if cross_DE is not None and other is not None:
-                cross_DE += x_BD.T @ other.chunk(start)
-    norms = [
-        None if other is None else float((scatter_DD if cross_DE is None else cross_DE).square().sum())
-        for cross_DE, other in zip(crosses, others, strict=True)
-    ]
     counts_C = torch.bincount(labels_N, minlength=classes).double()
-    return _Moments(scatter_DD, squares_N, (norms[0], norms[1]), class_sums_CD, counts_C)
+    return _Moments(own, _second(own), squares_N, class_sums_CD, counts_C)
+
+
+def _cross(own: _Moments, other: _Moments) -> float:
+    """Squared Frobenius norm of the scatter between two layers."""
+    if own.own.emb_ND is other.own.emb_ND:
+        return float(own.second.square().sum())
+    if own.is_gram and other.is_gram:
+        return float((own.second * other.second).sum())
+    cross_DE = own.second.new_zeros(own.own.emb_ND.shape[1], other.own.emb_ND.shape[1])
+    for start in own.own.starts:
+        cross_DE += own.own.chunk(start).T @ other.own.chunk(start)
+    return float(cross_DE.square().sum())
 
 
 def _summary(own: _Moments, first: _Moments | None, last: _Moments | None, threshold: float) -> Statistics:
     n = len(own.squares_N)
     within, between, nc1 = _collapse(own)
-    pairs = [(own.cross[0], first), (own.cross[1], last)]
+    pairs = [(None if other is None else _cross(own, other), other) for other in (first, last)]
     plain = [_cka(own, other, cross) for cross, other in pairs]
     debiased = [_cka_debiased(own, other, cross) for cross, other in pairs]
-    rank = _rank(own.scatter_DD / max(n - 1, 1), threshold)
+    rank = _rank(own.second / max(n - 1, 1), threshold)
     return Statistics(rank, plain[0], plain[1], debiased[0], debiased[1], within, between, nc1)
 
 
 def _cka(own: _Moments, other: _Moments | None, cross: float | None) -> float | None:
     if other is None or cross is None:
         return None
-    scale = float(own.scatter_DD.norm() * other.scatter_DD.norm())
+    scale = float(own.second.norm() * other.second.norm())
     return cross / scale if scale > 0 else None
 
 
 def _cka_debiased(own: _Moments, other: _Moments | None, cross: float | None) -> float | None:
     if other is None or cross is None or len(own.squares_N) < 4:
         return None
-    mine = _hsic(float(own.scatter_DD.square().sum()), own.squares_N, own.squares_N)
-    theirs = _hsic(float(other.scatter_DD.square().sum()), other.squares_N, other.squares_N)
+    mine = _hsic(float(own.second.square().sum()), own.squares_N, own.squares_N)
+    theirs = _hsic(float(other.second.square().sum()), other.squares_N, other.squares_N)
     if mine <= 0 or theirs <= 0:
         return None
     return _hsic(cross, own.squares_N, other.squares_N) / math.sqrt(mine * theirs)
@@ -188,27 +223,26 @@ def _collapse(own: _Moments) -> tuple[float, float, float | None]:
     means_CD *= (counts_C1 / n).sqrt()
     gram_CC = means_CD @ means_CD.T
     between = float(gram_CC.trace())
-    within = max(float(own.scatter_DD.trace()) / n - between, 0.0)
+    within = max(float(own.second.trace()) / n - between, 0.0)
     values_C, vectors_CC = torch.linalg.eigh(gram_CC)
     kept_C = values_C > _COLLAPSED * values_C[-1]
     if between <= 0 or not kept_C.any():
         return within, between, None
     # Σ_W = Σ − Σ_B, and Σ_B⁺ in the span of the class means: tr(Σ_W Σ_B⁺) = Σ_k uₖᵀ M Σ Mᵀ uₖ / λₖ² − 1
     spread_CD = vectors_CC.T @ means_CD
-    total_C = ((spread_CD @ own.scatter_DD) * spread_CD).sum(1) / n
+    total_C = _along(own, spread_CD) / n
     ratios_C = total_C[kept_C] / values_C[kept_C].square() - 1
     return within, between, max(float(ratios_C.sum()) / len(values_C), 0.0)
 
 
-def covariance(emb_ND: Tensor) -> Tensor:
-    """Sample covariance of an embedding, accumulated in chunks around the mean, float64 (D, D)."""
-    n, d = emb_ND.shape
-    centred = _Centred(emb_ND, _mean(emb_ND))
-    scatter_DD = torch.zeros(d, d, dtype=torch.float64, device=emb_ND.device)
-    for start in range(0, n, _CHUNK):
-        x_BD = centred.chunk(start)
-        scatter_DD += x_BD.T @ x_BD
-    return scatter_DD / max(n - 1, 1)
+def _along(own: _Moments, spread_CD: Tensor) -> Tensor:
+    """Summed squares of all deviations along some directions, not of length 1, (C,)."""
+    if not own.is_gram:
+        return ((spread_CD @ own.second) * spread_CD).sum(1)
+    sums_C = spread_CD.new_zeros(len(spread_CD))
+    for start in own.own.starts:
+        sums_C += (own.own.chunk(start).double() @ spread_CD.T).square().sum(0)
+    return sums_C
 
 
 def numerical_rank(emb_ND: Tensor, *, threshold: float = 1e-3) -> int:
@@ -223,11 +257,13 @@ def numerical_rank(emb_ND: Tensor, *, threshold: float = 1e-3) -> int:
     -------
     rank, between 0 (all embeddings equal) and D.
     """
-    return _rank(covariance(emb_ND), threshold)
+    mean_D = emb_ND.mean(0, dtype=torch.float64)
+    return _rank(_second(_Centred(emb_ND, mean_D)) / max(len(emb_ND) - 1, 1), threshold)
 
 
-def _rank(covariance_DD: Tensor, threshold: float) -> int:
-    values_D = torch.linalg.eigvalsh(covariance_DD).clamp_min(0)
+def _rank(second: Tensor, threshold: float) -> int:
+    """Of a covariance, or of a Gram matrix with the same eigenvalues."""
+    values_D = torch.linalg.eigvalsh(second).clamp_min(0)
     largest = values_D[-1]
     if largest <= 0:
         return 0

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import psutil
 import torch
 
+from sweep.base.memory import host_memory
 from sweep.config import Probe
 from sweep.probes.data import ProbeData
 
@@ -19,10 +19,20 @@ _STATE_BYTES = 16  # of a weight: itself, its gradient and both moments, float32
 _INPUT_BYTES = 6  # of a number in a batch: float16 as stored, float32 as used
 
 
-def budget_bytes(device: torch.device, fraction: float) -> int:
-    """Memory that fitting may take now: a fraction of what is free on the device, or on the host for CPU."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return int(fraction * free)
+def budget_bytes(device: torch.device, fraction: float, *, tasks: int = 1) -> int:
+    """Memory that a task may take now: a fraction of what is free on the device, or on the host for CPU.
+
+    Parameters
+    ----------
+    tasks : how many share the device or the host; each has its part of the whole, free or not.
+    """
+    if device.type == "cuda":
+        # what torch holds and does not use is free for whoever asks torch
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free, total = torch.cuda.mem_get_info(device)
+        return int(fraction * min(free + unused, total / tasks))
+    free, total = host_memory()
+    return int(fraction * min(free, total / tasks))
 
 
 def fit_bytes(data: ProbeData, layer: int, *, probes: int) -> int:

@@ -15,15 +15,14 @@ from sweep.models import facts
 from sweep.study.columns import derived, variables
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes, selected
 from sweep.study.probes_said import probes_said
-from sweep.study.resolve import said_of_sizes, sizes
+from sweep.study.resolve import counted, said_of_sizes, sizes
 
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
 # operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
 _H100 = (2.5e13, 5e13)
-_SUGGESTED = 3  # cells to add that are named
-_NOT_FREE = {"pretraining", "id_dataset"}  # weights exist or not; a dataset has its own classes
+_SUGGESTED, _NOT_FREE = 3, {"pretraining", "id_dataset"}  # cells to add that are named; what no cell can set apart
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -256,7 +255,7 @@ def render_plan(
     lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
-    lines += [f"notice: {said}" for said in said_of_sizes(config)]
+    lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]
     lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
     lines.append(_done_line(done, why_unknown))
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
@@ -388,7 +387,7 @@ def _separating(grid: Grid, confounded: Sequence[tuple[str, str, float]]) -> lis
         absent = [(a, b) for a in levels[0] for b in levels[1] if (a, b) not in there and None not in (a, b)]
         if absent:
             few = ", ".join(f"{one} {a} with {other} {b}" for a, b in absent[:_SUGGESTED])
-            more = f" and {len(absent) - _SUGGESTED} more" * (len(absent) > _SUGGESTED)
+            more = ", …" * (len(absent) > _SUGGESTED)
             lines += textwrap.wrap(f"to tell {one} from {other}, add: {few}{more}", width=118, initial_indent="  ")
     return lines
 

@@ -109,6 +109,20 @@ def said_of_sizes(config: Config) -> list[str]:
     return lines
 
 
+def counted(config: Config) -> list[str]:
+    """Classes and images of each dataset whose files could be opened, in words."""
+    lines = []
+    for name in used_datasets(config):
+        if _is_here(dataset_options(config, name)):
+            try:
+                found = _summary(config, name)
+            except UserError as error:  # a run would say it too
+                lines.append(f"dataset {name}: {str(error).splitlines()[0]}")
+                continue
+            lines.append(f"dataset {name}: {found.classes:,} classes, {found.train:,} + {found.test:,} images")
+    return lines
+
+
 def _is_here(options: DatasetOptions) -> bool:
     """Whether there are files to count, so that what is declared need not be believed."""
     return options.kind in ("folder", "wds") and options.path is not None and Path(options.path).exists()

@@ -25,7 +25,7 @@ function drivesTab(view) {
     view.append(
       el("h2", {}, "SHAP values"), bar("shap", { rows: () => swarmRows(target).map(({ jitter: _, id, backbone, label, ...row }) => ({ backbone: ownName(numberOf.get(id)), name: backbone, variable: label, ...row })), chart: places.swarm, sql: swarmSql(target, found) }), places.swarm,
       el("h2", {}, "Dependence"), el("div", { class: "controls" }, setter("dependence", "variable", names.map((n) => [n, columnLabel(n)]), dependence), setter("partner", "coloured by", names.map((n) => [n, columnLabel(n)]), partner)),
-      bar("dependence", { rows: () => dependenceRows(target, dependence, partner).map(({ jitter: _, id, backbone, ...row }) => ({ backbone: ownName(numberOf.get(id)), label: backbone, ...row })), chart: places.dependence, sql: dependenceSql(target, found, dependence, partner) }), places.dependence,
+      bar("dependence", { rows: () => dependenceTable(target, dependence, partner), chart: places.dependence, sql: dependenceSql(target, found, dependence, partner) }), places.dependence,
     );
     drawn.push(drawSwarm(places.swarm, target, unit), drawDependence(places.dependence, target, dependence, partner, unit));
   }
@@ -196,6 +196,14 @@ function drawSwarm(place, target, unit) {
 function dependenceRows(target, name, partner) {
   const { values } = page.report.shap[target];
   return shapRows(target).map((row) => ({ id: page.backbones.backbone[row.b], backbone: page.backbones.label[row.b], dataset: row.dataset, x: words(valueOf(row.b, name) ?? "unknown"), y: values[name][row.i], series: words(valueOf(row.b, partner ?? name) ?? "unknown"), jitter: jitter(row.i) }));
+}
+
+// The same with the variables' own values, all digits.
+function dependenceTable(target, name, partner) {
+  return dependenceRows(target, name, partner).map(({ id, backbone, dataset, y }) => {
+    const b = numberOf.get(id);
+    return { backbone: ownName(b), label: backbone, dataset, x: page.backbones[name]?.[b] ?? null, y, series: page.backbones[partner ?? name]?.[b] ?? null };
+  });
 }
 
 function drawDependence(place, target, name, partner, unit) {

@@ -1,9 +1,17 @@
 import os
+from types import SimpleNamespace
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
-from sweep.base.errors import UserError
+import analysis.tables.errors
+import analysis.tables.storage
+import sweep.base.store
+from analysis.tables.storage import resolve
+from sweep.base.errors import StorageError, UserError
 from sweep.base.store import Store
+
+LOCAL = LocalFileSystem()
 
 
 def test_put_get_names_delete(tmp_path):
@@ -65,3 +73,35 @@ def test_travels_by_uri(tmp_path):
 
     Store(str(tmp_path)).put("f", b"1")
     assert pickle.loads(pickle.dumps(Store(str(tmp_path)))).get("f") == b"1"
+
+
+def test_a_container_at_an_account_is_an_address_and_a_password_is_none(monkeypatch):
+    asked = []
+    for module in (sweep.base.store, analysis.tables.storage):
+        there = SimpleNamespace(from_uri=lambda uri: asked.append(uri) or (LOCAL, "/x"))
+        monkeypatch.setattr(module, "fs", SimpleNamespace(**vars(module.fs) | {"FileSystem": there}))
+    uri = "abfs://container@account.dfs.core.windows.net/mine"
+    Store(uri)
+    resolve(uri)
+    assert asked == [uri, uri]
+    for secret in ("abfs://container:key@account.dfs.core.windows.net/mine", "sftp://me:word@host/mine"):
+        with pytest.raises(UserError, match="in the environment") as refused:
+            Store(secret)
+        with pytest.raises(analysis.tables.errors.UserError, match="in the environment"):
+            resolve(secret)
+        assert "key@" not in str(refused.value)
+
+
+def test_where_readers_see_a_file_grow_it_grows_aside(monkeypatch):
+    """On fsspec's file system in memory, which stands for sftp, smb and hdfs."""
+    store = Store("memory://mine/out")
+    monkeypatch.setattr(sweep.base.store, "_DELAYS", ())
+    store.put("a/f", b"old")
+    store.put("a/f", b"newer")
+    assert (store.get("a/f"), store.names()) == (b"newer", ["a/f"])
+    monkeypatch.setattr(store._fs.handler.fs, "info", lambda path, **_: {"name": path, "type": "file", "size": 1})
+    with pytest.raises(StorageError, match="3 bytes were written, 1 are there"):
+        store.put("a/f", b"cut")
+    monkeypatch.undo()
+    assert store.get("a/f") == b"newer"
+    store.delete("a/f")

@@ -71,7 +71,7 @@ def test_a_path_of_penalties_fills_the_same_columns(rows_of, solver):
 def test_embeddings_beyond_the_hosts_memory_change_nothing(rows_of, monkeypatch, tmp_path):
     whole = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
     spilled = []
-    monkeypatch.setattr("sweep.cell.cell.budget_bytes", lambda device, fraction: 1000)
+    monkeypatch.setattr("sweep.cell.cell.budget_bytes", lambda device, fraction, tasks: 1000)
     counted = lambda *a, spill, **k: spilled.append(spill) or embed(*a, spill=spill, **k)  # noqa: E731
     monkeypatch.setattr("sweep.cell.cell.embed", counted)
     assert rows_of("{solver: adamw, epochs: 2, batch_size: 16}", again=True) == whole

@@ -62,6 +62,16 @@ def test_the_text_counts_blocks_and_gives_reasons(store):
     assert "ValueError: connection reset [b on d; tried again by the next run]" in text
 
 
+def test_a_curve_that_a_worker_tries_again_is_running_and_why_is_said(store):
+    Progress(store, "run4", "vggm11 seed 4").say("probing", 0, 1)
+    Progress(store, "run1", "vggm11 seed 1").say("probing", 0, 1)
+    found = look(store)
+    assert (found.states["k4"], found.states["k1"]) == ("running", "failed")  # k1 failed for a reason that stays
+    text = status.table_of(found)
+    assert "retrying: probe: ValueError: connection reset [b on d; being tried again now]" in text
+    assert "failed: probe: ValueError: no image of class cat [b on d; not tried" in text
+
+
 def test_a_note_of_a_dead_worker_is_not_running(store):
     name = "running/run2.json"
     note = json.loads(store.get(name))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.embed.statistics import covariance, layer_statistics, numerical_rank
+from sweep.embed.statistics import _centred, _second, layer_statistics, numerical_rank
 
 ROWS, CLASSES = 9000, 6  # more than one chunk
 
@@ -52,9 +52,13 @@ def plain_collapse(x_ND, labels_N):
     return np.trace(within_DD), np.trace(between_DD), nc1
 
 
-@pytest.mark.parametrize("offset", [0.0, 3.3, 700.0])
-def test_equal_the_textbook(offset):
-    found, labels_N = layers(offset=offset)
+@pytest.mark.parametrize(
+    ("offset", "widths", "n"),
+    [(0.0, (5, 12, 7), ROWS), (3.3, (5, 12, 7), ROWS), (700.0, (5, 12, 7), ROWS), (3.3, (5, 200, 90), 60)],
+)
+def test_equal_the_textbook(offset, widths, n):
+    """With fewer images than numbers too, where the Gram matrix stands for the scatter."""
+    found, labels_N = layers(widths, n=n, offset=offset)
     exact = [emb_ND.double().numpy() for emb_ND in found]
     for own, x_ND in zip(layer_statistics(found, labels_N, classes=CLASSES), exact, strict=True):
         assert own.cka_first == pytest.approx(plain_cka(x_ND, exact[0]), rel=1e-5)
@@ -139,6 +143,10 @@ def test_constant_embedding_has_rank_zero():
     assert numerical_rank(torch.full((10, 4), 3.0)) == 0
 
 
-def test_covariance_is_the_textbook_one():
-    emb_ND = torch.randn(9000, 6, generator=torch.Generator().manual_seed(0)).half()  # more than one chunk
-    torch.testing.assert_close(covariance(emb_ND), torch.cov(emb_ND.double().T), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("n", "width"), [(9000, 6), (40, 300)])
+def test_second_moments_are_the_textbooks_whichever_matrix_is_smaller(n, width):
+    emb_ND = torch.randn(n, width, generator=torch.Generator().manual_seed(0)).half()
+    exact = torch.linalg.eigvalsh(torch.cov(emb_ND.double().T))[-min(n - 1, width) :]
+    found = _second(_centred(emb_ND, torch.device("cpu"))) / (n - 1)
+    assert len(found) == min(n, width)
+    torch.testing.assert_close(torch.linalg.eigvalsh(found)[-len(exact) :], exact, atol=1e-4, rtol=1e-4)

@@ -99,7 +99,9 @@ def test_the_files_count_and_not_what_is_declared(tmp_path):
     assert sizes(declared, "bugs") == (2, 17, 6)
     (said,) = said_of_sizes(declared)
     assert "its files hold 17 + 6 images of 2 classes; declared or known are 1,000 + 100 of 2" in said
-    assert f"notice: {said}" in commands.plan(declared, str(tmp_path / "out"))
+    planned = commands.plan(declared, str(tmp_path / "out"))
+    assert f"notice: {said}" in planned
+    assert "dataset bugs: 2 classes, 17 + 6 images\n" in planned
     capped = config_of(tmp_path, grid, f"bugs: {{path: {tree}, train_per_class: 5}}")
     assert sizes(capped, "bugs") == (2, 10, 6)
     assert said_of_sizes(capped) == []

@@ -295,15 +295,15 @@ def probe_curve(
         budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
-        with span("layer statistics", curve.dataset):
-            try:
-                described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
-            except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
-                log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
-                described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
+        try:
+            described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
+        except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
+            log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
+            described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)
 
 
+@span("layer statistics")
 def _described(
     task: CellTask, embedded: Embedded, labels_N: torch.Tensor, classes: int, seed: int
 ) -> tuple[list[Statistics | None], list[dict[str, float | None]]]:

@@ -21,6 +21,7 @@ from analysis.tables.names import Target
 
 CLASSES: Mapping[str, str] = {"negligible": "#009e73", "weak": "#56b4e9", "medium": "#e69f00", "strong": "#d55e00"}
 LABELLED = 28  # backbones up to which each has its name beside it
+DRAWN = 600  # backbones up to which each is drawn; of more, so many evenly along their order
 DODGE = 0.24
 THREE: Sequence[tuple[str, str, str]] = (
     ("pairs", "matched backbones", "D"),
@@ -32,7 +33,9 @@ THREE: Sequence[tuple[str, str, str]] = (
 def strengths(table: pd.DataFrame) -> Figure:
     """Every backbone's share of accuracy retained, with its interval; hollow: the interval spans several classes."""
     known = table[table["retained"].notna()].sort_values("retained", kind="stable").reset_index(drop=True)
-    labelled = len(known) <= LABELLED
+    every, labelled = len(known), len(known) <= LABELLED
+    if every > DRAWN:
+        known = known.iloc[np.linspace(0, every - 1, DRAWN).round().astype(int)].reset_index(drop=True)
     size = (8.2, 1.3 + 0.22 * len(known)) if labelled else (8.2, 3.8)
     made, axes = figure(*size)
     for position, row in known.iterrows():
@@ -51,7 +54,8 @@ def strengths(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(text)
     else:
         axes.set_xticks([])
-        axes.set_xlabel(f"{len(known)} backbones, strongest tunnel first")
+        drawn = f"{DRAWN} of {every:,}" if every > DRAWN else f"{every}"
+        axes.set_xlabel(f"{drawn} backbones, strongest tunnel first")
         axes.set_ylabel(text.replace(" that", "\nthat"))
     handles = [Line2D([], [], marker="o", linestyle="", color=color, label=text) for text, color in CLASSES.items()]
     handles.append(Line2D([], [], marker="o", linestyle="", color=MUTED, markerfacecolor="white", label="class open"))

@@ -35,7 +35,7 @@ def test_more_processes_than_places_are_refused_unless_nodes_are_still_to_come()
     refuse_too_many(1, Resources(gpus=0), 0)
     refuse_too_many(4, Resources(gpus=1.0), 4)
     with pytest.raises(UserError, match=r"data_parallel = 8: this cluster has room for 4 .*1 CPUs and a GPU each"):
-        refuse_too_many(8, Resources(gpus=1.0), 4)
+        refuse_too_many(8, Resources(cpus=1, gpus=1.0), 4)
     refuse_too_many(8, Resources(gpus=1.0, wait_for_nodes=True), 4)
 
 

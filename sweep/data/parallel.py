@@ -1,6 +1,6 @@
 """Work of several threads in the order of its items, such as decoding.
 
-Pillow decodes without Python's lock, but resizing was measured to keep it: threads help where decoding is the most of it.
+Pillow decodes without Python's lock, but was measured to keep it while it resizes: threads help with the former alone.
 """
 
 from __future__ import annotations

@@ -55,11 +55,6 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
-    present = set(whole["curve_key"])
-    missing_curves = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
-    lost = pd.DataFrame(
-        {"curve_key": missing_curves, "reason": ["failed or not run: not in the table"] * len(missing_curves)}
-    )
     return Experiments(
         frame=_labelled(frame, variables, replicates),
         source=uri,
@@ -78,13 +73,20 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         notes=tuple(
             notes + unheld + shifted + _aside(len(every), len(probes)) + _seen(probes) + _broken_images(probes)
         ),
-        incomplete=_together(curves.incomplete, incomplete, lost),
+        incomplete=_together(curves.incomplete, incomplete, _lost(found, whole)),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
         curves=curves,
         quality=quality.of(epochs.split(every)[0], curves),
         emergence=emerged,
     )
+
+
+def _lost(found: stored.Stored, probes: pd.DataFrame) -> pd.DataFrame:
+    """Curves that the plan asks for and the table does not hold."""
+    present = set(probes["curve_key"])
+    missing = [key for key in found.planned["curve_key"].to_pylist() if key not in present]
+    return pd.DataFrame({"curve_key": missing, "reason": ["failed or not run: not in the table"] * len(missing)})
 
 
 def other_accuracies(results: str, chosen: str) -> dict[str, Experiments]:

@@ -15,7 +15,7 @@ from sweep.config import Config, ExtractionPrecision
 from sweep.embed import embed, layer_statistics
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
 from sweep.probes import ProbeData, budget_bytes, fit_probes
-from sweep.study import Backbone, Curve, Grid, layer_widths, plan
+from sweep.study import Backbone, Curve, Grid, costs, layer_widths
 from sweep.train import training_rate
 
 _SECONDS = {"cpu": 1.0, "cuda": 1.0}  # of computing that a measurement aims at
@@ -56,20 +56,20 @@ def calibrate(config: Config, grid: Grid, device: torch.device) -> Hours:
             if what not in training:
                 most = min(network.recipe.batch_size, _images(network, device, passes=3))
                 training[what] = training_rate(network, device, images=most)
-            images = (plan.id_images(config, network) or 0) * network.recipe.epochs
+            images = (costs.id_images(config, network) or 0) * network.recipe.epochs
             seconds["training"] += images / training[what]
         for curve in cell.curves:
             probed = (*what, curve.backbone.layers_pattern, curve.backbone.pooling, curve.backbone.norm)
             if probed not in extraction:
                 extraction[probed] = extraction_rate(curve.backbone, device, config.extraction_precision)
-            counts = plan.curve_sizes(config, curve)
+            counts = costs.curve_sizes(config, curve)
             seconds["extraction"] += (counts.train + counts.test) / extraction[probed]
             widths = layer_widths(curve.backbone)
             fitted = (widths, curve.probes, curve.probe_seeds)
             if fitted not in least:
                 least[fitted] = _least_fit(curve, widths, device)
             seconds["probes"] += least[fitted]
-            operations += curve.probes_per_layer * plan.probe_flops(curve, widths, counts)
+            operations += curve.probes_per_layer * costs.probe_flops(curve, widths, counts)
     seconds["probes"] += operations / _product_rate(device)
     return Hours(device_name(device), **{name: value / 3600 for name, value in seconds.items()})
 

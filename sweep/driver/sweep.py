@@ -34,13 +34,13 @@ from sweep.study import (
     Planned,
     PlannedCell,
     cache_dir,
+    costs,
     curve_cost,
     dataset_options,
     expand,
     keyring,
     labels,
     layer_widths,
-    plan,
     sizes,
     training_flops,
     used_datasets,
@@ -270,7 +270,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 
 def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
-    return plan.cost(sweep.config, asked).images
+    return costs.cost(sweep.config, asked).images
 
 
 def longest_first(cell: PlannedCell, work: Mapping[str, float]) -> PlannedCell:

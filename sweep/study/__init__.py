@@ -1,8 +1,10 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import plan
+from sweep.study import costs
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
+from sweep.study.confounding import varied_roles
+from sweep.study.costs import curve_cost, layer_widths, training_flops
 from sweep.study.grid import (
     NOT_KNOWN,
     Backbone,
@@ -18,7 +20,7 @@ from sweep.study.grid import (
     view_of,
 )
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
-from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
+from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
@@ -46,6 +48,7 @@ __all__ = [
     "TrialOutcome",
     "block_values",
     "cache_dir",
+    "costs",
     "curve_cost",
     "dataset_options",
     "expand",
@@ -57,7 +60,6 @@ __all__ = [
     "layers_said",
     "made_view",
     "outcomes",
-    "plan",
     "probes_said",
     "propose",
     "read_config",

@@ -16,7 +16,7 @@ from sweep.config import CONVERGED
 from sweep.config.recipe import PENALTIES, Probe
 from sweep.embed.statistics import layer_statistics
 from sweep.probes.fit import fit_probes
-from sweep.study import plan
+from sweep.study import costs
 from sweep.study.check import read_config
 from sweep.study.grid import Sizes, expand
 from sweep.study.resolve import sizes
@@ -149,8 +149,8 @@ def study() -> tuple[StudyCurve, ...]:
     grid = expand(config, lambda name: sizes(config, name))
     found = []
     for curve in (curve for cell in grid.cells if cell.backbone.recipe is not None for curve in cell.curves):
-        counts = plan.curve_sizes(config, curve)
-        widths = plan.layer_widths(curve.backbone)
+        counts = costs.curve_sizes(config, curve)
+        widths = costs.layer_widths(curve.backbone)
         found.append(StudyCurve(widths, counts, round(config.holdout * counts.train), curve.probe))
     return tuple(found)
 

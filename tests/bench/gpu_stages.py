@@ -18,7 +18,7 @@ from sweep.config import Recipe
 from sweep.data.decode import decode_image
 from sweep.data.images import evaluation_view
 from sweep.models import facts
-from sweep.study import plan
+from sweep.study import costs
 from sweep.study.check import read_config
 from sweep.study.grid import expand
 from sweep.study.resolve import sizes
@@ -161,7 +161,7 @@ def training_hours(measured: Sequence[Mapping[str, Any]], cases: Sequence[train.
         is_vit = backbone.architecture.startswith("vit")
         rate = vit if is_vit else small_cnn if backbone.resolution <= 64 else large_cnn
         part = f"{backbone.id_dataset}, {backbone.resolution} px"
-        hours[part] += plan.training_flops(config, backbone) / rate / 3600
+        hours[part] += costs.training_flops(config, backbone) / rate / 3600
     return dict(hours)
 
 

@@ -9,7 +9,7 @@ from sweep.base.errors import UserError
 from sweep.cell import decode
 from sweep.cell.cell import run_cell
 from sweep.study.check import read_config
-from sweep.study.plan import cost
+from sweep.study.costs import cost
 
 SEVERAL = """
 name: several

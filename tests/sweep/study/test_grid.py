@@ -11,9 +11,11 @@ from sweep.config.recipe import PENALTIES
 from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
+from sweep.study.confounding import correlations, varied_roles
+from sweep.study.costs import cost
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring, content_key
-from sweep.study.plan import correlations, cost, render_plan, varied_roles
+from sweep.study.plan import render_plan
 from sweep.study.resolve import sizes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -180,6 +182,21 @@ def test_plan_warns_of_confounded_variables():
     assert "id_classes ~ resolution 1.00" in text
     assert "to tell id_classes from resolution, add: id_classes 2 with resolution 64, id_classes 5 with" in text
     assert "not known (no data)" in text
+
+
+def test_plan_says_which_cells_to_drop():
+    """Four crossed cells, two on the diagonal: ranks 0 0 1 1 2 3 and 0 1 0 1 2 3 have ρ 0.85, the first five 0.64."""
+    plain = {"architecture": "vggm11", "id_dataset": "fractals"}
+    crossed = {**plain, "id_classes": [2, 3], "resolution": [32, 64]}
+    diagonal = [{**plain, "id_classes": 5, "resolution": 96}, {**plain, "id_classes": 6, "resolution": 128}]
+    config = make(grid=[crossed, *diagonal])
+    text = render_plan(config, grid_of(config), done=None, why_unknown="no data", out="x")
+    assert "id_classes ~ resolution 0.85" in text
+    assert "or drop: id_classes 5 with resolution 96 (1 of 6 backbones), which leaves |ρ| 0.64" in " ".join(
+        text.split()
+    )
+    alone = make(grid=diagonal)
+    assert "drop:" not in render_plan(alone, grid_of(alone), done=None, why_unknown="no data", out="x")
 
 
 def test_roles():

@@ -18,6 +18,7 @@ import pyarrow as pa
 from sweep.base.store import Store
 from sweep.table.fragments import conform, read_fragment
 from sweep.table.labels import joined, relabelled
+from sweep.table.origins import Origins
 from sweep.table.plans import PlannedCurve
 from sweep.table.schema import SCHEMA, is_statistic
 
@@ -31,6 +32,7 @@ class Spool:
     ----------
     schema : of all parts: the table's, and every registered statistic that some curve has.
     relabelled : columns whose labels in old fragments are not the plan's; of how many curves each.
+    origins : where the curves were computed.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class Spool:
         self._parts: list[Path] = []
         self._registered: dict[str, pa.Field] = {}
         self.relabelled: dict[str, int] = {}
+        self.origins = Origins()
 
     def __enter__(self) -> Spool:
         return self
@@ -67,6 +70,8 @@ class Spool:
                 fragments = dict(zip(keys, pool.map(lambda key: read_fragment(store, key), keys), strict=True))
                 for name, count in relabelled(fragments, part).items():
                     self.relabelled[name] = self.relabelled.get(name, 0) + count
+                for fragment in fragments.values():
+                    self.origins.add(fragment)
                 self._keep(joined(fragments, part))
 
     def _keep(self, rows: pa.Table) -> None:

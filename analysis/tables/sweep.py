@@ -71,10 +71,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(
-            [*notes, *unheld, *shifted, *_aside(len(every), len(probes))]
-            + [*_seen(probes), *_origins(probes), *_broken_images(probes)]
-        ),
+        notes=(*notes, *unheld, *shifted, *_aside(len(every), len(probes)), *_of_rows(probes)),
         incomplete=_together(curves.incomplete, incomplete, _lost(found, whole)),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -261,6 +258,11 @@ def _seen(probes: pd.DataFrame) -> list[str]:
     on_all = probes.loc[probes["train_on"] == "all", "backbone"].nunique() if "backbone" in probes else 0
     said = "on the ID dataset the images that chose epoch, penalty and peak layer of the probes were trained on"
     return [f"{on_all} backbones were trained on all ID images: {said}"] if on_all else []
+
+
+def _of_rows(probes: pd.DataFrame) -> list[str]:
+    """Notes on how the rows came about."""
+    return [*_seen(probes), *_origins(probes), *_broken_images(probes)]
 
 
 def _origins(probes: pd.DataFrame) -> list[str]:

@@ -19,11 +19,11 @@ from sweep.base import streams
 if __name__ == "__main__":
     streams.steady()  # before anything that takes a while is imported
 
-import timm  # noqa: E402
+import timm
 
-from sweep.base.errors import UserError  # noqa: E402
-from sweep.config import closest  # noqa: E402
-from sweep.models import census, weights_catalogue  # noqa: E402
+from sweep.base.errors import UserError
+from sweep.config import closest
+from sweep.models import census, weights_catalogue
 
 _SAVE_EVERY, _NEAR = 25, 8
 

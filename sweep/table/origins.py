@@ -38,9 +38,9 @@ class Origins:
         """Count a curve by its first row."""
         if not len(fragment):
             return
-        device, precision = (
-            fragment[name][0].as_py() if name in fragment.schema.names else None for name in (_DEVICE, _PRECISION)
-        )
+        schema = fragment.schema
+        places = [schema.get_field_index(name) for name in (_DEVICE, _PRECISION)]
+        device, precision = (fragment.column(place)[0].as_py() if place >= 0 else None for place in places)
         if device is not None:
             self.devices[device] += 1
         self.precisions[precision] += 1

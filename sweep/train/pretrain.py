@@ -27,9 +27,10 @@ from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
 from sweep.models import Feeder, resident
-from sweep.train.checkpoint import Checkpoints, Saver, apart, unsealed
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
+from sweep.train.saving import Saver, apart, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class Labelled:
 
     def batch(self, part: slice) -> Tensor:
         """Copies of some of the images meant, (B, H, W, 3)."""
-        return torch.from_numpy(np.array(self.images_NHWC[part if self.positions_N is None else self.positions_N[part]]))
+        places = part if self.positions_N is None else self.positions_N[part]
+        return torch.from_numpy(np.array(self.images_NHWC[places]))
 
 
 @dataclass(frozen=True)

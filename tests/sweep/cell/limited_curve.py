@@ -1,9 +1,10 @@
-"""A curve whose embeddings are larger than what its process may take: run by test_memory_limit.py in a process of its own.
+"""A curve whose embeddings are larger than what its process may take, for test_memory_limit.py.
 
-    python -m tests.sweep.cell.limited_curve HOME KIND FRACTION
+    python -m tests.sweep.cell.limited_curve HOME
 
-``KIND``: none, rlimit (``ulimit -d``) or cgroup. The limit is what is there after everything is imported and tried on a
-few images, and :data:`ROOM` besides. Prints a digest of all probes.
+It is computed without a limit, then under one: of the process (``ulimit -d``), and of a control group where one can be
+made. The limit is what is there after the first, and :data:`ROOM` besides. Prints what is free then, the bytes of the
+embeddings, digests of all probes of both, and what becomes of a curve that does not look at the limit.
 """
 
 import hashlib
@@ -25,30 +26,27 @@ from sweep.study import read_config
 from sweep.train.weights import Facts, Weights
 
 MIB = 1 << 20
-ROOM = 96 * MIB
-SIDE, CLASSES, TRAIN, TEST, FEW = 16, 3, 22_000, 1_000, 60
+ROOM = 52 * MIB
+SIDE, WIDTH, CLASSES, TRAIN, TEST = 32, 0.125, 3, 14_000, 500
 CONFIG = """
 name: large
-grid: [{architecture: vggm11, id_dataset: fractals, id_classes: 3, resolution: 32, width: 0.25, augmentation: off}]
+grid: [{architecture: vggm11, id_dataset: fractals, id_classes: 3, resolution: 32, width: 0.125, augmentation: off}]
 datasets: {fractals: {classes: 4, train_per_class: 12, test_per_class: 6}}
 probe: {solver: ridge, weight_decay: 1}
 """
 GROUPS = Path("/sys/fs/cgroup")
 
 
-def images(n_train: int, n_test: int, file: Path) -> Images:
+def images(file: Path) -> Images:
     """Noise, mapped from a file as decoded images are."""
     rng = np.random.default_rng(0)
-    n = n_train + n_test
-    labels_N = rng.integers(0, CLASSES, n)
-    if not file.exists():
-        np.save(file, rng.integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8))
+    labels_N = rng.integers(0, CLASSES, TRAIN + TEST)
+    np.save(file, rng.integers(0, 256, (len(labels_N), SIDE, SIDE, 3), dtype=np.uint8))
     pixels_NHWC = np.load(file, mmap_mode="r")
-    held_N = np.arange(n_train) % 10 == 0
-    parts = {"train_NHWC": pixels_NHWC[:n_train], "test_NHWC": pixels_NHWC[n_train:]}
-    labels = {"train_labels_N": labels_N[:n_train], "test_labels_N": labels_N[n_train:]}
+    parts = {"train_NHWC": pixels_NHWC[:TRAIN], "test_NHWC": pixels_NHWC[TRAIN:]}
+    labels = {"train_labels_N": labels_N[:TRAIN], "test_labels_N": labels_N[TRAIN:]}
     about = {"classes": CLASSES, "fingerprint": "noise", "skipped": (), "split_note": "official", "test_names": ()}
-    return Images(**parts, **labels, heldout_N=held_N, **about)
+    return Images(**parts, **labels, heldout_N=np.arange(TRAIN) % 10 == 0, **about)
 
 
 def new_group() -> tuple[Path, str] | None:
@@ -65,14 +63,12 @@ def new_group() -> tuple[Path, str] | None:
     return None
 
 
-def limit(kind: str, group: tuple[Path, str] | None) -> None:
+def limit(group: tuple[Path, str] | None) -> None:
     """Take no more than now, and :data:`ROOM`."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    if kind == "rlimit":
-        now = 1024 * int(status["VmData"].split()[0])
-        resource.setrlimit(resource.RLIMIT_DATA, (now + ROOM, now + ROOM))
-    if kind == "cgroup":
-        assert group is not None
+    now = 1024 * int(status["VmData"].split()[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (now + ROOM, now + ROOM))
+    if group is not None:
         folder, name = group
         used = int((folder / ("memory.usage_in_bytes" if "limit" in name else "memory.current")).read_text())
         (folder / name).write_text(str(used + ROOM))
@@ -80,30 +76,39 @@ def limit(kind: str, group: tuple[Path, str] | None) -> None:
             (folder / "memory.swap.max").write_text("0")
 
 
-def main(home: Path, kind: str, fraction: float) -> None:
-    """Embed and probe under the limit."""
-    group = new_group() if kind == "cgroup" else None
+def main(home: Path) -> None:
+    """Embed and probe without and with the limit."""
+    group = new_group()
     if group is not None:
         (group[0] / "cgroup.procs").write_text(str(os.getpid()))
-        print(group[0], flush=True)
+    print(group and group[0])
     (home / "c.yaml").write_text(CONFIG + f"cache_dir: {home / 'cache'}\n")
     sweep = driver.prepare(read_config(home / "c.yaml"), str(home / "out"))
-    task = replace(driver.task_of(sweep, sweep.cells[0], gpu=False), memory=fraction)  # beyond 1: not looked at
-    planned, device = sweep.cells[0].curves[0], torch.device("cpu")
+    task, planned = driver.task_of(sweep, sweep.cells[0], gpu=False), sweep.cells[0].curves[0]
     torch.set_num_threads(1)
-    model = build_backbone("vggm11", classes=CLASSES, resolution=32, width=0.25, seed=0)
-    weights = Weights(model, Facts(), IMAGENET_MEAN, IMAGENET_STD)
-    few = images(FEW, FEW, home / "few.npy")
-    probe_curve(task, planned.curve, few, embed_curve(task, planned, weights, few, device), device)
-    many = images(TRAIN, TEST, home / "many.npy")
-    limit(kind, group)
-    free, total = host_memory()
-    embedded = embed_curve(task, planned, weights, many, device)
-    fitted = probe_curve(task, planned.curve, many, embedded, device)
-    size = sum(emb_ND.nbytes for part in (embedded.train, embedded.test) for emb_ND in part)
-    digest = hashlib.sha256(repr(fitted.results).encode()).hexdigest()
-    print(f"{free} {total} {size} {digest}")
+    model = build_backbone("vggm11", classes=CLASSES, resolution=SIDE, width=WIDTH, seed=0)
+    weights, noise = Weights(model, Facts(), IMAGENET_MEAN, IMAGENET_STD), images(home / "noise.npy")
+
+    def curve(fraction: float) -> tuple[int, str]:
+        """Bytes of the embeddings and a digest of the probes, with so much of the memory for them."""
+        own = replace(task, memory=fraction)
+        embedded = embed_curve(own, planned, weights, noise, torch.device("cpu"))
+        fitted = probe_curve(own, planned.curve, noise, embedded, torch.device("cpu"))
+        size = sum(emb_ND.nbytes for part in (embedded.train, embedded.test) for emb_ND in part)
+        return size, hashlib.sha256(repr(fitted.results).encode()).hexdigest()
+
+    size, whole = curve(0.6)
+    limit(group)
+    free, _ = host_memory()
+    _, limited = curve(0.6)
+    try:
+        curve(1e4)
+        blind = "nothing"
+    except (MemoryError, RuntimeError) as error:
+        blind = str(error)
+    print(free, size, whole, limited)
+    print(blind)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+    main(Path(sys.argv[1]))

@@ -12,8 +12,9 @@ from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
 from sweep.base.errors import UserError
 from sweep.config.recipe import Recipe
 from sweep.train.batches import PlainImages
-from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
+from sweep.train.saving import sealed, unsealed
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 

@@ -22,7 +22,7 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import AUTO, Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
+from sweep.driver.cluster import JOB_VARIABLE, connect, processors, refuse_too_many, room, tasks_of_a_node, with_cpus
 from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
@@ -251,6 +251,8 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
+    if before and (said := table.said_before(sweep.store, processors(resources), sweep.config.extraction_precision)):
+        print(f"notice: {said}", file=sys.stderr)
     common = task_of(
         sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
+from sweep.base.memory import host_memory
 from sweep.config import Config
 from sweep.study.confounding import correlation_lines
-from sweep.study.costs import Cost, cost, layer_widths
+from sweep.study.costs import Cost, cost, curve_sizes, layer_widths
 from sweep.study.grid import Curve, Grid
+from sweep.study.grid_said import left_out_lines, seen_lines, trained_on_all_lines, weights_lines
 from sweep.study.probes_said import probes_said
 from sweep.study.resolve import counted, said_of_sizes
 
 # operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
 _H100 = (2.5e13, 5e13)
+_EMBEDDED_BYTES = 2  # of a number of an embedding, float16
+_NAMED = 3  # curves that are named
 
 
 def render_plan(
@@ -43,9 +47,9 @@ def render_plan(
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]
-    lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
+    lines += [*_along_lines(grid), *trained_on_all_lines(grid), *_large_lines(config, grid)]
     lines.append(_done_line(done, why_unknown))
-    lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
+    lines += [*weights_lines(grid), *seen_lines(grid), *left_out_lines(grid)]
     lines += ["", *correlation_lines(config, grid)]
     return "\n".join(lines)
 
@@ -88,56 +92,24 @@ def _along_lines(grid: Grid) -> list[str]:
     ]
 
 
-def _trained_on_all_lines(grid: Grid) -> list[str]:
-    """Where ID training takes every image, what is held out for the ID curve's probes is none that was not seen."""
-    on_all = sum(cell.backbone.recipe is not None and cell.backbone.recipe.train_on == "all" for cell in grid.cells)
-    if not on_all:
+def _large_lines(config: Config, grid: Grid) -> list[str]:
+    """Curves whose embeddings are more than a task of this machine may hold in memory."""
+    allowed = int(config.resources.memory * host_memory()[1])
+    found: dict[str, float] = {}
+    for curve in grid.curves:
+        _, train, test = curve_sizes(config, curve)
+        size = _EMBEDDED_BYTES * sum(layer_widths(curve.backbone)) * (train + test)
+        if size > allowed:
+            found[f"{curve.backbone.label} on {curve.dataset} ({_bytes(size)})"] = size
+    if not found:
         return []
+    most = sorted(found, key=lambda name: -found[name])
     said = (
-        f"{on_all} backbones are trained on all ID images: on the ID dataset the held-out part, which chooses epoch, "
-        "penalty and peak layer of their probes, was seen in training (recipe.train_on: fit keeps it apart)"
+        f"embeddings of {len(found)} curves are more than a task may hold in memory here ({_bytes(allowed)}, "
+        "resources.memory of this machine's): they are mapped from files in cache_dir, which needs as much room there "
+        f"and takes longer: {'; '.join(most[:_NAMED])}{'; …' * (len(most) > _NAMED)}"
     )
     return textwrap.wrap(f"notice: {said}", width=118)
-
-
-def _weights_lines(grid: Grid) -> list[str]:
-    """Aliases that were resolved are not repeated here: a tag says them. What is not known of weights is said."""
-    unknown = {
-        f"{cell.backbone.pretraining} of {cell.backbone.architecture}": None
-        for cell in grid.cells
-        if cell.backbone.weights is not None and cell.backbone.weights.images is None
-    }
-    if not unknown:
-        return []
-    said = f"how many images these weights were trained on is not known: {', '.join(unknown)}; γ and id_images are null"
-    return textwrap.wrap(f"notice: {said} (weights: {{NAME: {{trained_on: …}}}} says it)", width=118)
-
-
-def _seen_lines(grid: Grid) -> list[str]:
-    """What weights expect of pixels, how they are shown images, and who says so; a line for each kind."""
-    kinds: dict[str, list[str]] = {}
-    for backbone in (cell.backbone for cell in grid.cells if cell.backbone.weights is not None):
-        assert backbone.weights is not None
-        both = (backbone.weights.mean, backbone.weights.std)
-        mean, std = (", ".join(f"{value:.4g}" for value in each) for each in both)
-        said = f"mean [{mean}], std [{std}] ({backbone.weights.pixels_from})"
-        kinds.setdefault(f"{said}; {backbone.evaluation_view} view: {backbone.view}", []).append(
-            f"{backbone.pretraining} of {backbone.architecture}"
-        )
-    return [f"pixels of {', '.join(dict.fromkeys(names))}: {said}" for said, names in kinds.items()]
-
-
-def _left_out_lines(grid: Grid) -> list[str]:
-    """ID curves that weights would have, were their ID dataset here."""
-    without: dict[str, int] = {}
-    for cell in grid.cells:
-        if not any(curve.is_id for curve in cell.curves):
-            without[cell.backbone.id_dataset] = without.get(cell.backbone.id_dataset, 0) + 1
-    return [
-        f"notice: no ID curve of {backbones} backbones with weights: the config has no dataset {name} (under datasets: "
-        f"{name}: {{path: …}} it would be probed too); without it correlation and alignment with the ID curve are null"
-        for name, backbones in without.items()
-    ]
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

@@ -6,6 +6,7 @@ from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
+from sweep.table.origins import said_before
 from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
@@ -47,6 +48,7 @@ __all__ = [
     "read_records",
     "readable_plans",
     "refuse_taken",
+    "said_before",
     "saver",
     "serialised",
     "verify_fragments",

@@ -27,9 +27,10 @@ from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
 from sweep.models import Feeder, resident
-from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
+from sweep.train.saving import Saver, apart, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,23 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """uint8 (N, H, W, 3) evaluation images with their labels."""
+    """uint8 (M, H, W, 3) evaluation images, and labels of those that are meant.
+
+    Attributes
+    ----------
+    images_NHWC : may be mapped from a file: they are read a batch at a time.
+    labels_N : of the images meant.
+    positions_N : where these are among the images; None: they are all of them.
+    """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
+    positions_N: np.ndarray | None = None
+
+    def batch(self, part: slice) -> Tensor:
+        """Copies of some of the images meant, (B, H, W, 3)."""
+        places = part if self.positions_N is None else self.positions_N[part]
+        return torch.from_numpy(np.array(self.images_NHWC[places]))
 
 
 @dataclass(frozen=True)
@@ -143,22 +157,22 @@ def pretrain(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
     run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
-    saved_at = started = time.monotonic()
+    started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
-    for epoch in range(run.epoch, epochs):
-        with float32_bits(device, recipe.precision):
-            run.train_epoch(epoch, train)
-        run.keep_best(epoch, heldout, test)
-        run.seconds = spent + time.monotonic() - started
-        if run.epoch in along.epochs:
-            along.save(run.weights(heldout, test))
-        on_epoch(run.history, epochs)
-        if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
-            with span("checkpoints", f"epoch {epoch + 1}"):
-                checkpoints.save(run.snapshot())
-            saved_at = time.monotonic()
+    with Saver(checkpoints) as saver:
+        for epoch in range(run.epoch, epochs):
+            with float32_bits(device, recipe.precision):
+                run.train_epoch(epoch, train)
+            run.keep_best(epoch, heldout, test)
+            run.seconds = spent + time.monotonic() - started
+            if run.epoch in along.epochs:
+                along.save(run.weights(heldout, test))
+            on_epoch(run.history, epochs)
+            if epoch + 1 < epochs and saver.is_due:
+                with span("checkpoints", f"epoch {epoch + 1}"):
+                    saver.save(run.snapshot())
     if last_epoch is not None:
         return run.weights(heldout, test)
     best = run.best
@@ -262,20 +276,17 @@ class _Run:
         accuracies = top1(self, heldout), top1(self, test)
         return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, self.images, list(self.history))
 
-    def snapshot(self) -> bytes:
-        """Everything needed to go on, as bytes."""
-        buffer = io.BytesIO()
-        state = {
+    def snapshot(self) -> dict[str, Any]:
+        """Everything needed to go on, apart from what training changes; the best weights are never changed in place."""
+        return {
             "key": self.key,
             "epoch": self.epoch,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": apart(self.model.state_dict()),
+            "optimizer": apart(self.optimizer.state_dict()),
             "best": self.best,
-            "history": self.history,
+            "history": [dict(entry) for entry in self.history],
         }
-        torch.save(state, buffer)
-        return sealed(buffer.getvalue())
 
     def restore(self, data: bytes | None, *, not_after: int) -> None:
         """Go on from a snapshot; one that is damaged, foreign, or past an epoch still wanted is said and ignored."""
@@ -327,7 +338,7 @@ def top1(run: _Run, data: Labelled) -> float:
     n, ranks = len(data.labels_N), run.ranks
     starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
     parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
-    images_of = (torch.from_numpy(np.array(data.images_NHWC[part])) for part in parts)
+    images_of = (data.batch(part) for part in parts)
     labels_N = resident(data.labels_N, run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):

@@ -307,5 +307,5 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
             workers=shop.loader_workers,
         )
     held_N = np.flatnonzero(images.heldout_N)
-    heldout = Labelled(images.train_NHWC[held_N], images.train_labels_N[held_N])
+    heldout = Labelled(images.train_NHWC, images.train_labels_N[held_N], held_N)  # in the map: they may be many GB
     return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)

@@ -12,8 +12,9 @@ from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
 from sweep.base.errors import UserError
 from sweep.config.recipe import Recipe
 from sweep.train.batches import PlainImages
-from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
+from sweep.train.saving import sealed, unsealed
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
@@ -159,10 +160,8 @@ def test_a_sealed_checkpoint_of_other_content_is_said_and_ignored(caplog, conten
     if content == "nets":  # the same run by its key, another network inside
         content = torch.load(io.BytesIO(unsealed(kept[0])), weights_only=True)
         content["model"] = {"other.weight": torch.zeros(3)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
     whole = train(nowhere())
-    assert same(train(Checkpoints(load=lambda: sealed(buffer.getvalue()), save=lambda data: None)), whole)
+    assert same(train(Checkpoints(load=lambda: sealed(content), save=lambda data: None)), whole)
     assert "training starts anew" in caplog.text
 
 

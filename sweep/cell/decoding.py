@@ -83,20 +83,21 @@ def decode(task: CellTask, cells: Iterable[PlannedCell]) -> list[str]:
     problems = []
     with Progress(Store(task.store_uri), f"decoding-{socket.gethostname()}", "images") as progress:
         told = replace(library, how=Decoding(task.cpus, task.cache_bytes, _said(progress)))
-        for each in wanted:
+        for first, *others in _of_one_selection(wanted):
             try:
-                with span("opening images", each.dataset):
-                    _decode(told, each)
+                with span("opening images", first.dataset):
+                    told.decode(first.dataset, [each.view for each in (first, *others)], **first.chosen)
             except (UserError, OSError) as error:
-                problems.append(f"{each.dataset}: {error}")
+                problems.append(f"{first.dataset}: {error}")
     return problems
 
 
-def _decode(library: Library, wanted: Wanted) -> None:
-    if isinstance(wanted.view, View):
-        library.images(wanted.dataset, wanted.view, **wanted.chosen)
-    else:
-        library.training_images(wanted.dataset, wanted.view, **wanted.chosen)
+def _of_one_selection(wanted: Iterable[Wanted]) -> Iterable[list[Wanted]]:
+    """What differs in the view alone is decoded together: every image once, whatever the number of resolutions."""
+    groups: dict[Wanted, list[Wanted]] = {}
+    for each in wanted:
+        groups.setdefault(replace(each, view=0), []).append(each)
+    return groups.values()
 
 
 def _said(progress: Progress) -> Told:

@@ -29,7 +29,7 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    cpus : threads that decode images.
+    cpus : processes that decode images.
     cache_bytes : of decoded images that the cache may hold.
     share : of a GPU that the task has; below 1, others use it too.
     tasks : how many of a sweep run on a node at once, and share its memory.

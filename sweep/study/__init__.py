@@ -1,6 +1,6 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import plan
+from sweep.study import plan, rates
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
 from sweep.study.grid import (
@@ -20,6 +20,7 @@ from sweep.study.grid import (
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.probes_said import probes_said
+from sweep.study.rates import Rates, ends_after
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -40,6 +41,7 @@ __all__ = [
     "Keyring",
     "Planned",
     "PlannedCell",
+    "Rates",
     "Record",
     "Settings",
     "Trial",
@@ -48,6 +50,7 @@ __all__ = [
     "cache_dir",
     "curve_cost",
     "dataset_options",
+    "ends_after",
     "expand",
     "group_label",
     "id_dataset_of",
@@ -60,6 +63,7 @@ __all__ = [
     "plan",
     "probes_said",
     "propose",
+    "rates",
     "read_config",
     "render_plan",
     "resolution_of",

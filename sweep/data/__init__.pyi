@@ -24,6 +24,7 @@ from .options import Background as Background
 from .options import DatasetOptions as DatasetOptions
 from .pixels import training_pixels as training_pixels
 from .pixels import training_side as training_side
+from .shelf import Shelf as Shelf
 from .shown import evaluation_view as evaluation_view
 from .summaries import Summary as Summary
 from .summaries import glance as glance

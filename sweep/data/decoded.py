@@ -28,6 +28,7 @@ from sweep.data.options import Part
 from sweep.data.parallel import LostProcessError, in_order
 from sweep.data.partial import INDEX, PIXELS, Partial
 from sweep.data.scratch import Room
+from sweep.data.shelf import Shelf
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
@@ -48,11 +49,13 @@ class Decoding:
     ----------
     processes : that decode, where there is enough to do for each.
     cache_bytes : the most that the cache may hold; what was used longest ago makes room. None: what the disk has.
+    shelf : where decoded images are shared with other nodes; None: nowhere.
     told : called after every image with what is decoded, how many images are done, of how many, and images/s.
     """
 
     processes: int = 1
     cache_bytes: int | None = None
+    shelf: Shelf | None = None
     told: Told = lambda _what, _done, _total, _rate: None
 
 
@@ -147,9 +150,17 @@ def decode_together(several: Sequence[Wanted], *, cache_dir: Path, how: Decoding
             for path in missing:  # in one order for all who wait for several
                 stack.enter_context(locked(path))
         missing = {path: wanted for path, wanted in missing.items() if _open(path) is None}
+        if how.shelf is not None:
+            with span("fetching decoded images", about):
+                most, shelf = how.cache_bytes, how.shelf
+                missing = {path: each for path, each in missing.items() if not shelf.fetch(path, str(each), most)}
         if missing:
             with span("decoding", about):
                 _make(missing, how)
+        if how.shelf is not None:
+            with span("sharing decoded images", about):
+                for path in missing:
+                    how.shelf.put(path)
 
 
 def _said(several: Sequence[Wanted]) -> str:

@@ -352,6 +352,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, t
         cache_dir=str(cache_dir(config)),
         cpus=int(resources.cpus),
         cache_bytes=None if config.cache_limit is None else round(1e9 * config.cache_limit),
+        share_decoded=config.share_decoded,
         threads=sweep.threads or int(resources.threads),
         loader_workers=int(resources.loader_workers),
         gpu=gpu,

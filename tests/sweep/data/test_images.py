@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from sweep.base.errors import UserError
+from sweep.base.store import Store
 from sweep.data.dataset import Split
 from sweep.data.decoded import Decoding
 from sweep.data.images import decode_views, evaluation_images, training_images
@@ -22,6 +23,7 @@ from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
 from sweep.data.scratch import keep_newest
+from sweep.data.shelf import Shelf
 from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View, study_view
 
@@ -437,3 +439,29 @@ def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_pa
         assert np.array_equal(*both)
         assert (one.names, one.skipped) == (other.names, other.skipped)
         assert len(one) == 159
+
+
+def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp_path, monkeypatch):
+    truncate(tree / "train/cat/002.png")
+    monkeypatch.setattr("sweep.data.shelf._PART_BYTES", 5_000)
+    data, reader = counted(opened(tree, tmp_path))
+    how = Decoding(shelf=Shelf(Store(str(tmp_path / "store"))))
+
+    def crops(cache):
+        images = training_images(data, "train", np.arange(160), resolution=8, cache_dir=tmp_path / cache, how=how)
+        return np.array(images.flat), images.names, images.skipped
+
+    first = crops("one")
+    assert reader.count == 160
+    again = crops("two")
+    assert reader.count == 160
+    assert np.array_equal(again[0], first[0])
+    assert again[1:] == first[1:]
+    parts = sorted((tmp_path / "store/decoded").rglob("*.u8"))
+    assert len(parts) == -(-len(first[0]) // 5_000) > 10
+    parts[3].unlink()  # lost on the way
+    assert np.array_equal(crops("three")[0], first[0])
+    assert reader.count == 320
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
+    with pytest.raises(UserError, match="GB are free"):
+        crops("four")

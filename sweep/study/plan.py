@@ -13,6 +13,7 @@ from sweep.config import CONVERGED, DEFAULT_ROLES, DERIVED, EPOCH, GRID_VARIABLE
 from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived, variables
+from sweep.study.costs_said import hours_said, memory_said
 from sweep.study.grid import Backbone, Cell, Curve, Grid, Sizes, selected
 from sweep.study.probes_said import probes_said
 from sweep.study.resolve import counted, said_of_sizes, sizes
@@ -20,8 +21,6 @@ from sweep.study.resolve import counted, said_of_sizes, sizes
 CONFOUNDED = 0.8  # |ρ| above which two variables can hardly be told apart
 WORTH_SAYING = 0.3
 _OF_WEIGHTS = ("objective", "weights_augmentation")  # what differs between downloaded weights besides their network
-# operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
-_H100 = (2.5e13, 5e13)
 _SUGGESTED, _NOT_FREE = 3, {"pretraining", "id_dataset"}  # cells to add that are named; what no cell can set apart
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
@@ -250,26 +249,17 @@ def render_plan(
         lines.append(_row(name.ljust(wide), cost(config, cells)))
     total = cost(config, grid.cells)
     lines += [_row("total".ljust(wide), total), ""]
-    lines.append(f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes")
-    lines.append(hours_said(total.flops))
-    lines.append(f"probes: {probes_said(curve for cell in grid.cells for curve in cell.curves)}")
+    lines += [f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes", hours_said(total.flops)]
+    lines.append(f"probes: {probes_said(grid.curves)}")
+    sized = ((curve, layer_widths(curve.backbone), curve_sizes(config, curve)) for curve in grid.curves)
+    lines.append(memory_said(sized, share=config.resources.memory))
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]
-    lines += [*_along_lines(grid), *_trained_on_all_lines(grid)]
-    lines.append(_done_line(done, why_unknown))
+    lines += [*_along_lines(grid), *_trained_on_all_lines(grid), _done_line(done, why_unknown)]
     lines += [*_weights_lines(grid), *_seen_lines(grid), *_left_out_lines(grid)]
     lines += ["", *_correlation_lines(config, grid)]
     return "\n".join(lines)
-
-
-def hours_said(flops: float) -> str:
-    """How long so many operations take on a card whose rates were measured, in words."""
-    least, most = (flops / rate / 3600 for rate in reversed(_H100))
-    return (
-        f"computing: {least:.2g} to {most:.2g} hours on one H100 (rates of tests/bench/RESULTS.md); reading and "
-        "decoding images not counted"
-    )
 
 
 def _row(name: str, part: Cost) -> str:

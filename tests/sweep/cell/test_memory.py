@@ -1,0 +1,85 @@
+"""A curve larger than the host's share of memory: what it holds for itself stays far below its embeddings."""
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sweep.config import Probe
+from sweep.embed import embed, layer_statistics
+from sweep.models.layers import ProbedLayer
+from sweep.models.layout import Layout
+from sweep.probes import ProbeData, fit_probes
+from sweep.study.check import read_config
+from sweep.study.costs_said import embedded_bytes, memory_said
+from sweep.study.grid import Sizes, expand
+from sweep.study.plan import curve_sizes, layer_widths
+from sweep.study.resolve import sizes
+
+IMAGES, CHANNELS, LAYERS, CLASSES = 12_000, 128, 16, 2
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def anonymous():
+    """Bytes that this process holds for itself; pages of files are the system's to take back."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
+
+
+def held(work):
+    """What work returns, and the most that it held meanwhile."""
+    before, most, done = anonymous(), 0, threading.Event()
+
+    def watch():
+        nonlocal most
+        while not done.wait(0.005):
+            most = max(most, anonymous() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return work(), most
+    finally:
+        done.set()
+        watcher.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted as Linux does")
+def test_embeddings_in_files_take_no_memory_from_extraction_to_statistics(tmp_path):
+    draw = torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(CHANNELS if number else 3, CHANNELS, 1) for number in range(LAYERS))).eval()
+    layers = [ProbedLayer(str(at), Layout("BCHW", CHANNELS), "2x2", 4 * CHANNELS, 2) for at in range(LAYERS)]
+    images_NHWC = np.random.default_rng(0).integers(0, 256, (IMAGES, 2, 2, 3), dtype=np.uint8)
+    labels_N = torch.randint(0, CLASSES, (IMAGES,), generator=draw)
+    everything = embedded_bytes([layer.width for layer in layers], Sizes(CLASSES, IMAGES, 0))
+
+    def curve(spill, n=IMAGES):
+        emb = embed(model, layers, images_NHWC[:n], mean=[0.5] * 3, std=[0.2] * 3, device=labels_N.device, spill=spill)
+        few = [emb_ND[:100] for emb_ND in emb]
+        names = [layer.name for layer in layers]
+        data = ProbeData(emb, labels_N[:n], torch.arange(n) % 10 == 0, few, labels_N[:100], CLASSES, names)
+        results = fit_probes(data, Probe(solver="adamw", epochs=1, batch_size=512), seed=0)
+        described = layer_statistics(emb[:2], labels_N[:n], classes=CLASSES)
+        return [result.top1 for result in results], described, {emb_ND.dtype for emb_ND in emb}
+
+    curve(tmp_path / "spill", 600)  # threads and allocators
+    (scores, described, dtypes), most = held(lambda: curve(tmp_path / "spill"))
+    (whole, as_described, _), control = held(lambda: curve(None))
+    assert dtypes == {torch.float16}
+    assert (scores, described) == (whole, as_described)
+    assert everything == 196_608_000
+    assert control > everything
+    assert most < everything / 2
+
+
+def test_the_plan_says_the_largest_curve():
+    config = read_config(ROOT / "configs" / "paper.yaml", need_data=False)
+    grid = expand(config, lambda name: sizes(config, name))
+    counted = [(curve, layer_widths(curve.backbone), curve_sizes(config, curve)) for curve in grid.curves]
+    resnet = [each for each in counted if each[0].backbone.architecture == "resnet34" and each[0].is_id]
+    assert {embedded_bytes(widths, counts) for _, widths, counts in resnet} == {2 * sum(resnet[0][1]) * 131_689}
+    assert "embeddings of a curve: 8." in memory_said(resnet, share=0.7)

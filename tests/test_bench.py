@@ -184,12 +184,14 @@ def test_growth_of_stages_runs_them(tmp_path):
 def test_decoding_is_measured_with_equal_pixels(monkeypatch):
     monkeypatch.setattr(decode, "_DISTINCT", 3)
     monkeypatch.setattr(decode, "_BARE", 6)
+    monkeypatch.setattr(decode, "DRAFTED", (24,))
     result = decode.run(quick=True, images=12, resolutions=[24])
     (case,) = result["cases"]
     assert case["ratio"] == pytest.approx(case["loop"] / case["ours"]["1"])
     assert {each["name"] for each in result["decoders"]} >= {"Pillow"}
     assert next(each for each in result["decoders"] if each["name"] == "Pillow")["same"]
     assert 30_000 < result["bytes"] < 300_000  # as a photograph's
+    assert all(0 < each["mean"] < 10 for each in result["drafts"])
     assert "| 24 px |" in decode.markdown(result)
 
 

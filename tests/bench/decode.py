@@ -33,7 +33,7 @@ from .photos import SIZE, jpeg, photograph
 from .report import table
 
 _DISTINCT, _BARE = 48, 480  # files that differ, and how many are decoded to time a loop without a cache
-RESOLUTIONS, PROCESSES = (224, 32), (1, 2)
+RESOLUTIONS, PROCESSES, DRAFTED = (224, 32), (1, 2), (32, 64, 128)
 
 
 def run(*, quick: bool, images: int | None = None, resolutions: Sequence[int] = RESOLUTIONS) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def run(*, quick: bool, images: int | None = None, resolutions: Sequence[int] = 
     images, bytes : how many files, and the size of one on average.
     cases : by resolution: ``resolution``; images/s of the cache by number of processes (``ours``); of a loop of Pillow
         alone in one process (``loop``); ``ratio`` of our time in one process to it; ``speed_up`` of two processes.
+    drafts : by resolution, what JPEG's own downscaling (``draft``, to twice the size or more, or to once) would bring:
+        images/s of a loop with it, and how far grey values are from those without: ``mean`` and ``largest`` difference.
     decoders : images/s of decoding alone in one process, by decoder, and whether its pixels are Pillow's.
     """
     images = images or (600 if quick else 20_000)
@@ -52,7 +54,13 @@ def run(*, quick: bool, images: int | None = None, resolutions: Sequence[int] = 
         dataset = folder(Path(directory), contents, images)
         cases = [_measured(dataset, contents, resolution, Path(directory)) for resolution in resolutions]
     sizes = [len(content) for content in contents]
-    return {"images": images, "bytes": sum(sizes) / len(sizes), "cases": cases, "decoders": decoders(contents)}
+    return {
+        "images": images,
+        "bytes": sum(sizes) / len(sizes),
+        "cases": cases,
+        "drafts": [drafted(contents, resolution, least) for resolution in DRAFTED for least in (2, 1)],
+        "decoders": decoders(contents),
+    }
 
 
 def folder(directory: Path, contents: Sequence[bytes], images: int) -> Dataset:
@@ -108,6 +116,24 @@ def loop(contents: Sequence[bytes], resolution: int) -> float:
         with Image.open(io.BytesIO(contents[number % len(contents)])) as image:
             np.asarray(evaluation_view(image.convert("RGB"), view))
     return _BARE / (time.perf_counter() - started)
+
+
+def drafted(contents: Sequence[bytes], resolution: int, least: int) -> dict[str, Any]:
+    """Downscaling among a JPEG's frequencies to no less than so many times the resized image, then as always."""
+    view = study_view(resolution)
+
+    def seen(content: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(content)) as image:
+            image.draft(None, (least * view.side, least * view.side))
+            return np.asarray(evaluation_view(image.convert("RGB"), view))
+
+    started = time.perf_counter()
+    drafts = [seen(contents[number % len(contents)]) for number in range(_BARE)]
+    rate = _BARE / (time.perf_counter() - started)
+    full = [np.asarray(evaluation_view(Image.fromarray(_pillow(content)), view)) for content in contents]
+    apart = [np.abs(one.astype(int) - other.astype(int)) for one, other in zip(drafts, full, strict=False)]
+    mean, largest = float(np.mean(apart)), max(int(each.max()) for each in apart)
+    return {"resolution": resolution, "least": least, "images_s": rate, "mean": mean, "largest": largest}
 
 
 def decoders(contents: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -177,6 +203,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         ]
         for case in result["cases"]
     ]
+    drafts = [
+        [
+            f"{each['resolution']} px",
+            f"{each['least']} ×",
+            f"{each['images_s']:,.0f}",
+            f"{each['mean']:.2f}",
+            str(each["largest"]),
+        ]
+        for each in result["drafts"]
+    ]
     others = [
         [each["name"], f"{each['images_s']:,.0f}", "yes" if each["same"] else "no"] for each in result["decoders"]
     ]
@@ -188,6 +224,10 @@ def markdown(result: Mapping[str, Any]) -> str:
             "in one process, nothing read or written; ratio: our time in one process ÷ its.",
             "",
             table(["view", "1 process", "2 processes", "speed-up", "Pillow's loop", "ratio"], rows),
+            "",
+            "JPEG's own downscaling (`draft`) before the resize, which the product does not use: other grey values.",
+            "",
+            table(["view", "at least", "images/s", "mean difference", "largest"], drafts),
             "",
             "Decoding alone to full size, one process:",
             "",

@@ -89,6 +89,22 @@ def test_evaluation_view_is_torchvisions(shape, resolution):
     assert np.array_equal(evaluation_view(image, study_view(resolution)), center_crop(resized, [resolution]))
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_the_centre_is_bit_for_bit_that_of_the_whole_resized_image(interpolation):
+    draw = np.random.default_rng(5)
+    how = getattr(Image.Resampling, interpolation.upper())
+    for _ in range(60):
+        width, height, side = (int(draw.integers(*bounds)) for bounds in ((8, 300), (8, 300), (5, 120)))
+        resolution = int(draw.integers(1, side + 1))
+        noise = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        short = min(width, height)
+        size = tuple(side if length == short else int(side * length / short) for length in (width, height))
+        left, top = (round((length - resolution) / 2) for length in size)
+        whole = noise.resize(size, how).crop((left, top, left + resolution, top + resolution))
+        seen = evaluation_view(noise, View(resolution, side, interpolation))
+        assert np.array_equal(seen, whole), (width, height, side, resolution)
+
+
 @pytest.mark.parametrize(
     ("shape", "resolution", "expected"),
     [

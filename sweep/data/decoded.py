@@ -11,8 +11,8 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -35,6 +35,7 @@ _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
 _LISTED = 50  # broken images named in an error
 
 Show: TypeAlias = Callable[[Image.Image], Image.Image]  # can be pickled: processes show it
+_Read: TypeAlias = tuple[int, int, Decode, Sequence[int]]  # index, position, the image, numbers of views
 View: TypeAlias = tuple[str, Show]  # its name, and an image as it shows it
 
 
@@ -154,9 +155,11 @@ def decode_together(several: Sequence[Wanted], *, cache_dir: Path, how: Decoding
             with span("fetching decoded images", about):
                 most, shelf = how.cache_bytes, how.shelf
                 missing = {path: each for path, each in missing.items() if not shelf.fetch(path, str(each), most)}
-        if missing:
-            with span("decoding", about):
-                _make(missing, how)
+        # of a cache with a limit each is to have the room of all
+        apart = [{path: wanted} for path, wanted in missing.items()]
+        for group in apart if how.cache_bytes is not None else [missing] * bool(missing):
+            with span("decoding", _said(list(group.values()))):
+                _make(group, how)
         if how.shelf is not None:
             with span("sharing decoded images", about):
                 for path in missing:
@@ -187,27 +190,24 @@ def _open(path: Path) -> Entry | None:
 
 @dataclass
 class _Making:
-    """An entry under way, and the positions of images that it lacks, by their index."""
+    """An entry under way, and at which positions it lacks an image."""
 
     wanted: Wanted
     partial: Partial
     room: Room
-    lacks: dict[int, int]
+    lacks_N: np.ndarray
 
-    def take(self, index: int, image: np.ndarray | str) -> None:
+    def take(self, position: int, image: np.ndarray | str) -> None:
         """An image, or why it is broken; if that completes a chunk the room for the others is looked at."""
-        named = f"{self.wanted.samples.names[index]}: {image}" if isinstance(image, str) else image
-        if self.partial.add(self.lacks[index], named):
+        if self.partial.add(position, image):
             self.room.refuse_too_little(self.partial)
 
 
 def _begun(path: Path, wanted: Wanted, how: Decoding) -> _Making:
     """From what a dead process left."""
-    partial = Partial(aside(path))
-    room = Room(str(wanted), path, how.cache_bytes, len(wanted.indices), wanted.bytes_each)
-    there = {*partial.sizes, *partial.broken}
-    lacks = {index: position for position, index in enumerate(wanted.indices.tolist()) if position not in there}
-    return _Making(wanted, partial, room, lacks)
+    partial, images = Partial(aside(path)), len(wanted.indices)
+    room = Room(str(wanted), path, how.cache_bytes, images, wanted.bytes_each)
+    return _Making(wanted, partial, room, partial.lacks(images))
 
 
 def _make(missing: Mapping[Path, Wanted], how: Decoding) -> None:
@@ -234,36 +234,43 @@ def _make(missing: Mapping[Path, Wanted], how: Decoding) -> None:
 
 def _decode(entries: Sequence[_Making], how: Decoding) -> None:
     """Add what is missing, as storage yields it: every image is decoded once for all entries that lack it."""
-    first = entries[0].wanted
-    samples, total, about = first.samples, len(first.indices), _said([entry.wanted for entry in entries])
-    left = list(dict.fromkeys(index for entry in entries for index in entry.lacks))
+    indices, samples = entries[0].wanted.indices, entries[0].wanted.samples
+    left_N, by_index_N = np.logical_or.reduce([entry.lacks_N for entry in entries]), np.argsort(indices)
+
+    def lacking() -> Iterator[_Read]:
+        """Each image that an entry lacks, its position in the selection, and which entries these are."""
+        for index, decode in samples.read_lazily(indices[left_N].tolist()):
+            position = int(by_index_N[np.searchsorted(indices, index, sorter=by_index_N)])
+            yield index, position, decode, [n for n, entry in enumerate(entries) if entry.lacks_N[position]]
+
     work = functools.partial(_shown, shows=[entry.wanted.view[1] for entry in entries], limits=_limits())
-    read = (
-        (*each, [n for n, entry in enumerate(entries) if each[0] in entry.lacks]) for each in samples.read_lazily(left)
-    )
-    started = time.monotonic()
+    about, started, left = _said([entry.wanted for entry in entries]), time.monotonic(), int(left_N.sum())
     try:
-        for done, (index, images) in enumerate(in_order(work, read, count=len(left), processes=how.processes), 1):
-            for number, image in images.items():
-                entries[number].take(index, image)
-            how.told(about, total - len(left) + done, total, done / max(time.monotonic() - started, 1e-9))
+        with closing(in_order(work, lacking(), count=left, processes=how.processes)) as shown:
+            for done, (index, position, images) in enumerate(shown, 1):
+                for number, image in images.items():
+                    named = f"{samples.names[index]}: {image}" if isinstance(image, str) else image
+                    entries[number].take(position, named)
+                rate = done / max(time.monotonic() - started, 1e-9)
+                how.told(about, len(indices) - left + done, len(indices), rate)
     except LostProcessError as error:
         names = ", ".join(samples.names[index] for index, *_ in error.items)
         raise OSError(f"{about}: {error}, decoding one of {names}") from error
 
 
 def _shown(
-    read: tuple[int, Decode, Sequence[int]], *, shows: Sequence[Show], limits: tuple[int | None, bool]
-) -> tuple[int, dict[int, np.ndarray | str]]:
+    read: _Read, *, shows: Sequence[Show], limits: tuple[int | None, bool]
+) -> tuple[int, int, dict[int, np.ndarray | str]]:
     """An image as some of the views show it, uint8 (H, W, 3), or why it is broken; in any process."""
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limits
-    index, decode, numbers = read
+    index, position, decode, numbers = read
     image = decode()
     images = {number: _viewed(image, shows[number]) for number in numbers}
-    return index, {
+    said = {
         number: (str(seen) or type(seen).__name__) if isinstance(seen, Exception) else seen
         for number, seen in images.items()
     }
+    return index, position, said
 
 
 def _limits() -> tuple[int | None, bool]:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -82,7 +82,9 @@ class _Process:
                 pipe.close()
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, count: int, processes: int) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], *, count: int, processes: int
+) -> Generator[Result, None, None]:
     """What work makes of each item, in the order of items; errors are raised where their item stands.
 
     The first ones tell how long the others will take, and so how many processes are worth their start.

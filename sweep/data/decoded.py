@@ -254,8 +254,9 @@ def _decode(entries: Sequence[_Making], how: Decoding) -> None:
                 rate = done / max(time.monotonic() - started, 1e-9)
                 how.told(about, len(indices) - left + done, len(indices), rate)
     except LostProcessError as error:
-        names = ", ".join(samples.names[index] for index, *_ in error.items)
-        raise OSError(f"{about}: {error}, decoding one of {names}") from error
+        names = [samples.names[index] for index, *_ in error.items]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise OSError(f"{about}: {error}, decoding one of {', '.join(names[:_LISTED])}{more}") from error
 
 
 def _shown(

@@ -16,26 +16,17 @@ _MAX_PIXELS = 178_956_970  # of a resized image: as many as Pillow agrees to ope
 
 def resize_shorter_side(image: Image.Image, side: int, interpolation: str = "bicubic") -> Image.Image:
     """Antialiased, aspect kept (the longer side rounded down, as torchvision does)."""
-    return _resized(image, *_of_shorter_side(image, side), interpolation)
-
-
-def _of_shorter_side(image: Image.Image, side: int) -> tuple[int, int]:
-    """(width, height) of the image once its shorter side is so long."""
     shorter = min(image.size)
     width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
-    return width, height
+    return _resized(image, width, height, interpolation)
 
 
 def _resized(image: Image.Image, width: int, height: int, interpolation: str) -> Image.Image:
     if image.size == (width, height):
         return image
-    _refuse_huge(image, width, height)
-    return image.resize((width, height), _INTERPOLATIONS[interpolation])
-
-
-def _refuse_huge(image: Image.Image, width: int, height: int) -> None:
     if width * height > _MAX_PIXELS:
         raise ValueError(f"{image.width} × {image.height} px would be resized to {width:,} × {height:,}")
+    return image.resize((width, height), _INTERPOLATIONS[interpolation])
 
 
 def evaluation_view(image: Image.Image, view: View) -> Image.Image:
@@ -47,34 +38,8 @@ def evaluation_view(image: Image.Image, view: View) -> Image.Image:
         width, height = (max(1, round(length / ratio)) for length in image.size)
         resized = _resized(image, width, height, view.interpolation)
     else:
-        width, height = _of_shorter_side(image, view.side)
-        if view.resolution <= view.side:
-            return _centre_of_resized(image, width, height, view)
-        resized = _resized(image, width, height, view.interpolation)
+        resized = resize_shorter_side(image, view.side, view.interpolation)
     return _centre(resized, view.resolution, view.fill)
-
-
-def _centre_of_resized(image: Image.Image, width: int, height: int, view: View) -> Image.Image:
-    """The centred square of a resized image, bit for bit, with little computed of what lies outside.
-
-    Pillow resizes rows, rounds, and then resizes columns: rows on which the square does not depend can be left out
-    before, columns after the first. Pillow's own ``box`` gives other bits.
-    """
-    side, interpolation = view.resolution, view.interpolation
-    _refuse_huge(image, width, height)
-    left, top = (round((length - side) / 2) for length in (width, height))
-    first, last = _rows_behind(image.height, height, top, top + side)
-    seen = _resized(image.crop((0, first, image.width, last)), width, last - first, interpolation)
-    columns = Image.new(image.mode, (side, image.height))
-    columns.paste(seen.crop((left, 0, left + side, last - first)), (0, first))
-    return _resized(columns, side, height, interpolation).crop((0, top, side, top + side))
-
-
-def _rows_behind(before: int, after: int, top: int, bottom: int) -> tuple[int, int]:
-    """Rows, of so many before resizing, on which rows ``top`` to ``bottom`` after it depend, and a few more."""
-    scale = before / after
-    reach = 2 * max(scale, 1.0) + 2  # the widest filter's, bicubic
-    return max(0, int(top * scale - reach)), min(before, int(bottom * scale + reach) + 1)
 
 
 def _centre(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:

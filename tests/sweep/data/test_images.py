@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,22 +88,6 @@ def test_evaluation_view_is_torchvisions(shape, resolution):
     image = picture(*shape)
     resized = resize(image, [round(256 / 224 * resolution)], interpolation=InterpolationMode.BICUBIC)
     assert np.array_equal(evaluation_view(image, study_view(resolution)), center_crop(resized, [resolution]))
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_the_centre_is_bit_for_bit_that_of_the_whole_resized_image(interpolation):
-    draw = np.random.default_rng(5)
-    how = getattr(Image.Resampling, interpolation.upper())
-    for _ in range(60):
-        width, height, side = (int(draw.integers(*bounds)) for bounds in ((8, 300), (8, 300), (5, 120)))
-        resolution = int(draw.integers(1, side + 1))
-        noise = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        short = min(width, height)
-        size = tuple(side if length == short else int(side * length / short) for length in (width, height))
-        left, top = (round((length - resolution) / 2) for length in size)
-        whole = noise.resize(size, how).crop((left, top, left + resolution, top + resolution))
-        seen = evaluation_view(noise, View(resolution, side, interpolation))
-        assert np.array_equal(seen, whole), (width, height, side, resolution)
 
 
 @pytest.mark.parametrize(
@@ -432,13 +417,14 @@ def test_a_limited_cache_drops_what_was_used_longest_ago(tree, tmp_path):
 
 def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_path, monkeypatch, busy):
     truncate(tree / "train/cat/002.png")
-    data, indices = opened(tree, tmp_path), np.random.default_rng(1).permutation(160)
+    monkeypatch.setattr("sweep.data.decoded._MAX_BROKEN", 0.1)
+    data, indices = opened(tree, tmp_path), np.random.default_rng(1).permutation(24)
     monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)  # every image is a chunk
     monkeypatch.setattr("sweep.data.parallel._MOST", 1)
     views = (study_view(16), 8, study_view(24), 24)
     apart, together = ({"cache_dir": tmp_path / name, "how": Decoding(2)} for name in ("apart", "together"))
     evaluation_images(data, "train", indices, view=study_view(24), **together)  # is there already, and stays
-    reader = Dies(data.train.reader, at=70)  # is killed in the middle: the views differ in what they have
+    reader = Dies(data.train.reader, at=18)  # is killed in the middle: the views differ in what they have
     with pytest.raises(KeyboardInterrupt):
         decode_views(replace(data, train=replace(data.train, reader=reader)), "train", indices, views=views, **together)
     left = sorted((tmp_path / "together/images").glob("*.tmp"))
@@ -446,7 +432,7 @@ def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_pa
     (left[0] / "chunk-000003.npz").unlink()
     counted_data, counting = counted(data)
     decode_views(counted_data, "train", indices, views=views, **together)
-    assert 160 - 70 <= counting.count <= 160 - 3
+    assert 24 - 18 <= counting.count <= 24 - 3
     for view in views:
         of_view = {"view": view} if isinstance(view, View) else {"resolution": view}
         images = evaluation_images if isinstance(view, View) else training_images
@@ -454,7 +440,7 @@ def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_pa
         both = [getattr(each, "flat", getattr(each, "images_NHWC", None)) for each in (one, other)]
         assert np.array_equal(*both)
         assert (one.names, one.skipped) == (other.names, other.skipped)
-        assert len(one) == 159
+        assert len(one) == 23
 
 
 def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp_path, monkeypatch):
@@ -481,3 +467,27 @@ def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
     with pytest.raises(UserError, match="GB are free"):
         crops("four")
+
+
+def test_a_decoder_that_crashes_is_told_with_its_files_and_what_was_done_is_kept(tree, tmp_path, monkeypatch, busy):
+    data = opened(tree, tmp_path)
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.data.parallel._MOST", 1)
+    reader = Crashes(data.train.reader, at=20)
+    wanted = {"view": study_view(16), "cache_dir": tmp_path / "cache", "how": Decoding(2)}
+    with pytest.raises(OSError, match=rf"died of SIGSEGV, decoding one of {data.train.names[20]}"):
+        evaluation_images(replace(data, train=replace(data.train, reader=reader)), "train", np.arange(40), **wanted)
+    reader = Dies(data.train.reader)
+    evaluation_images(replace(data, train=replace(data.train, reader=reader)), "train", np.arange(40), **wanted)
+    assert len(reader.seen) <= 40 - 12
+
+
+class Crashes:
+    """Stands before a reader; decoding an image ends the process that does it, as a fault of a library would."""
+
+    def __init__(self, reader, at):
+        self.reader, self.at = reader, at
+
+    def read_lazily(self, indices):
+        for index, decode in self.reader.read_lazily(indices):
+            yield index, partial(signal.raise_signal, signal.SIGSEGV) if index == self.at else decode

@@ -6,7 +6,7 @@ import json
 import sys
 
 from sweep.base.store import Store
-from sweep.study.rates import Rates
+from sweep.study import Rates
 
 _NAME = "calibration.json"
 

@@ -73,7 +73,7 @@ class StudyCurve:
     def work(self, case: Case) -> Work:
         """Of its probes; ``case`` names nothing but what it is given."""
         classes, n, n_test = self.sizes
-        own = replace(case, epochs=self.recipe.epochs, batch_size=self.recipe.batch_size)
+        own = replace(case, epochs=self.recipe.most_epochs, batch_size=self.recipe.batch_size)
         return work(self.widths, classes=classes, n=n, n_held=self.held, n_test=n_test, case=own)
 
 

@@ -139,7 +139,7 @@ def drafted(contents: Sequence[bytes], resolution: int, least: int) -> dict[str,
 def decoders(contents: Sequence[bytes]) -> list[dict[str, Any]]:
     """Decoding alone, by what is installed here: images/s, and whether every pixel is Pillow's."""
     reference = [_pillow(content) for content in contents]
-    found = {"Pillow": _pillow, "torchvision": _torchvision(), "simplejpeg": _simplejpeg()}
+    found = {"Pillow": _pillow, "simplejpeg": _simplejpeg()}
     there = {name: decode for name, decode in found.items() if decode is not None}
 
     def all_of(decode: Callable[[bytes], np.ndarray]) -> Callable[[], None]:
@@ -164,22 +164,6 @@ def _pillow(content: bytes) -> np.ndarray:
     image = decode_image(content)
     assert isinstance(image, Image.Image)
     return np.asarray(image)
-
-
-def _torchvision() -> Callable[[bytes], np.ndarray] | None:
-    """Its decoder on the CPU, if this build has one."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    def decode(content: bytes) -> np.ndarray:
-        raw = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        return decode_jpeg(raw, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
-
-    try:
-        decode(jpeg(photograph(0, (8, 8))))
-    except RuntimeError:
-        return None
-    return decode
 
 
 def _simplejpeg() -> Callable[[bytes], np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""Pictures with the statistics of photographs, made on the fly: power falls as 1/f², JPEG of the size of ImageNet's."""
+"""Pictures like photographs, made on the fly: structure of every size, the coarse the stronger; JPEG of 70 kB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIZE = (375, 500)  # height and width of a typical photograph of ImageNet
 
 
 def photograph(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """Noise of every octave, a large one twice as strong as the next smaller one; colours vary slowly."""
+    """Noise of every octave, stronger by a quarter than that of the next smaller one; brightness more than colour."""
     rng, (height, width) = np.random.default_rng(seed), size
     total_HW3 = np.full((height, width, 3), 118.0)
     for octave in range(9):
@@ -22,7 +22,7 @@ def photograph(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
             Image.fromarray(small[..., c].astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
             for c in range(3)
         ]
-        total_HW3 += 24 * 2 ** ((octave - 6) / 1) * np.stack([np.asarray(channel) for channel in channels], axis=2)
+        total_HW3 += 24 * 2 ** ((octave - 6) / 3) * np.stack([np.asarray(channel) for channel in channels], axis=2)
     return Image.fromarray(total_HW3.clip(0, 255).astype(np.uint8))
 
 

@@ -96,7 +96,7 @@ def answer(arguments: argparse.Namespace) -> int:
     if arguments.plan or arguments.calibrate:
         print(commands.plan(config, out))
         if arguments.calibrate:
-            print(f"\n{commands.calibrated(config)}")
+            print(f"\n{commands.calibrated(config, out)}")
         return 0
     return commands.run(
         config, out, retry_failed=arguments.retry_failed, verify=arguments.verify, profile=arguments.profile

@@ -30,7 +30,7 @@ from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
-from sweep.data import Decoding, Images, Library
+from sweep.data import Decoding, Images, Library, Shelf
 from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
@@ -171,7 +171,7 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
 
 def library_of(task: CellTask) -> Library:
     """The images of a task's datasets."""
-    how = Decoding(task.cpus, task.cache_bytes)
+    how = Decoding(task.cpus, task.cache_bytes, Shelf(Store(task.store_uri)) if task.share_decoded else None)
     return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 

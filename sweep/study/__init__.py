@@ -1,6 +1,6 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import costs
+from sweep.study import costs, rates
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
 from sweep.study.confounding import varied_roles
@@ -22,6 +22,7 @@ from sweep.study.grid import (
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
 from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
+from sweep.study.rates import Rates, ends_after
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -42,6 +43,7 @@ __all__ = [
     "Keyring",
     "Planned",
     "PlannedCell",
+    "Rates",
     "Record",
     "Settings",
     "Trial",
@@ -51,6 +53,7 @@ __all__ = [
     "costs",
     "curve_cost",
     "dataset_options",
+    "ends_after",
     "expand",
     "group_label",
     "id_dataset_of",
@@ -62,6 +65,7 @@ __all__ = [
     "outcomes",
     "probes_said",
     "propose",
+    "rates",
     "read_config",
     "render_plan",
     "resolution_of",

@@ -8,6 +8,7 @@ from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, w
 from sweep.table.notes import Progress, fresh_notes
 from sweep.table.origins import said_before
 from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
+from sweep.table.rates import kept_rates, publish_rates
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
 from sweep.table.trials import RECORDS, read_records, write_record
@@ -34,6 +35,7 @@ __all__ = [
     "fresh_notes",
     "is_kept",
     "kept_curves",
+    "kept_rates",
     "labelled_probes",
     "listing",
     "new_profile",
@@ -41,6 +43,7 @@ __all__ = [
     "planned_threads",
     "problem_of",
     "publish_plan",
+    "publish_rates",
     "read_failures",
     "read_fragments",
     "read_kept",

@@ -46,8 +46,8 @@ class ImageSource(Protocol):
 
     labels_N: np.ndarray
 
-    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
-        """For each batch of indices its uint8 (B, H, W, 3) images, augmented by ``seed`` and each index."""
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
+        """For each batch of indices its uint8 (B, H, W, 3) images on the device, augmented by ``seed`` and index."""
         ...
 
 
@@ -207,10 +207,10 @@ class _Run:
         n = len(train.labels_N)
         batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
         parts = [self.ranks.part(batch) for batch in batches]
-        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
+        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch), feeder=self.feeder)
         targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        fed = waited(self.feeder.on_device(images_of), "waiting for images to train on")
+        fed = waited(images_of, "waiting for images to train on")
         for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
@@ -231,7 +231,8 @@ class _Run:
     def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
         """Loss of a batch, mixed where the recipe says so."""
         recipe = self.recipe
-        mix = mixed(recipe, len(images_BHWC), images_BHWC.shape[1], key=self.key, epoch=epoch, batch=batch)
+        count, side = images_BHWC.shape[:2]
+        mix = mixed(recipe, count, side, key=self.key, epoch=epoch, batch=batch, device=self.device)
         logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
         if mix is None:
             return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)

@@ -63,7 +63,8 @@ class Labelled:
 class Trained:
     """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights.
 
-    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, heldout_top1.
+    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, and heldout_top1 where that was
+    looked at.
     """
 
     state: dict[str, Tensor]
@@ -245,15 +246,17 @@ class _Run:
 
     @span("scores while training")
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
-        """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
+        """Keep this epoch's weights if it is one to score, and they are the best so far or, by the recipe, the last."""
+        done, recipe = epoch + 1, self.recipe
+        if done % recipe.evaluate_every and done < recipe.epochs:
+            return
         heldout_top1 = top1(self, heldout)
         self.history[-1]["heldout_top1"] = heldout_top1
-        on = self.recipe.checkpoint_on
         score = {
             "heldout": lambda: heldout_top1,
             "test": lambda: top1(self, test),
             "last": lambda: float(epoch),
-        }[on]()
+        }[recipe.checkpoint_on]()
         if score > self.best["score"]:
             best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
             self.best = best

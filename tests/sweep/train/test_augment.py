@@ -1,8 +1,21 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
 import torch
 
 from sweep import register
+from sweep.base.store import Store
+from sweep.data import Library
+from sweep.data.options import DatasetOptions
+from sweep.models import Feeder
+from sweep.study.keys import _pixels
+from sweep.train import Workshop
 from sweep.train.augment import policy
+from sweep.train.weights import _training_data
+from tests.sweep.study.test_grid import grid_of, make
 
+CPU = torch.device("cpu")
 SQUARE = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(251).to(torch.uint8)
 
 
@@ -14,12 +27,32 @@ def test_policies():
     }
 
 
-def test_a_policy_of_ones_own(monkeypatch):
+@pytest.fixture
+def ones_own(monkeypatch):
+    """A plug-in's policies: of the evaluation image, and of the training image."""
     monkeypatch.setattr(register, "_REGISTERED", {})
+    register.register_augmentation("invert", source="evaluation")(lambda resolution: lambda image: 255 - image)
+    register.register_augmentation("corner")(lambda resolution: lambda image: image[:, :resolution, :resolution])
 
-    @register.register_augmentation("invert", source="evaluation")
-    def invert(resolution):
-        return lambda image: 255 - image
 
-    assert policy("invert").source == "evaluation"
+def test_a_policy_of_ones_own(ones_own):
+    assert (policy("invert").source, policy("corner").source) == ("evaluation", "training")
     assert torch.equal(policy("invert").build(32)(SQUARE), 255 - SQUARE)
+
+
+def test_training_sees_what_the_policy_says_and_keys_say_what_changed(ones_own, tmp_path):
+    options = DatasetOptions(classes=3, train_per_class=6, test_per_class=2)
+    shop = Workshop(Store(str(tmp_path)), Library({"fractals": options}, str(tmp_path / "cache")), "run", CPU)
+    cell = grid_of(make()).cells[0].backbone
+    feeder = Feeder((0.5,) * 3, (0.25,) * 3, device=CPU, layout=torch.channels_last)
+    first, parts = {}, {}
+    for name in ("off", "on", "strong", "invert", "corner"):
+        backbone = replace(cell, augmentation=name, id_classes=3, images_per_class=None)
+        source, *_ = _training_data(backbone, shop)
+        (first[name],) = source.epoch([np.arange(5)], seed=1, feeder=feeder)
+        parts[name] = _pixels(backbone)
+    assert {(images.shape, images.dtype) for images in first.values()} == {((5, 32, 32, 3), torch.uint8)}
+    assert torch.equal(first["invert"], 255 - first["off"])
+    assert len({images.numpy().tobytes() for images in first.values()}) == 5
+    new = {"crops": 2}
+    assert parts == {"off": {}, "on": new, "strong": new, "invert": {"transformed": 2}, "corner": {}}

@@ -80,7 +80,7 @@ class CroppedImages:
     ) -> None:
         self.images, self.labels_N, self.positions_N = images, labels_N, positions_N
         self.side, self.operations, self.ahead = side, operations, ahead
-        self._there = _Resident(images.flat)
+        self._flat, self._there = _shared(images.flat), _Resident(images.flat)
         self._resampler: Resampler | None = None
 
     def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
@@ -125,9 +125,8 @@ class CroppedImages:
         return windows(crops, self.images.offsets_N[positions_B], sizes_B2), uniform_BD[:, CROP_DRAWS:]
 
     def _on_host(self, drawn: Iterator[tuple[Windows, np.ndarray]]) -> Iterator[Tensor]:
-        flat = _shared(self.images.flat)
         for at, uniform_BD in drawn:
-            yield self._operated(cut(flat, at, self.side), uniform_BD)
+            yield self._operated(cut(self._flat, at, self.side), uniform_BD)
 
     def _operated(self, images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
         return operate(images_BRRC, uniform_BD) if self.operations else images_BRRC

@@ -35,9 +35,11 @@ def weights_of(length: int, side: int) -> tuple[np.ndarray, np.ndarray, int]:
     first_R = np.maximum((centre_R - _REACH * stretch + 0.5).astype(np.int64), 0)
     last_R = np.minimum((centre_R + _REACH * stretch + 0.5).astype(np.int64), length)
     at_RK = first_R[:, None] + np.arange(math.ceil(_REACH * stretch) * 2 + 1)
-    weight_RK = _cubic((at_RK - centre_R[:, None] + 0.5) / stretch) * (at_RK < last_R[:, None])
+    weight_RK = _cubic((at_RK - centre_R[:, None] + 0.5) * (1 / stretch)) * (at_RK < last_R[:, None])
     weight_RK /= weight_RK.sum(1, keepdims=True)
-    bits = next(n for n in range(_MOST_BITS) if int(0.5 + weight_RK.max() * 2 ** (n + 1)) >= 2**15 or n == _MOST_BITS)
+    bits = next(
+        n for n in range(_MOST_BITS + 1) if int(0.5 + weight_RK.max() * 2 ** (n + 1)) >= 2**15 or n == _MOST_BITS
+    )
     scaled_RK = weight_RK * 2**bits
     return first_R, np.trunc(scaled_RK + np.copysign(0.5, scaled_RK)).astype(np.int64), bits
 
@@ -80,8 +82,8 @@ class Resampler:
         tall, wide = int(at.height_B.max()), int(at.width_B.max())
         each = 3 * max(wide, 2 * self.side) * max(tall, self.side)
         chunks = -(-len(at.start_B) * each // _CHUNK)
-        numbers_4B = resident(np.stack([*at[:4], at.flipped_B]).astype(np.int64), self.device)
-        parts = numbers_4B.tensor_split(chunks, dim=1)
+        numbers_5B = resident(np.stack([*at[:4], at.flipped_B]).astype(np.int64), self.device)
+        parts = numbers_5B.tensor_split(chunks, dim=1)
         return torch.cat([self._cut(flat, part, tall, wide) for part in parts])
 
     def _cut(self, flat: Tensor, at_5B: Tensor, tall: int, wide: int) -> Tensor:

@@ -126,8 +126,8 @@ def test_resumed_training_ends_with_the_same_weights(killed_after, source):
         if len(history) == killed_after + 1:
             raise KilledError
 
+    checkpoints = Checkpoints(load=lambda: None, save=save, every_seconds=0)
     with pytest.raises(KilledError):
-        checkpoints = Checkpoints(load=lambda: None, save=save, every_seconds=0)
         train(checkpoints, on_epoch=kill, recipe=mixing, source=source)
     torch.manual_seed(123)  # whatever happened in between
     epochs = []

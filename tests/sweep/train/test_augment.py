@@ -41,7 +41,7 @@ def test_a_policy_of_ones_own(ones_own):
 
 
 def test_training_sees_what_the_policy_says_and_keys_say_what_changed(ones_own, tmp_path):
-    options = DatasetOptions(classes=3, train_per_class=6, test_per_class=2)
+    options = DatasetOptions(kind="builtin", generator="fractals", classes=3, train_per_class=6, test_per_class=2)
     shop = Workshop(Store(str(tmp_path)), Library({"fractals": options}, str(tmp_path / "cache")), "run", CPU)
     cell = grid_of(make()).cells[0].backbone
     feeder = Feeder((0.5,) * 3, (0.25,) * 3, device=CPU, layout=torch.channels_last)

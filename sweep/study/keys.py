@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
 from sweep.data import CORRUPTED, training_pixels
@@ -20,6 +21,8 @@ from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
+_CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
+_TRANSFORMED = 2  # of plug-ins' augmentations of evaluation images, which version 1 did not carry out
 
 
 def content_key(stage: str, **parts: Any) -> str:
@@ -256,9 +259,18 @@ def _probe_identity(curve: Curve) -> Any:
 
 
 def _pixels(backbone: Backbone) -> dict[str, int]:
-    """Version of the pixels that augmented training sees, where they are not those of the first version."""
-    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
-    return {"pixels": version} if version > 1 else {}
+    """What augmented training sees, where that is not what the first version saw."""
+    name = backbone.augmentation
+    if name in (None, "off"):
+        return {}
+    version = training_pixels(backbone.resolution)
+    parts = {"pixels": version} if version > 1 else {}
+    plugin = register.find_plugin("augmentation", name)
+    if plugin is None:
+        parts["crops"] = _CROPS
+    elif plugin.facts["source"] == "evaluation":
+        parts["transformed"] = _TRANSFORMED
+    return parts
 
 
 def _view(backbone: Backbone) -> dict[str, str]:

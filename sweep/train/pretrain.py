@@ -47,8 +47,8 @@ class ImageSource(Protocol):
 
     labels_N: np.ndarray
 
-    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
-        """For each batch of indices its uint8 (B, H, W, 3) images, augmented by ``seed`` and each index."""
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
+        """For each batch of indices its uint8 (B, H, W, 3) images on the device, augmented by ``seed`` and index."""
         ...
 
 
@@ -77,7 +77,8 @@ class Labelled:
 class Trained:
     """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights.
 
-    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, heldout_top1.
+    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, and heldout_top1 where that was
+    looked at.
     """
 
     state: dict[str, Tensor]
@@ -221,10 +222,10 @@ class _Run:
         n = len(train.labels_N)
         batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
         parts = [self.ranks.part(batch) for batch in batches]
-        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
+        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch), feeder=self.feeder)
         targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        fed = waited(self.feeder.on_device(images_of), "waiting for images to train on")
+        fed = waited(images_of, "waiting for images to train on")
         for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
@@ -245,7 +246,8 @@ class _Run:
     def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
         """Loss of a batch, mixed where the recipe says so."""
         recipe = self.recipe
-        mix = mixed(recipe, len(images_BHWC), images_BHWC.shape[1], key=self.key, epoch=epoch, batch=batch)
+        count, side = images_BHWC.shape[:2]
+        mix = mixed(recipe, count, side, key=self.key, epoch=epoch, batch=batch, device=self.device)
         logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
         if mix is None:
             return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)
@@ -258,15 +260,17 @@ class _Run:
 
     @span("scores while training")
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
-        """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
+        """Keep this epoch's weights if it is one to score, and they are the best so far or, by the recipe, the last."""
+        done, recipe = epoch + 1, self.recipe
+        if done % recipe.evaluate_every and done < recipe.epochs:
+            return
         heldout_top1 = top1(self, heldout)
         self.history[-1]["heldout_top1"] = heldout_top1
-        on = self.recipe.checkpoint_on
         score = {
             "heldout": lambda: heldout_top1,
             "test": lambda: top1(self, test),
             "last": lambda: float(epoch),
-        }[on]()
+        }[recipe.checkpoint_on]()
         if score > self.best["score"]:
             best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
             self.best = best

@@ -91,6 +91,7 @@ def test_the_plan_says_the_largest_curve():
     curves = [c for c in grid.curves if (c.backbone.architecture, c.backbone.resolution) == ("resnet34", 224)]
     widths = layer_widths(curves[0].backbone)
     assert max(embedded_bytes(widths, curve_sizes(config, c)) for c in curves) == 2 * sum(widths) * 131_689
-    assert re.match(
-        r"embeddings of a curve: at most resnet34 imagenet100 .* \(8 GB\)$", memory_lines(config, curves)[0]
+    said = memory_lines(config, curves)[0]
+    assert re.fullmatch(
+        r"embeddings of a curve: at most resnet34 imagenet100\S* 224px .* on imagenet100 \(8 GB\)", said
     )

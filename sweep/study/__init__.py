@@ -17,7 +17,7 @@ from sweep.study.grid import (
     resolution_of,
     view_of,
 )
-from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
+from sweep.study.keys import Keyring, Planned, PlannedCell, Settings, id_curve
 from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
 from sweep.study.probes_said import probes_said
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
@@ -50,6 +50,7 @@ __all__ = [
     "dataset_options",
     "expand",
     "group_label",
+    "id_curve",
     "id_dataset_of",
     "keyring",
     "labels",

@@ -156,15 +156,20 @@ def _named(backbone: Backbone, shop: Workshop) -> Weights:
     return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
-def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+def initial_network(backbone: Backbone, run: str) -> nn.Module:
+    """A backbone before its first step, as the key of its training run draws it; of named weights, with these."""
     return build_backbone(
         backbone.architecture,
         classes=backbone.head,
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,
-        seed=derive_seed("init", shop.run),
+        seed=derive_seed("init", run),
     )
+
+
+def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+    return initial_network(backbone, shop.run)
 
 
 def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:

@@ -35,10 +35,10 @@ def run(place, more=""):
     file.write_text(f"{TINY}{PROBE}{more}cache_dir: {place / 'cache'}\n")
     sweep = driver.prepare(read_config(file), str(place / "out"))
     done, measured = table.listing(sweep.store).done, table.measured_keys(sweep.store)
-    cells = driver.sweep.missing_cells(sweep, done, measured=measured)
+    cells = driver.missing_cells(sweep, done, measured=measured)
     for cell in cells:
         assert not run_cell(driver.task_of(sweep, cell, gpu=False)).failed
-    table.publish_plan(sweep.store, driver.sweep.plan_of(sweep))
+    table.publish_plan(sweep.store, driver.plan_of(sweep))
     driver.export(sweep, done=sweep.curves)
     return sweep, cells
 
@@ -124,10 +124,10 @@ def test_other_probes_keep_what_does_not_depend_on_them(place):
 def test_a_plan_says_which_readings_are_whose(place):
     (place / "tiny.yaml").write_text(f"{TINY}{PROBE}readings: knn\n")
     sweep = driver.prepare(read_config(place / "tiny.yaml"), str(place / "plan"))
-    plan = driver.sweep.plan_of(sweep)
+    plan = driver.plan_of(sweep)
     table.publish_plan(sweep.store, plan)
     (read,) = table.read_plans(sweep.store)
     assert read == plan
     assert [curve.readings for curve in read.curves] == [(dict(each.readings)["knn"],) for each in sweep.planned]
     bare = dataclasses.replace(sweep, cells=tuple(dataclasses.replace(cell, curves=()) for cell in sweep.cells))
-    assert table.export_readings(bare.store, driver.sweep.plan_of(bare)) is None
+    assert table.export_readings(bare.store, driver.plan_of(bare)) is None

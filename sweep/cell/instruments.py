@@ -191,7 +191,8 @@ def _concatenation(bench: Bench) -> Iterator[Row]:
 def _together(data: ProbeData, name: str, layers: list[int]) -> ProbeData:
     """Some layers' embeddings side by side, as if they were one layer's."""
     train, test = (torch.cat([part[at] for at in layers], dim=1) for part in (data.train, data.test))
-    return replace(data, train=[train], test=[test], layer_names=[name])
+    names = [data.layer_names[layers[0]] if len(layers) == 1 else name]  # of which initial weights are drawn
+    return replace(data, train=[train], test=[test], layer_names=names)
 
 
 INSTRUMENTS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {

@@ -60,6 +60,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         source=uri,
         title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
         targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
+        further=tuple(names.FURTHER.values()),
         variables=variables,
         context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,

@@ -212,35 +212,10 @@ def run_curve(
     -------
     what went wrong with this curve alone: recorded, or, where memory was short, for another attempt.
     """
-    started, stage = time.monotonic(), "measure"
-    about, backbone = planned.curve.dataset, planned.curve.backbone
+    started, stage = time.monotonic(), ""
     try:
-        initial = functools.partial(initial_network, backbone, task.cell.run)
-        measure_weights(store, planned, weights.model, initial, layers_of_backbone(backbone))
-        if _finished(task, store, planned):
-            return None
-        stage = "data"
-        with span("opening images", about):
-            images = probe_images(library_of(task), planned.curve)
-            publish_split(store, planned.curve, images)
-        stage = "embed"
-        with span("embedding", about):
-            embedded = embed_curve(task, planned, weights, images, device)
-        if not _done(store, planned):
-            stage = "probe"
-            with span("probes", about):
-                fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
-            stage = "write"
-            with span("writing", about):
-                rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-                described = descriptions(task.settings.statistics)
-                table.write_fragment(store, planned.key, rows, statistics=described)
-        stage = "keep"
-        if not _kept(task, store, planned):
-            with span("keeping probes", about):
-                keep_probes(task, planned, images, embedded, store, device)
-        stage = "measure"
-        measure(Bench(task, planned, images, embedded, store, device), reference)
+        for stage in _stages(task, planned, weights, store, device, reference):  # noqa: B007  (where it ended counts)
+            pass
     except Exception as error:
         what = fate(error, task)
         if what.is_recorded:
@@ -249,6 +224,44 @@ def run_curve(
             raise
         return error.with_traceback(None)  # whose frames hold the embeddings
     return None
+
+
+def _stages(
+    task: CellTask,
+    planned: Planned,
+    weights: Weights,
+    store: Store,
+    device: torch.device,
+    reference: Callable[[], Reference],
+) -> Iterator[str]:
+    """Do what a curve lacks, stage after stage; each is named before it begins."""
+    about, backbone = planned.curve.dataset, planned.curve.backbone
+    yield "measure"
+    initial = functools.partial(initial_network, backbone, task.cell.run)
+    measure_weights(store, planned, weights.model, initial, layers_of_backbone(backbone))
+    if _finished(task, store, planned):
+        return
+    yield "data"
+    with span("opening images", about):
+        images = probe_images(library_of(task), planned.curve)
+        publish_split(store, planned.curve, images)
+    yield "embed"
+    with span("embedding", about):
+        embedded = embed_curve(task, planned, weights, images, device)
+    if not _done(store, planned):
+        yield "probe"
+        with span("probes", about):
+            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+        yield "write"
+        with span("writing", about):
+            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+            table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
+    yield "keep"
+    if not _kept(task, store, planned):
+        with span("keeping probes", about):
+            keep_probes(task, planned, images, embedded, store, device)
+    yield "measure"
+    measure(Bench(task, planned, images, embedded, store, device), reference)
 
 
 def _reference(

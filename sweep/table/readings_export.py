@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sweep.base.store import Store
 from sweep.table.export import EXPORTS, is_current, together, written
-from sweep.table.plans import Plan, PlannedCurve, readable_plans
+from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
 from sweep.table.readings import TABLE_SCHEMA, measured_keys, read_reading, under_labels
 
 _CURVES = 64  # of a part in memory
@@ -28,14 +28,14 @@ def export_readings(store: Store, plan: Plan) -> str | None:
     -------
     path of the plan's own file, for people; None if it asks for no readings.
     """
-    others = [other for other in readable_plans(store)[0] if other.name != plan.name]
+    there = readable_plans(store)[0] if store.names(PLANS) else []
+    others = [other for other in there if other.name != plan.name]
     asking = sorted((each for each in (plan, *others) if _asked(each)), key=lambda each: each.name)
-    there = measured_keys(store)
-    if len(others) and asking:
-        for each in asking:
-            _export(store, each, f"readings-{each.name}.parquet", there)
+    keys = measured_keys(store) if asking else frozenset()
+    for each in asking if others else ():
+        _export(store, each, f"readings-{each.name}.parquet", keys)
     if asking:
-        _export(store, asking[0] if len(asking) == 1 else together(asking), "readings.parquet", there)
+        _export(store, asking[0] if len(asking) == 1 else together(asking), "readings.parquet", keys)
     if not _asked(plan):
         return None
     return store.path(f"readings-{plan.name}.parquet" if others else "readings.parquet")

@@ -18,6 +18,7 @@ GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
     "checkpoint_on", "temperature", "mixup", "cutmix", "data_parallel", "precision",
+    "label_noise",
 )  # fmt: skip
 RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
 

@@ -151,6 +151,7 @@ KNOWN: Mapping[str, Known] = {
     "temperature": Known("softmax temperature", "training"),
     "mixup": Known("mixup α", "training"),
     "cutmix": Known("cutmix α", "training"),
+    "label_noise": Known("label noise", "data"),
 }
 
 OF_WEIGHTS = ("objective", "weights_augmentation")  # variables of downloaded weights; constant of those trained here

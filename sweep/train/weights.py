@@ -290,6 +290,20 @@ def cuts_crops(backbone: Backbone) -> bool:
     return policy(str(backbone.augmentation)).source == "training"
 
 
+def with_noise(labels_N: np.ndarray, share: float, classes: int, key: tuple[str | int, ...]) -> np.ndarray:
+    """Labels of which a share, drawn image by image, is another class, each of the others equally likely (N,).
+
+    Held-out and test images keep theirs, and so do probes. The images whose label is wrong at one share are among those
+    at a larger one; what draws them (``key``) are the images and the replicate, so that architectures are compared on
+    the same labels.
+    """
+    if not share or classes < 2:
+        return labels_N
+    rng = np.random.default_rng(derive_seed("label noise", *key))
+    lot_N, step_N = rng.random(len(labels_N)), rng.integers(1, classes, len(labels_N))
+    return np.where(lot_N < share, (labels_N + step_N) % classes, labels_N).astype(labels_N.dtype)
+
+
 def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
     """ID training images under the backbone's augmentation, its held-out part, and its test set."""
     recipe, name = backbone.recipe, backbone.id_dataset
@@ -298,7 +312,8 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     images = shop.library.images(name, backbone.view, **chosen)
     fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
     positions_N = np.flatnonzero(fit_N)
-    labels_N = images.train_labels_N[positions_N]
+    noisy_N = with_noise(images.train_labels_N, recipe.label_noise, images.classes, (images.fingerprint, backbone.seed))
+    labels_N = noisy_N[positions_N]
     augmentation = policy(str(backbone.augmentation))
     source: ImageSource
     if augmentation.source == "evaluation":

@@ -152,6 +152,7 @@ KNOWN: Mapping[str, Known] = {
     "mixup": Known("mixup α", "training"),
     "cutmix": Known("cutmix α", "training"),
     "label_noise": Known("label noise", "data"),
+    "id_complexity": Known("complexity of ID images (bits per pixel)", "data"),
 }
 
 OF_WEIGHTS = ("objective", "weights_augmentation")  # variables of downloaded weights; constant of those trained here

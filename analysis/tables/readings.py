@@ -43,6 +43,15 @@ def read(uri: str, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     return storage.read_parquet(place, columns).to_pandas()
 
 
+def id_complexity(uri: str) -> dict[str, float]:
+    """Bits per pixel of each backbone's ID images, by ``backbone_key``; empty where nobody measured it."""
+    if beside(uri) is None:
+        return {}
+    rows = read(uri, columns=["backbone_key", "is_id", "reading", "value"])
+    rows = rows[(rows["reading"] == "image_complexity") & rows["is_id"].fillna(False).astype(bool)]
+    return dict(zip(rows["backbone_key"], rows["value"], strict=True))
+
+
 def by_layer(uri: str) -> pd.DataFrame | None:
     """A column per number of one layer, means over draws; None where nothing was measured.
 

@@ -16,6 +16,7 @@ from sweep import table
 from sweep.base.seeds import derive_seed
 from sweep.cell.bench import Bench, Row
 from sweep.cell.probing import probe_data, probe_seed
+from sweep.data import image_complexity
 from sweep.embed import Collapse, Spectrum, collapse, likeness, spectrum
 from sweep.probes import (
     ProbeData,
@@ -32,6 +33,7 @@ from sweep.probes import (
 )
 
 SHOTS, DRAWS = (1, 5, 10), 5
+_BITS = (("correct", False), ("heldout_correct", True))
 Said = Callable[[Tensor, Tensor, Tensor], Tensor]  # training embeddings, their labels, others → their classes
 
 
@@ -76,6 +78,12 @@ def _ood_detection(bench: Bench) -> Iterator[Row]:
             scores = score(at, emb_MD) if known else None
             yield bench.row(f"{name}_auroc", at, auroc(*scores) if scores else None)
             yield bench.row(f"{name}_fpr95", at, fpr95(*scores) if scores else None)
+
+
+def _image_complexity(bench: Bench) -> Iterator[Row]:
+    """Of the images, not of a layer."""
+    seed = derive_seed("complexity", bench.images.fingerprint)
+    yield {"reading": "image_complexity", "value": image_complexity(bench.images.train_NHWC, seed=seed)}
 
 
 def _accuracies(
@@ -153,13 +161,10 @@ def _by_few(bench: Bench, at: int, drawn_K: Tensor) -> tuple[Right | None, Right
 def _per_class(bench: Bench) -> Iterator[Row]:
     """Of the linear probe itself, from what its fragment has stored."""
     for row in table.read_fragments(bench.store, [bench.planned.key]).to_pylist():
-        if row["chosen"]:
+        if row["chosen"] is not False:  # null in fragments that knew one probe of a layer
             test, heldout = (_from_bits(bench, row[name], held) for name, held in _BITS)
             _, (_, value, held) = _pairs(test, heldout)
             yield bench.row("linear_per_class", row["layer"] - 1, value, heldout_value=held)
-
-
-_BITS = (("correct", False), ("heldout_correct", True))
 
 
 def _from_bits(bench: Bench, bits: bytes | None, heldout: bool) -> Right | None:
@@ -200,6 +205,7 @@ INSTRUMENTS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "collapse": _collapse,
     "cka": _cka,
     "ood_detection": _ood_detection,
+    "image_complexity": _image_complexity,
     "knn": _knn,
     "nearest_mean": _nearest_mean,
     "few_shot": _few_shot,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Instrument = Literal["weight_distance", "spectrum", "collapse", "cka", "ood_detection"]
+Instrument = Literal["weight_distance", "spectrum", "collapse", "cka", "ood_detection", "image_complexity"]
 Reading = Literal["knn", "nearest_mean", "few_shot", "per_class", "concatenation"]
 INSTRUMENTS: tuple[str, ...] = get_args(Instrument)
 READINGS: tuple[str, ...] = get_args(Reading)

@@ -157,6 +157,8 @@ class Keyring(Settings):
         curve, backbone = planned.curve, planned.curve.backbone
         if instrument == "weight_distance":
             return None if backbone.recipe is None else {"weights": planned.weights, **_points(backbone)}
+        if instrument == "image_complexity":
+            return {"images": self._images(curve), "resolution": backbone.resolution, **_view(backbone)}
         if instrument in ("collapse", "per_class", "concatenation"):
             return {"curve": planned.key}
         if instrument == "ood_detection":

@@ -22,7 +22,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("reading_key", _text, "content key of what one instrument measured of one curve; names its file"),
     ("instrument", _text, "what measured it: a name of `instruments:` or `readings:`"),
     ("reading", _text, "what the number is, see docs/instruments.md: rankme, nc3, knn_top1, …"),
-    ("layer", _int, "index of the layer, as in probes.parquet; null for several layers together"),
+    ("layer", _int, "index of the layer, as in probes.parquet; null for several layers together, or none"),
     ("layer_name", _text, "its name, as there; of several together: last, middle + last, all"),
     ("other_layer", _int, "of a pair of layers the deeper one; else null"),
     ("shots", _int, "training images per class of a few-shot reading; else null"),

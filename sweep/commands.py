@@ -132,6 +132,8 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
     """Run a config, print the summary, return the exit code."""
     if verify:
         print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
+        for name in table.drop_damaged(Store(out)):
+            print(f"  {name}: damaged, removed; this run measures it again", file=sys.stderr)
     sweep = driver.prepare(config, out)
     if profile:
         sweep = replace(sweep, profile=table.new_profile())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables import epochs, metrics, names, quality, stored
+from analysis.tables import epochs, metrics, names, quality, readings, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
@@ -34,6 +34,7 @@ NAMES = {
     "id_dataset": ("id_classes", "images_per_class"),
 }
 
+COMPLEXITY = "id_complexity"  # a variable where an instrument measured it
 CONTEXT = ("id_dataset",)
 CLUSTER = "architecture"  # what its backbones share no configuration of the grid makes
 
@@ -52,7 +53,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     frame = metrics.experiments(curves, accuracy=accuracy)
     if not len(frame):
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
-    frame = _without_nulls(frame)
+    frame = _with_complexity(_without_nulls(frame), uri)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
@@ -61,6 +62,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         source=uri,
         title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
         targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
+        further=tuple(names.FURTHER.values()),
         variables=variables,
         context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,
@@ -210,11 +212,18 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**filled)
 
 
+def _with_complexity(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """With how complex the backbone's ID images are, where that was measured."""
+    found = readings.id_complexity(uri)
+    return frame.assign(**{COMPLEXITY: frame["backbone"].map(found)}) if found else frame
+
+
 def _variables(
     frame: pd.DataFrame, roles: dict[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
     """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *names.DERIVED) if c in frame]
+    candidates += [COMPLEXITY] * (COMPLEXITY in frame)
     candidates += [c for c in names.OF_WEIGHTS if c in frame and c not in roles and frame[c].nunique() > 1]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles

@@ -6,10 +6,11 @@ only errors that another attempt may cure leave this file, for the driver to try
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.base.store import Store
+from sweep.cell.bench import Bench, Reference
 from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.kept import keep_probes
+from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
@@ -34,9 +37,19 @@ from sweep.data import Decoding, Images, Library, Shelf
 from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
-from sweep.study import Backbone, Curve, Planned
+from sweep.study import Backbone, Curve, Planned, id_curve
 from sweep.table import Progress
-from sweep.train import ALONE, OnEpoch, Ranks, Weights, Workshop, has_weights, obtain_weights, train_missing
+from sweep.train import (
+    ALONE,
+    OnEpoch,
+    Ranks,
+    Weights,
+    Workshop,
+    has_weights,
+    initial_network,
+    obtain_weights,
+    train_missing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +79,7 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     device = torch.device("cuda" if task.gpu else "cpu")
     store = Store(task.store_uri)
     backbone = task.cell.backbone
-    missing = [planned for planned in task.cell.curves if not (_done(store, planned) and _kept(task, store, planned))]
+    missing = [planned for planned in task.cell.curves if not _finished(task, store, planned)]
     if not _imported(task, store, missing):
         return CellResult((), tuple(planned.key for planned in missing))
     done: list[str] = []
@@ -78,9 +91,10 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
             if task.train_only:
                 failed += [planned.key for planned in curves if weights is None]
                 continue
+            reference = functools.cache(functools.partial(_reference, task, curves[0], weights, store, device))
             for planned in curves:
                 progress.say("probing", len(done) + len(failed), len(missing), detail=planned.curve.dataset)
-                error = run_curve(task, planned, weights, store, device) if weights is not None else None
+                error = run_curve(task, planned, weights, store, device, reference) if weights is not None else None
                 if error is not None and not fate(error, task).is_recorded:
                     crowded.append(error)
                 else:
@@ -92,6 +106,11 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
 
 def _done(store: Store, planned: Planned) -> bool:
     return store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")
+
+
+def _finished(task: CellTask, store: Store, planned: Planned) -> bool:
+    """Whether nothing of what a curve is to have is missing."""
+    return _done(store, planned) and _kept(task, store, planned) and not lacking(store, planned)
 
 
 def _kept(task: CellTask, store: Store, planned: Planned) -> bool:
@@ -176,36 +195,27 @@ def library_of(task: CellTask) -> Library:
 
 
 def run_curve(
-    task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device
+    task: CellTask,
+    planned: Planned,
+    weights: Weights,
+    store: Store,
+    device: torch.device,
+    reference: Callable[[], Reference],
 ) -> Exception | None:
-    """Embed, probe and publish one curve, keep its probes if asked.
+    """Embed, probe and publish one curve, keep its probes and measure its layers if asked.
+
+    Parameters
+    ----------
+    reference : gives the backbone's ID images, for what is measured against them.
 
     Returns
     -------
     what went wrong with this curve alone: recorded, or, where memory was short, for another attempt.
     """
-    started, stage = time.monotonic(), "data"
-    about = planned.curve.dataset
+    started, stage = time.monotonic(), ""
     try:
-        with span("opening images", about):
-            images = probe_images(library_of(task), planned.curve)
-            publish_split(store, planned.curve, images)
-        stage = "embed"
-        with span("embedding", about):
-            embedded = embed_curve(task, planned, weights, images, device)
-        if not _done(store, planned):
-            stage = "probe"
-            with span("probes", about):
-                fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
-            stage = "write"
-            with span("writing", about):
-                rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-                described = descriptions(task.settings.statistics)
-                table.write_fragment(store, planned.key, rows, statistics=described)
-        stage = "keep"
-        if not _kept(task, store, planned):
-            with span("keeping probes", about):
-                keep_probes(task, planned, images, embedded, store, device)
+        for stage in _stages(task, planned, weights, store, device, reference):  # noqa: B007  (where it ended counts)
+            pass
     except Exception as error:
         what = fate(error, task)
         if what.is_recorded:
@@ -214,6 +224,56 @@ def run_curve(
             raise
         return error.with_traceback(None)  # whose frames hold the embeddings
     return None
+
+
+def _stages(
+    task: CellTask,
+    planned: Planned,
+    weights: Weights,
+    store: Store,
+    device: torch.device,
+    reference: Callable[[], Reference],
+) -> Iterator[str]:
+    """Do what a curve lacks, stage after stage; each is named before it begins."""
+    about, backbone = planned.curve.dataset, planned.curve.backbone
+    yield "measure"
+    initial = functools.partial(initial_network, backbone, task.cell.run)
+    measure_weights(store, planned, weights.model, initial, layers_of_backbone(backbone))
+    if _finished(task, store, planned):
+        return
+    yield "data"
+    with span("opening images", about):
+        images = probe_images(library_of(task), planned.curve)
+        publish_split(store, planned.curve, images)
+    yield "embed"
+    with span("embedding", about):
+        embedded = embed_curve(task, planned, weights, images, device)
+    if not _done(store, planned):
+        yield "probe"
+        with span("probes", about):
+            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+        yield "write"
+        with span("writing", about):
+            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+            table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
+    yield "keep"
+    if not _kept(task, store, planned):
+        with span("keeping probes", about):
+            keep_probes(task, planned, images, embedded, store, device)
+    yield "measure"
+    measure(Bench(task, planned, images, embedded, store, device), reference)
+
+
+def _reference(
+    task: CellTask, planned: Planned, weights: Weights | None, store: Store, device: torch.device
+) -> Reference:
+    """ID images of a curve's backbone, embedded, whatever curve it is; they are no part of the cache of embeddings."""
+    assert weights is not None
+    own = replace(planned, curve=id_curve(planned.curve))
+    with span("embedding ID images", own.curve.dataset):
+        images = probe_images(library_of(task), own.curve)
+        embedded = embed_curve(replace(task, keep_embeddings=False), own, weights, images, device)
+    return Reference(Bench(task, own, images, embedded, store, device))
 
 
 def probe_images(library: Library, curve: Curve) -> Images:

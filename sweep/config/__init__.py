@@ -1,5 +1,6 @@
 """What a sweep is asked for: YAML in, frozen models out, mistakes with their place."""
 
+from sweep.config.instruments import INSTRUMENTS, READINGS
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.recipe import (
@@ -52,11 +53,13 @@ __all__ = [
     "EPOCH",
     "FEW_HELDOUT",
     "GRID_VARIABLES",
+    "INSTRUMENTS",
     "LAYERS",
     "MOST_EPOCHS",
     "NO_PENALTY_KEYS",
     "PATIENCE",
     "PENALTIES",
+    "READINGS",
     "RECIPE_KEYS",
     "SCRATCH",
     "SIZES",

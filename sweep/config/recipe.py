@@ -100,6 +100,9 @@ class Recipe(Model):
         Precision,
         Column("arithmetic of ID training: float32, tf32 (GPU), or bfloat16 where torch deems it safe", new=True),
     ] = "float32"
+    label_noise: Annotated[
+        Share, Column("share of the ID training images whose label is another class, drawn at random", new=True)
+    ] = 0.0
 
 
 def declared(key: str) -> Column:

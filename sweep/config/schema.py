@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
+from sweep.config.instruments import Instrument, Reading
 from sweep.config.recipe import CONVERGED, Probe, Range, Recipe, Standardize, declared
 from sweep.config.shifted import Shifted, shifted_apart
 from sweep.config.values import (
@@ -250,6 +251,9 @@ class Config(Model):
     imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
     import_path: str | None = None  # where these are, relative to the config file; default: its directory
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
+    # measured of every layer besides, as rows of readings.parquet (docs/instruments.md); no probe is fitted again
+    instruments: Annotated[tuple[Instrument, ...], BeforeValidator(as_tuple)] = ()
+    readings: Annotated[tuple[Reading, ...], BeforeValidator(as_tuple)] = ()
     recipe: Recipe = Recipe()
     probe: ProbeSection = ProbeSection()
     recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win

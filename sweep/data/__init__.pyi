@@ -5,6 +5,7 @@ from .asked import is_given as is_given
 from .asked import is_made as is_made
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
+from .complexity import image_complexity as image_complexity
 from .dataset import Dataset as Dataset
 from .decoded import Decoding as Decoding
 from .decoded import Told as Told

@@ -131,12 +131,26 @@ def finished(sweep: Sweep) -> dict[Curve, bool]:
     return {planned.curve: planned.key in done for planned in sweep.planned}
 
 
-def missing_cells(sweep: Sweep, done: Container[str]) -> list[PlannedCell]:
-    """Cells that lack curves, reduced to those curves, the most work first; of two with one key the first."""
+def missing_cells(
+    sweep: Sweep, done: Container[str], *, measured: Container[str] | None = None, spared: Container[str] = ()
+) -> list[PlannedCell]:
+    """Cells that lack curves, reduced to those curves, the most work first; of two with one key the first.
+
+    Parameters
+    ----------
+    measured : keys of the readings that the store has; a curve that lacks one is wanted too. None: nobody asks.
+    spared : keys of curves that are left alone whatever they lack.
+    """
     wanted = {planned.key: planned.curve for planned in sweep.curves.values() if planned.key not in done}
+    claimed: set[str] = set()  # readings that several curves share are those of the first
     cells = []
     for cell in sweep.cells:
-        curves = tuple(planned for planned in cell.curves if wanted.get(planned.key) == planned.curve)
+        curves = tuple(
+            planned
+            for planned in cell.curves
+            if planned.key not in spared
+            and (_lacking(planned, measured, claimed) or wanted.get(planned.key) == planned.curve)
+        )
         if curves:
             cells.append(replace(cell, curves=curves))
     work = _work(sweep, cells)
@@ -172,6 +186,23 @@ def _known_rates(sweep: Sweep, cells: Sequence[PlannedCell]) -> Rates | None:
     return rates if known else None
 
 
+def _lacking(planned: Planned, measured: Container[str] | None, claimed: set[str]) -> bool:
+    """Whether a curve lacks readings that no other was told to make; from now on it is."""
+    if measured is None:
+        return False
+    own = {key for _, key in planned.readings if key not in measured} - claimed
+    claimed |= own
+    return bool(own)
+
+
+def _unmeasured(sweep: Sweep) -> set[str]:
+    """Keys of the curves that lack a reading."""
+    if not any(planned.readings for planned in sweep.planned):
+        return set()
+    there = table.measured_keys(sweep.store)
+    return {planned.key for planned in sweep.planned if any(key not in there for _, key in planned.readings)}
+
+
 def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     """Run what is missing, export the table, say how it went.
 
@@ -194,7 +225,8 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     table.publish_plan(sweep.store, plan_of(sweep))
     _tidy(sweep, before)
     ready = before.done & _kept(sweep, before.done)
-    cells = missing_cells(sweep, ready | given_up)
+    measured = table.measured_keys(sweep.store) if _unmeasured(sweep) else None
+    cells = missing_cells(sweep, ready | given_up, measured=measured, spared=given_up)
     if cells:
         with connect(sweep.config.resources) as resources:
             sweep = _with_resources(sweep, resources)
@@ -202,7 +234,8 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
                 _run(sweep, cells, resources, ready)
     done = table.listing(sweep.store).done
     missing = [key for key in sweep.curves if key not in done]
-    unkept = set(sweep.curves) & done - _kept(sweep, done)
+    unmeasured = _unmeasured(sweep) & done
+    unkept = (set(sweep.curves) & done - _kept(sweep, done)) | unmeasured
     failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
     with span("the table"):
@@ -212,7 +245,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         computed=len(set(sweep.curves) & (done - before.done)),
         failures=tuple(failures),
         given_up=len(given_up & failed),
-        missing=tuple(key for key in missing if key not in failed),
+        missing=tuple(key for key in (*missing, *sorted(unmeasured)) if key not in failed),
         seconds=time.monotonic() - started,
         table=path,
     )
@@ -254,7 +287,10 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
 
 def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write the table of what is done; returns its path for people."""
-    return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
+    plan = plan_of(sweep)
+    path = table.export_probes(sweep.store, plan, done=done, failed=failed)
+    table.export_readings(sweep.store, plan)
+    return path
 
 
 def plan_of(sweep: Sweep) -> table.Plan:
@@ -270,6 +306,7 @@ def plan_of(sweep: Sweep) -> table.Plan:
             backbone=planned.curve.backbone.label,
             dataset=planned.curve.dataset,
             labels=labels(planned),
+            readings=tuple(key for _, key in planned.readings),
         )
         for planned in sweep.planned
     )

@@ -19,7 +19,7 @@ from sweep.study.grid import (
     resolution_of,
     view_of,
 )
-from sweep.study.keys import Keyring, Planned, PlannedCell, Settings
+from sweep.study.keys import Keyring, Planned, PlannedCell, Settings, id_curve
 from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
 from sweep.study.rates import Rates, ends_after
@@ -56,6 +56,7 @@ __all__ = [
     "ends_after",
     "expand",
     "group_label",
+    "id_curve",
     "id_dataset_of",
     "keyring",
     "labels",

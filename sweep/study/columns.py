@@ -11,7 +11,10 @@ from sweep.models import TrainedOn, facts
 from sweep.study.grid import Backbone
 from sweep.study.keys import Planned
 
-_YOUNGER = {"precision": ("float32", None)}  # keys after `backbone_key`, that leave it alone at these values
+_YOUNGER = {
+    "precision": ("float32", None),
+    "label_noise": (0.0, None),
+}  # keys after `backbone_key`, that leave it alone at these values
 
 
 def variables(backbone: Backbone) -> dict[str, Any]:

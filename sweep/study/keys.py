@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sweep import register
@@ -20,7 +20,9 @@ from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
-STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1}
+# The same for what is measured of layers beside the probes, each by itself; 1 where nothing is said
+INSTRUMENT_VERSIONS: Mapping[str, int] = {}
 _CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
 _TRANSFORMED = 2  # of plug-ins' augmentations of evaluation images, which version 1 did not carry out
 
@@ -41,6 +43,8 @@ class Planned:
     key : of the curve; names its fragment.
     embedding, weights : of the stages below it.
     run : of the training run that the weights come from, which is the key of its kept weights.
+    readings : instrument that the config asks for → key of what it measures of this curve's layers, see
+        :mod:`sweep.table.readings`; those that make no sense of the curve are not among them.
     """
 
     curve: Curve
@@ -48,6 +52,7 @@ class Planned:
     embedding: str
     weights: str
     run: str
+    readings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,11 @@ class Keyring(Settings):
     Attributes
     ----------
     data : dataset name → identity of its content (fingerprint, caps), never its path.
+    instruments : what is measured of every curve's layers beside its probes.
     """
 
     data: Mapping[str, str]
+    instruments: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -133,7 +140,40 @@ class Keyring(Settings):
     def _planned(self, curve: Curve, weights: str, run: str) -> Planned:
         """A curve of these weights; each key is made once, from the one below it."""
         embedding = self._embedding(curve, weights)
-        return Planned(curve, self._curve(curve, embedding), embedding, weights, run)
+        bare = Planned(curve, self._curve(curve, embedding), embedding, weights, run)
+        return replace(bare, readings=self._readings(bare)) if self.instruments else bare
+
+    def _readings(self, planned: Planned) -> tuple[tuple[str, str], ...]:
+        found = []
+        for name in self.instruments:
+            basis = self._basis(name, planned)
+            if basis is not None:
+                version = INSTRUMENT_VERSIONS.get(name, 1)
+                found.append((name, content_key("reading", instrument=name, of=version, **basis)))
+        return tuple(found)
+
+    def _basis(self, instrument: str, planned: Planned) -> dict[str, Any] | None:
+        """What decides the numbers of an instrument; None where it has nothing to measure.
+
+        Distances from initial weights need a training run of ours, detection an ID dataset and images from elsewhere.
+        """
+        curve, backbone = planned.curve, planned.curve.backbone
+        if instrument == "weight_distance":
+            return None if backbone.recipe is None else {"weights": planned.weights, **_points(backbone)}
+        if instrument == "image_complexity":
+            return {"images": self._images(curve), "resolution": backbone.resolution, **_view(backbone)}
+        if instrument in ("collapse", "per_class", "concatenation"):
+            return {"curve": planned.key}
+        if instrument == "ood_detection":
+            if curve.is_id or curve.shifted is not None or backbone.id_dataset not in self.data:
+                return None
+            own = id_curve(curve)
+            return {
+                "embedding": planned.embedding,
+                "id": self._curve(own, self._embedding(own, planned.weights)),
+            }
+        split = {} if instrument in ("spectrum", "cka") else {"split_seed": self.split_seed, "holdout": self.holdout}
+        return {"embedding": planned.embedding, **split}
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -230,6 +270,11 @@ class Keyring(Settings):
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
         )
+
+
+def id_curve(curve: Curve) -> Curve:
+    """The curve of the same backbone, with the same probes, on its ID dataset."""
+    return replace(curve, dataset=curve.backbone.id_dataset, shifted=None)
 
 
 def _arithmetic(precision: ExtractionPrecision) -> dict[str, str]:

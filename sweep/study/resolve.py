@@ -161,6 +161,7 @@ def keyring(config: Config) -> Keyring:
         code=plugin_code(config),
         statistics=config.statistics,
         extraction=config.extraction_precision,
+        instruments=tuple(dict.fromkeys((*config.instruments, *config.readings))),
     )
 
 

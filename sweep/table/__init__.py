@@ -9,6 +9,8 @@ from sweep.table.notes import Progress, fresh_notes
 from sweep.table.origins import said_before
 from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
 from sweep.table.rates import kept_rates, publish_rates
+from sweep.table.readings import drop_damaged, is_measured, measured_keys, read_reading, write_reading
+from sweep.table.readings_export import export_readings
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
 from sweep.table.trials import RECORDS, read_records, write_record
@@ -29,15 +31,19 @@ __all__ = [
     "clear_failures",
     "copy_sorted",
     "describe_verified",
+    "drop_damaged",
     "drop_kept",
     "export_probes",
+    "export_readings",
     "finish_profile",
     "fresh_notes",
     "is_kept",
+    "is_measured",
     "kept_curves",
     "kept_rates",
     "labelled_probes",
     "listing",
+    "measured_keys",
     "new_profile",
     "parse_parquet",
     "planned_threads",
@@ -48,6 +54,7 @@ __all__ = [
     "read_fragments",
     "read_kept",
     "read_plans",
+    "read_reading",
     "read_records",
     "readable_plans",
     "refuse_taken",
@@ -58,5 +65,6 @@ __all__ = [
     "write_failure",
     "write_fragment",
     "write_kept",
+    "write_reading",
     "write_record",
 ]

@@ -309,7 +309,11 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
         pa.field("attempt", _text, metadata={"description": "identifier of this attempt"}),
         pa.field("backbone", _text, metadata={"description": "label of the backbone"}),
         pa.field("dataset", _text, metadata={"description": "probe dataset"}),
-        pa.field("stage", _text, metadata={"description": "import, pretrain, data, embed, probe, write, keep, worker"}),
+        pa.field(
+            "stage",
+            _text,
+            metadata={"description": "import, pretrain, data, embed, probe, write, keep, measure, worker"},
+        ),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),
         pa.field("transient", pa.bool_(), metadata={"description": "whether another attempt may succeed"}),

@@ -156,15 +156,20 @@ def _named(backbone: Backbone, shop: Workshop) -> Weights:
     return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
-def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+def initial_network(backbone: Backbone, run: str) -> nn.Module:
+    """A backbone before its first step, as the key of its training run draws it; of named weights, with these."""
     return build_backbone(
         backbone.architecture,
         classes=backbone.head,
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,
-        seed=derive_seed("init", shop.run),
+        seed=derive_seed("init", run),
     )
+
+
+def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+    return initial_network(backbone, shop.run)
 
 
 def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
@@ -285,6 +290,20 @@ def cuts_crops(backbone: Backbone) -> bool:
     return policy(str(backbone.augmentation)).source == "training"
 
 
+def with_noise(labels_N: np.ndarray, share: float, classes: int, key: tuple[str | int, ...]) -> np.ndarray:
+    """Labels of which a share, drawn image by image, is another class, each of the others equally likely (N,).
+
+    Held-out and test images keep theirs, and so do probes. The images whose label is wrong at one share are among those
+    at a larger one; what draws them (``key``) are the images and the replicate, so that architectures are compared on
+    the same labels.
+    """
+    if not share or classes < 2:
+        return labels_N
+    rng = np.random.default_rng(derive_seed("label noise", *key))
+    lot_N, step_N = rng.random(len(labels_N)), rng.integers(1, classes, len(labels_N))
+    return np.where(lot_N < share, (labels_N + step_N) % classes, labels_N).astype(labels_N.dtype)
+
+
 def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
     """ID training images under the backbone's augmentation, its held-out part, and its test set."""
     recipe, name = backbone.recipe, backbone.id_dataset
@@ -293,7 +312,8 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     images = shop.library.images(name, backbone.view, **chosen)
     fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
     positions_N = np.flatnonzero(fit_N)
-    labels_N = images.train_labels_N[positions_N]
+    noisy_N = with_noise(images.train_labels_N, recipe.label_noise, images.classes, (images.fingerprint, backbone.seed))
+    labels_N = noisy_N[positions_N]
     source = _source(backbone, shop, images.train_NHWC, labels_N, positions_N)
     held_N = np.flatnonzero(images.heldout_N)
     heldout = Labelled(images.train_NHWC, images.train_labels_N[held_N], held_N)  # in the map: they may be many GB

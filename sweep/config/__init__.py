@@ -1,5 +1,6 @@
 """What a sweep is asked for: YAML in, frozen models out, mistakes with their place."""
 
+from sweep.config.continual import EVERY, MEASURED, Continual, Intervene
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.recipe import (
@@ -11,6 +12,7 @@ from sweep.config.recipe import (
     NO_PENALTY_KEYS,
     PATIENCE,
     PENALTIES,
+    FineTuning,
     Probe,
     Range,
     Recipe,
@@ -22,6 +24,7 @@ from sweep.config.schema import (
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    INTERVENTION,
     LAYERS,
     RECIPE_KEYS,
     SCRATCH,
@@ -50,9 +53,12 @@ __all__ = [
     "DERIVED",
     "DESIGN_KEYS",
     "EPOCH",
+    "EVERY",
     "FEW_HELDOUT",
     "GRID_VARIABLES",
+    "INTERVENTION",
     "LAYERS",
+    "MEASURED",
     "MOST_EPOCHS",
     "NO_PENALTY_KEYS",
     "PATIENCE",
@@ -64,8 +70,11 @@ __all__ = [
     "ByArchitecture",
     "Config",
     "ConfigError",
+    "Continual",
     "DatasetEntry",
     "ExtractionPrecision",
+    "FineTuning",
+    "Intervene",
     "KeyPath",
     "Probe",
     "ProbeSection",

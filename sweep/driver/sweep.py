@@ -20,7 +20,7 @@ from sweep.base.errors import StorageError, UserError
 from sweep.base.provenance import provenance
 from sweep.base.spans import span
 from sweep.base.store import Store
-from sweep.cell import CellTask, failure_record
+from sweep.cell import CellTask, failure_of, failure_record
 from sweep.config import AUTO, Config, Resources
 from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
 from sweep.driver.decoding import decode_first
@@ -33,8 +33,10 @@ from sweep.study import (
     Keyring,
     Planned,
     PlannedCell,
+    PlannedCourse,
     cache_dir,
     costs,
+    course_labels,
     curve_cost,
     dataset_options,
     expand,
@@ -77,6 +79,17 @@ class Sweep:
         """Every curve of the grid with its keys."""
         return (planned for cell in self.cells for planned in cell.curves)
 
+    @functools.cached_property
+    def courses(self) -> dict[str, PlannedCourse]:
+        """Series of tasks by key, in plan order."""
+        return {course.key: course for cell in self.cells for course in cell.courses}
+
+    def listing(self) -> table.Listing:
+        """What the store has: curves, and courses where there are any."""
+        found = table.listing(self.store)
+        learned = table.done_courses(self.store) if self.courses else frozenset()
+        return replace(found, done=found.done | learned, failed=found.failed - learned)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -89,6 +102,7 @@ class Outcome:
     missing: tuple[str, ...]
     seconds: float
     table: str
+    courses: str | None = None  # the table of courses, and how many of them are in it
 
 
 def prepare(config: Config, out: str) -> Sweep:
@@ -118,19 +132,20 @@ def finished(sweep: Sweep) -> dict[Curve, bool]:
 
 
 def missing_cells(sweep: Sweep, done: Container[str]) -> list[PlannedCell]:
-    """Cells that lack curves, reduced to those curves, the most work first; of two with one key the first."""
+    """Cells that lack curves or courses, reduced to those, the most work first; of two with one key the first."""
     wanted = {planned.key: planned.curve for planned in sweep.curves.values() if planned.key not in done}
     cells = []
     for cell in sweep.cells:
         curves = tuple(planned for planned in cell.curves if wanted.get(planned.key) == planned.curve)
-        if curves:
-            cells.append(replace(cell, curves=curves))
+        learned = tuple(course for course in cell.courses if course.key not in done)
+        if curves or learned:
+            cells.append(replace(cell, curves=curves, courses=learned))
     return sorted(cells, key=lambda cell: -sum(_work(sweep.config, cell)))
 
 
 def _work(config: Config, cell: PlannedCell) -> list[float]:
     """Estimated operations behind each curve of a cell, training spread over them."""
-    share = training_flops(config, cell.backbone) / len(cell.curves)
+    share = training_flops(config, cell.backbone) / max(1, len(cell.curves))
     return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
 
 
@@ -151,7 +166,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         If the store cannot be read or written; finished curves are kept.
     """
     started = time.monotonic()
-    before = table.listing(sweep.store)
+    before = sweep.listing()
     given_up = frozenset() if retry_failed else _given_up(sweep, before)
     table.publish_plan(sweep.store, plan_of(sweep))
     _tidy(sweep, before)
@@ -162,13 +177,14 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
             sweep = _with_resources(sweep, resources)
             with span("waiting for tasks"):
                 _run(sweep, cells, resources, ready)
-    done = table.listing(sweep.store).done
-    missing = [key for key in sweep.curves if key not in done]
+    done = sweep.listing().done
+    missing = [key for key in (*sweep.curves, *sweep.courses) if key not in done]
     unkept = set(sweep.curves) & done - _kept(sweep, done)
     failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
     with span("the table"):
         path = export(sweep, done=done, failed=failed)
+        learned = export_courses(sweep, done)
     return Outcome(
         done=tuple(key for key in sweep.curves if key in done),
         computed=len(set(sweep.curves) & (done - before.done)),
@@ -177,6 +193,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         missing=tuple(key for key in missing if key not in failed),
         seconds=time.monotonic() - started,
         table=path,
+        courses=learned,
     )
 
 
@@ -196,7 +213,8 @@ def _tidy(sweep: Sweep, found: table.Listing) -> None:
     for folder in ("", table.FRAGMENTS, table.KEPT, "weights/", "checkpoints/"):
         sweep.store.tidy(folder)
     try:
-        planned = {key for plan in table.read_plans(sweep.store) for key in plan.keys} if found.failed else set()
+        plans = table.read_plans(sweep.store) if found.failed else []
+        planned = {key for plan in plans for key in (*plan.keys, *(course.key for course in plan.courses))}
     except UserError:  # a damaged plan of another config: who knows what it asks for
         planned = set(found.failed)
     table.clear_failures(sweep.store, found.outvoted | (found.failed - planned))
@@ -210,13 +228,23 @@ def _kept(sweep: Sweep, done: frozenset[str]) -> frozenset[str]:
 
 def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
     """Planned curves whose last attempt failed for a reason that another attempt would meet again."""
-    records = table.read_failures(sweep.store, [key for key in sweep.curves if key in found.failed])
+    records = table.read_failures(sweep.store, [key for key in (*sweep.curves, *sweep.courses) if key in found.failed])
     return frozenset(record["curve_key"] for record in records if not record["transient"])
 
 
 def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write the table of what is done; returns its path for people."""
     return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
+
+
+def export_courses(sweep: Sweep, done: Container[str]) -> str | None:
+    """Write the table of courses, of every plan that shares the store; returns what to say of it, None: nothing."""
+    if not sweep.courses:
+        return None
+    others = [plan for plan in table.readable_plans(sweep.store)[0] if plan.name != sweep.config.name]
+    every = table.done_courses(sweep.store)
+    path = table.export_courses(sweep.store, [plan_of(sweep), *others], every)
+    return f"{path} ({sum(key in done for key in sweep.courses)} of {len(sweep.courses)} courses)"
 
 
 def plan_of(sweep: Sweep) -> table.Plan:
@@ -236,7 +264,12 @@ def plan_of(sweep: Sweep) -> table.Plan:
         for planned in sweep.planned
     )
     roles, adjust = varied_roles(sweep.config, sweep.grid), sweep.config.adjust
-    return table.Plan(sweep.config.name, blocks, curves, roles, adjust, sweep.threads)
+    courses = tuple(
+        table.LabelledCourse(course.key, cell.run, cell.backbone.label, course_labels(cell, course))
+        for cell in sweep.cells
+        for course in cell.courses
+    )
+    return table.Plan(sweep.config.name, blocks, curves, roles, adjust, sweep.threads, courses)
 
 
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
@@ -249,7 +282,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
     }
     cells = [longest_first(cell, {key: operations for key, (operations, _) in work.items()}) for cell in cells]
     meter = Meter(sweep.config.name, sweep.store, work)
-    meter.announce(len(cells), len(set(sweep.curves) & before))
+    meter.announce(len(cells), len(set(sweep.curves) & before), sum(len(cell.courses) for cell in cells))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
     common = task_of(
         sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
@@ -269,7 +302,7 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 
 
 def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
-    asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
+    asked = (Cell(c.backbone, tuple(planned.curve for planned in c.curves), c.blocks) for c in cells if c.curves)
     return costs.cost(sweep.config, asked).images
 
 
@@ -329,10 +362,14 @@ def _import_path(config: Config) -> str | None:
 def _record_lost(sweep: Sweep, lost: Lost) -> None:
     """An attempt at a cell that died or met an I/O error: its unfinished curves get a failure record each."""
     try:
-        done = table.listing(sweep.store).done
-        for planned in lost.cell.curves:
-            if planned.key not in done:
-                record = failure_record(planned, "worker", lost.error, lost.seconds, transient=lost.transient)
-                table.write_failure(sweep.store, record)
+        done, how = sweep.listing().done, ("worker", lost.error, lost.seconds)
+        records = [
+            failure_record(each, *how, transient=lost.transient) for each in lost.cell.curves if each.key not in done
+        ]
+        for course in lost.cell.courses:
+            about = (course.key, lost.cell.backbone.label, course.course.label)
+            records += [] if course.key in done else [failure_of(*about, *how, transient=lost.transient)]
+        for record in records:
+            table.write_failure(sweep.store, record)
     except StorageError as error:  # perhaps the very reason of the loss; the curves stay missing, and are tried again
         print(f"{lost.cell.backbone.label}: {lost.error}; no record of it: {error}", file=sys.stderr)

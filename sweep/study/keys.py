@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sweep.base.errors import UserError
@@ -17,9 +17,10 @@ from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declare
 from sweep.data import CORRUPTED, training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
+from sweep.study.tasks import Course, PlannedCourse
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
-STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "continual": 1}
 
 
 def content_key(stage: str, **parts: Any) -> str:
@@ -38,6 +39,7 @@ class Planned:
     key : of the curve; names its fragment.
     embedding, weights : of the stages below it.
     run : of the training run that the weights come from, which is the key of its kept weights.
+    donor : the backbone that an intervention takes layers from, with its keys; None: no other.
     """
 
     curve: Curve
@@ -45,6 +47,17 @@ class Planned:
     embedding: str
     weights: str
     run: str
+    donor: Donor | None = None
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A backbone that others take layers from: keys of its weights and of its training run, and its ID images."""
+
+    backbone: Backbone
+    weights: str
+    run: str
+    images: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ class PlannedCell:
     images: Mapping[str, Any]
     curves: tuple[Planned, ...] = ()
     blocks: tuple[int, ...] = ()
+    courses: tuple[PlannedCourse, ...] = ()
 
     @property
     def stages(self) -> dict[int, str]:
@@ -110,18 +124,39 @@ class Keyring(Settings):
 
     def cells(self, grid: Grid) -> tuple[PlannedCell, ...]:
         """All cells of a grid, with the keys of their curves."""
-        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks) for cell in grid.cells)
+        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks, cell.courses) for cell in grid.cells)
 
-    def cell(self, backbone: Backbone, curves: Iterable[Curve] = (), blocks: tuple[int, ...] = ()) -> PlannedCell:
-        """A backbone and its curves with their keys."""
-        run, stages, planned = self.run(backbone), dict[int | None, str](), []
+    def cell(
+        self,
+        backbone: Backbone,
+        curves: Iterable[Curve] = (),
+        blocks: tuple[int, ...] = (),
+        courses: Iterable[Course] = (),
+    ) -> PlannedCell:
+        """A backbone, its curves and its courses with their keys."""
+        run, stages, planned = self.run(backbone), dict[tuple[Any, ...], str](), []
         for curve in curves:
-            stage = curve.backbone.epoch
+            stage = (curve.backbone.epoch, curve.backbone.intervention)
             if stage not in stages:
-                stages[stage] = run if stage is None else self._after(run, stage)
+                stages[stage] = run if stage == (None, None) else self._from(run, curve.backbone)
             planned.append(self._planned(curve, stages[stage], run))
         images = self.selection(backbone) if backbone.id_dataset in self.data else {}  # weights need none
-        return PlannedCell(backbone, run, images, tuple(planned), blocks)
+        learned = tuple(self._course(backbone, course, planned) for course in courses)
+        return PlannedCell(backbone, run, images, tuple(planned), blocks, learned)
+
+    def _course(self, backbone: Backbone, course: Course, planned: Sequence[Planned]) -> PlannedCourse:
+        """A course with the keys of the weights after each task, each made from those before it."""
+        runs = [self.weights(backbone)]
+        for task in course.tasks[1:]:
+            own = self.weights(replace(backbone, id_dataset=task.dataset, id_classes=task.classes))
+            runs.append(content_key("weights", after=runs[-1], task=own, skip=task.skip))
+        tuned = course.tuning and self.weights(replace(backbone, recipe=course.tuning))
+        kept = [each for each in planned if each.curve.backbone == planned[0].curve.backbone]
+        id_curve = next(each.key for each in kept if each.curve.is_id)
+        ood = tuple(each.key for each in kept if not each.curve.is_id and each.curve.shifted is None)
+        told = {"id": id_curve, "ood": ood, "split": course.splits, "layers": backbone.layers_pattern}
+        key = content_key("continual", runs=runs, tuned=tuned, holdout=self.holdout, **told)
+        return PlannedCourse(course, key, tuple(runs), content_key("weights", runs=runs, tuned=tuned), id_curve, ood)
 
     def planned(self, curve: Curve) -> Planned:
         """A curve with its keys."""
@@ -129,8 +164,13 @@ class Keyring(Settings):
 
     def _planned(self, curve: Curve, weights: str, run: str) -> Planned:
         """A curve of these weights; each key is made once, from the one below it."""
-        embedding = self._embedding(curve, weights)
-        return Planned(curve, self._curve(curve, embedding), embedding, weights, run)
+        embedding, changed = self._embedding(curve, weights), curve.backbone.intervention
+        donor = self._donor(changed.donor) if changed is not None and changed.donor is not None else None
+        return Planned(curve, self._curve(curve, embedding), embedding, weights, run, donor)
+
+    def _donor(self, backbone: Backbone) -> Donor:
+        images = self.selection(backbone) if backbone.id_dataset in self.data else {}
+        return Donor(backbone, self.weights(backbone), self.run(backbone), images)
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -148,8 +188,8 @@ class Keyring(Settings):
 
     def weights(self, backbone: Backbone) -> str:
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
-        if backbone.epoch is not None:
-            return self._after(self.run(backbone), backbone.epoch)
+        if backbone.epoch is not None or backbone.intervention is not None:
+            return self._from(self.run(backbone), backbone)
         if backbone.weights is not None:
             identity = backbone.weights.identity
             if identity is None:
@@ -172,14 +212,18 @@ class Keyring(Settings):
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
-    @staticmethod
-    def _after(run: str, epoch: int) -> str:
-        """Key of the weights of a training run after an epoch."""
-        return content_key("weights", run=run, epoch=epoch)
+    def _from(self, run: str, backbone: Backbone) -> str:
+        """Key of the weights of a training run after an epoch, or with layers that are not its own."""
+        changed = backbone.intervention
+        if changed is None:
+            return content_key("weights", run=run, epoch=backbone.epoch)
+        other = changed.source if changed.donor is None else self.weights(changed.donor)
+        layers = [changed.first, changed.last, changed.head]
+        return content_key("weights", run=run, layers=layers, points=backbone.layers_pattern, to=other)
 
     def run(self, backbone: Backbone) -> str:
         """Key of the training run that a backbone comes from: that of its kept weights."""
-        return self.weights(backbone.after(None))
+        return self.weights(backbone.trained)
 
     def embedding(self, curve: Curve) -> str:
         """Key of the embeddings of one dataset by one backbone."""

@@ -1,7 +1,7 @@
 """The table of courses, ``continual.parquet``: one row per measurement of a network that learned several tasks.
 
-As with probes, a fragment per course holds its key and what was measured; labels are joined from the plan when the table
-is written.
+As with probes, a fragment per course holds its key and what was measured; labels are joined from the plan when the
+table is written.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ _SHARED = tuple(
         *("mixup_share", "family", "depth", "parameters"),
     }
 )
+
+
+def _meaning(name: str) -> str:
+    """What the table of probes says of a column that both have."""
+    return SCHEMA.field(name).metadata[b"description"].decode()
+
+
 LABELS: tuple[str, ...] = ("plan", "tasks", "n_tasks", *_SHARED)
 
 GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
@@ -41,14 +48,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("plan", _text, "name of the config"),
         ("tasks", _text, "what is learned, in order"),
         ("n_tasks", _int, "how many tasks"),
-        *(
-            (
-                name,
-                SCHEMA.field(name).type,
-                SCHEMA.field(name).metadata[b"description"].decode() + "; of the first task",
-            )
-            for name in _SHARED
-        ),
+        *((name, SCHEMA.field(name).type, _meaning(name)) for name in _SHARED),
     ],
     "What was measured": [
         ("kind", _text, "'matrix': a task after a moment; 'combination': parts of two moments together"),

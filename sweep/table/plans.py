@@ -117,12 +117,9 @@ def _serialised(plan: Plan) -> bytes:
         "blocks": plan.blocks,
         "backbones": [json.loads(text) for text in backbones],
         "curves": curves,
-        **(
-            {"courses": [[each.key, each.run, each.backbone, each.labels] for each in plan.courses]}
-            if plan.courses
-            else {}
-        ),
     }
+    if plan.courses:
+        about["courses"] = [[each.key, each.run, each.backbone, each.labels] for each in plan.courses]
     return json.dumps(about).encode()
 
 

@@ -66,7 +66,7 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
 
 
 def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda done, total: None) -> Verified:
-    """Parse every fragment of a store, of curves and of courses; a damaged one moves to ``quarantine/``, with the reason beside it.
+    """Parse every fragment of a store; a damaged one moves to ``quarantine/``, with the reason beside it.
 
     The copy is written before the original goes, so that nothing is lost by a kill in between.
 

@@ -1,4 +1,4 @@
-"""Weights of a trained backbone with some layers set to others: its initial ones, random ones, or another backbone's."""
+"""A trained backbone with some layers set to other weights: its initial ones, random ones, or another backbone's."""
 
 from __future__ import annotations
 

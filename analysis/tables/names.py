@@ -110,6 +110,8 @@ KNOWN: Mapping[str, Known] = {
     "temperature": Known("softmax temperature", "training"),
     "mixup": Known("mixup α", "training"),
     "cutmix": Known("cutmix α", "training"),
+    "mixup_share": Known("share of mixup", "training"),
+    "intervention": Known("layers set to", "training"),
 }
 
 OF_WEIGHTS = ("objective", "weights_augmentation")  # variables of downloaded weights; constant of those trained here

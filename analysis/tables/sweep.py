@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables import epochs, metrics, names, quality, stored
+from analysis.tables import continual, epochs, metrics, names, quality, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
@@ -79,6 +79,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         curves=curves,
         quality=quality.of(epochs.split(every)[0], curves),
         emergence=emerged,
+        courses=continual.read(results, about.get("name")),
     )
 
 
@@ -208,6 +209,8 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
         filled["images_per_class"] = frame["images_per_class"].astype(float).fillna(np.inf)
     if "augmentation" in frame and frame["augmentation"].isna().any():
         filled["augmentation"] = frame["augmentation"].fillna("downloaded")
+    if "intervention" in frame and frame["intervention"].notna().any():
+        filled["intervention"] = frame["intervention"].fillna("none")
     return frame.assign(**filled)
 
 

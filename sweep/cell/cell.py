@@ -78,7 +78,8 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     store = Store(task.store_uri)
     backbone = task.cell.backbone
     missing = [planned for planned in task.cell.curves if not (_done(store, planned) and _kept(task, store, planned))]
-    courses = () if task.train_only else task.cell.courses
+    learned = table.done_courses(store) if task.cell.courses else frozenset()
+    courses = [] if task.train_only else [course for course in task.cell.courses if course.key not in learned]
     if not _imported(task, store, missing):
         return CellResult((), tuple(planned.key for planned in (*missing, *courses)))
     done: list[str] = []
@@ -97,13 +98,13 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
                     crowded.append(error)
                 else:
                     (done if weights is not None and error is None else failed).append(planned.key)
-            for course in courses:
-                progress.say("learning tasks", len(done) + len(failed), len(missing) + len(courses))
-                error = run_course(task, course, shop)
-                if error is not None and not fate(error, task).is_recorded:
-                    crowded.append(error)
-                else:
-                    (done if error is None else failed).append(course.key)
+        for course in courses:
+            progress.say("learning tasks", len(done) + len(failed), len(missing) + len(courses))
+            error = run_course(task, course, shop)
+            if error is not None and not fate(error, task).is_recorded:
+                crowded.append(error)
+            else:
+                (done if error is None else failed).append(course.key)
     if crowded:
         raise crowded[0]
     return CellResult(tuple(done), tuple(failed))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sweep.base.errors import UserError
-from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
+from sweep.config import LAYERS, PENALTIES, RECIPE_KEYS, ExtractionPrecision, Recipe, declared
 from sweep.data import CORRUPTED, training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
@@ -316,7 +316,7 @@ def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
     return {
         key: value
         for key, value in recipe.model_dump().items()
-        if not (declared(key).new and value == getattr(default, key))
+        if key not in RECIPE_KEYS or not (declared(key).new and value == getattr(default, key))
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of several tasks: extractors and tunnels put together, accuracy against the split, forgetting against depth."""
+"""Figures of several tasks: extractors and tunnels together, accuracy against the split, forgetting against depth."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def swaps(rows: Sequence[Row]) -> Figure:
     made, grid = figure(2.2 + 2.6 * columns, 0.5 + 1.9 * lines, nrows=lines, ncols=columns, squeeze=False, sharex=True)
     for axes, ((configuration, split_by), own) in zip(grid.flat, shown, strict=False):
         _dots(axes, own)
-        axes.set_title(
-            f"{configuration}\nsplit {split_by}, after layer {own[0].split}", fontsize=8.2, fontweight="normal"
-        )
+        title = f"{configuration}\nsplit {split_by}, after layer {own[0].split}"
+        axes.set_title(title, fontsize=8.2, fontweight="normal")
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
     label_below(grid, len(shown), "accuracy on the first task, %")

@@ -8,7 +8,7 @@ from sweep.embed.extract import captured
 from sweep.models import Shortened, anatomy, build_backbone, layers_of
 
 SIDE = 32
-FEW = {"vggm11": {"width": 0.0625}, "resnet18": {"width": 0.0625}, "vit_tiny_patch8": {"width": 1 / 3}}
+FEW = {"vggm11": {"width": 0.0625}, "resnet18": {"width": 0.0625}, "vit_tiny_patch8": {"width": 0.25}}
 NAMES = [*FEW, "convnext_atto"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,7 @@ def mean_of(values: Sequence[float]) -> Estimate:
     """Mean over seeds with its t interval; without one where there is a single seed."""
     known = np.array([value for value in values if np.isfinite(value)], float)
     n = len(known)
-    about = {"unit": "seed", "n_units": n, "method": "mean over seeds, t interval"}
+    about: dict[str, Any] = {"unit": "seed", "n_units": n, "method": "mean over seeds, t interval"}
     if n == 0:
         return Estimate(None, **about)
     mean = float(known.mean())
@@ -126,14 +127,14 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
         whole = swaps[(swaps["split_by"] == split_by) & (swaps["combination"] == WHOLE) & (swaps["task"] == task)]
         base = whole.drop_duplicates("course_key").set_index("course_key")["accuracy"]
         change = (group.set_index("course_key")["accuracy"] - base).dropna()
-        layers = sorted({int(layer) for layer in group["split_layer"]})
+        layers = sorted(set(group["split_layer"].astype(int).tolist()))
         yield Row(
             str(own["configuration"].iloc[0]),
             str(own["tasks"].iloc[0]),
             str(split_by),
             str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
             str(combination),
-            int(task),
+            int(group["task"].iloc[0]),
             mean_of(group["accuracy"].tolist()),
             Estimate(None) if combination == WHOLE else replace(mean_of(change.tolist()), method="paired by seed, t"),
         )
@@ -161,10 +162,10 @@ def _memory(own: pd.DataFrame) -> Memory:
 
 def _kept(course: pd.DataFrame) -> tuple[float, float, float]:
     """Forgetting, that of the features, and forward transfer of one course, points."""
-    at = {(int(r.after_task), int(r.task)): r for r in course.itertuples()}
-    last = max(task for _, task in at)
-    own = {place: float(r.top1) for place, r in at.items()}
-    again = {place: float("nan") if r.head_refit_top1 is None else float(r.head_refit_top1) for place, r in at.items()}
+    places = list(zip(course["after_task"].astype(int), course["task"].astype(int), strict=True))
+    last = max(task for _, task in places)
+    own = dict(zip(places, course["top1"].astype(float), strict=True))
+    again = dict(zip(places, course["head_refit_top1"].astype(float), strict=True))
     lost = [(100 * (have[t, t] - have[last, t])) for have in (own, again) for t in range(1, last)]
     gained = [100 * (again[t - 1, t] - again[0, t]) for t in range(2, last + 1)]
     return float(np.mean(lost[: last - 1])), float(np.mean(lost[last - 1 :])), float(np.mean(gained))

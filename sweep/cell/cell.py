@@ -81,7 +81,7 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     learned = table.done_courses(store) if task.cell.courses else frozenset()
     courses = [] if task.train_only else [course for course in task.cell.courses if course.key not in learned]
     if not _imported(task, store, missing):
-        return CellResult((), tuple(planned.key for planned in (*missing, *courses)))
+        return CellResult((), (*(planned.key for planned in missing), *(course.key for course in courses)))
     done: list[str] = []
     failed: list[str] = []
     crowded: list[Exception] = []

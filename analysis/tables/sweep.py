@@ -65,6 +65,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         replicates=replicates,
         clusters={CLUSTER: CLUSTER} if CLUSTER in frame and frame[CLUSTER].nunique() > 1 else {},
         parts={name: names.KNOWN[name].part for name in variables if name in names.KNOWN} | _declared(about, "part"),
+        references={"intervention": "none"} if "intervention" in variables else {},
         logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
         adjust=adjust,
         constant=constant,

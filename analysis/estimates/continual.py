@@ -82,7 +82,7 @@ class Tasks:
 def summarised(courses: pd.DataFrame) -> Tasks:
     """Average over seeds, with intervals; changes are corrected over all that the table compares (Holm)."""
     frame = courses.assign(configuration=_named(courses), accuracy=100 * courses["top1"])
-    rows = _corrected([row for _, own in frame.groupby("configuration", sort=False) for row in _rows(own)])
+    rows = _corrected([row for _, own in frame.groupby("configuration", sort=False) for row in _ordered(own)])
     memory = [_memory(own) for _, own in frame.groupby("configuration", sort=False)]
     matrix = frame[frame["kind"] == "matrix"].astype({"after_task": int})
     return Tasks(
@@ -120,6 +120,13 @@ def mean_of(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach, p=p, df=n - 1.0, **about)
 
 
+def _ordered(own: pd.DataFrame) -> list[Row]:
+    """Rows of one configuration by split, in the order of :func:`place`."""
+    rows = list(_rows(own))
+    splits = list(dict.fromkeys(row.split_by for row in rows))
+    return sorted(rows, key=lambda row: (splits.index(row.split_by), place(row.combination), row.task))
+
+
 def _rows(own: pd.DataFrame) -> Iterator[Row]:
     """Rows of one configuration, split as its config asks for it; not those of every layer."""
     swaps = own[(own["kind"] == "combination") & (own["split_by"] != EVERY)]
@@ -138,6 +145,13 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
             mean_of(group["accuracy"].tolist()),
             Estimate(None) if combination == WHOLE else replace(mean_of(change.tolist()), method="paired by seed, t"),
         )
+
+
+def place(combination: str) -> tuple[bool, bool, str, str]:
+    """E1+T1, E1+T2, E2+T2, E2+T1, then what was trained further, as [H24] lists them."""
+    extractor, _, tunnel = combination.removesuffix(" fine-tuned").partition("+")
+    swapped = extractor != "E1" and tunnel == "T1"
+    return "fine-tuned" in combination, not tunnel, extractor, f"{int(swapped)}{tunnel}"
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:

@@ -50,19 +50,13 @@ def of(tasks: Tasks | None) -> dict[str, Any] | None:
 def _table(tasks: Tasks) -> list[dict[str, Any]]:
     """A row per combination: on the first task and, where it was measured, on the later one; whole networks first."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in sorted(tasks.rows, key=lambda row: (row.configuration, row.split_by, _place(row.combination))):
+    for row in tasks.rows:
         key = (row.configuration, row.split_by, row.split, row.combination)
         about = dict(zip(("configuration", "split_by", "split_layer", "combination"), key, strict=True))
         measured = {**_estimate("accuracy", row.accuracy), **_estimate("change", row.change)}
         measured |= {"p_holm": row.change.p_adjusted, "seeds": row.accuracy.n_units}
         found.setdefault(key, {**about, "later": None})["first" if row.task == 1 else "later"] = measured
     return list(found.values())
-
-
-def _place(combination: str) -> tuple[bool, bool, str]:
-    """E1+T1, E1+T2, E2+T2, E2+T1, then what was trained further, as [H24] lists them."""
-    extractor, _, tunnel = combination.removesuffix(" fine-tuned").partition("+T")
-    return "fine-tuned" in combination, not tunnel, f"{extractor} {tunnel if extractor == 'E1' else -int(tunnel or 0)}"
 
 
 def _estimate(name: str, own: Estimate) -> dict[str, float | None]:

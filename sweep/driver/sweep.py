@@ -6,11 +6,10 @@ lacks a curve does the rest; only keys and URIs pass through Ray.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_of, failure_record
 from sweep.config import AUTO, Config, Resources
+from sweep.driver.asked import Sweep
 from sweep.driver.cluster import (
     JOB_VARIABLE,
     connect,
@@ -37,6 +37,7 @@ from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
 from sweep.driver.work import (
     behind,
+    lacking_readings,
     longest_first,
     missing_cells,
     say_arithmetic,
@@ -45,12 +46,7 @@ from sweep.driver.work import (
 from sweep.study import (
     Cell,
     Curve,
-    Grid,
-    Keyring,
-    Planned,
     PlannedCell,
-    PlannedCourse,
-    Rates,
     cache_dir,
     costs,
     course_labels,
@@ -63,49 +59,6 @@ from sweep.study import (
     used_datasets,
     varied_roles,
 )
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A config with everything that follows from it and from what is stored.
-
-    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have;
-    ``threads`` is what ``threads: auto`` stands for, if that is settled; ``rates`` are those of ``--calibrate``, if it
-    was asked.
-    """
-
-    config: Config
-    grid: Grid
-    keys: Keyring
-    cells: tuple[PlannedCell, ...]
-    store: Store
-    profile: str | None = None
-    threads: int | None = None
-    rates: Rates | None = None
-
-    @functools.cached_property
-    def curves(self) -> dict[str, Planned]:
-        """What there is to compute: planned curves by key, in plan order; of those that share a key the first."""
-        found: dict[str, Planned] = {}
-        for planned in self.planned:
-            found.setdefault(planned.key, planned)
-        return found
-
-    @property
-    def planned(self) -> Iterator[Planned]:
-        """Every curve of the grid with its keys."""
-        return (planned for cell in self.cells for planned in cell.curves)
-
-    @functools.cached_property
-    def courses(self) -> dict[str, PlannedCourse]:
-        """Series of tasks by key, in plan order."""
-        return {course.key: course for cell in self.cells for course in cell.courses}
-
-    def listing(self) -> table.Listing:
-        """What the store has: curves, and courses where there are any."""
-        found = table.listing(self.store)
-        learned = table.done_courses(self.store) if self.courses else frozenset()
-        return replace(found, done=found.done | learned, failed=found.failed - learned)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sweep import table
 from sweep.base.line import duration
 from sweep.config import AUTO, Config
+from sweep.driver.asked import Sweep
 from sweep.study import (
     Planned,
     PlannedCell,
@@ -18,9 +18,6 @@ from sweep.study import (
     ends_after,
     training_flops,
 )
-
-if TYPE_CHECKING:
-    from sweep.driver.sweep import Sweep
 
 
 def missing_cells(

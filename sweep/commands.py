@@ -87,8 +87,10 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     return 0 if fits else 1
 
 
-def calibrated(config: Config) -> str:
-    """Hours of a config on this machine, from a few seconds of each of its networks."""
+def calibrated(config: Config, out: str) -> str:
+    """Hours of a config on this machine, from a few seconds of each of its networks; the rates stay with the results,
+    where the next run looks which backbones take longest.
+    """
     import torch
 
     threads = config.resources.threads
@@ -96,7 +98,10 @@ def calibrated(config: Config) -> str:
     config = without_downloads(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.resources.gpus != 0 else "cpu")
     with data.glance():
-        return str(cell.calibrate(config, expand(config, lambda name: sizes(config, name)), device))
+        grid = expand(config, lambda name: sizes(config, name))
+        measured = cell.calibrate(config, grid, device)
+        table.publish_rates(Store(out), measured)
+        return str(cell.hours(config, grid, measured))
 
 
 def plan(config: Config, out: str) -> str:

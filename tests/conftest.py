@@ -1,6 +1,11 @@
 """Options and order of the tests."""
 
+import os
 from collections import Counter
+
+# Ray's workers would run at niceness 15: beside the other process of a parallel run they get next to no time, and a
+# test that waits for one runs out of it.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
 
 
 def pytest_addoption(parser):

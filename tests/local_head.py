@@ -32,9 +32,12 @@ def free_ports(number: int) -> list[int]:
 
 
 def ray_environment() -> dict[str, str]:
-    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory."""
+    """Token authentication said outright: Ray would decide by what earlier runs left in the home directory. Workers
+    share the processor on equal terms with the other tests (tests/conftest.py).
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     at_once = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}  # Ray Train leaves an actor that a node would wait for
+    at_once["RAY_worker_niceness"] = "0"
     return environment | at_once | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 

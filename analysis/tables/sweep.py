@@ -18,8 +18,9 @@ from analysis.tables.names import TARGETS
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 
 FIT_ON = "fit_on"  # "id": a probe of the ID dataset that was tested elsewhere
+DEVICE, EXTRACTION = "device", "extraction_precision"  # where a curve was computed, and how its images were embedded
 OPTIONAL = (
-    FIT_ON,
+    FIT_ON, DEVICE, EXTRACTION,
     *GRID, *names.DERIVED, *names.OF_WEIGHTS,
     "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
     "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
@@ -72,9 +73,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(
-            notes + unheld + shifted + _aside(len(every), len(probes)) + _seen(probes) + _broken_images(probes)
-        ),
+        notes=(*notes, *unheld, *shifted, *_aside(len(every), len(probes)), *_of_rows(probes)),
         incomplete=_together(curves.incomplete, incomplete, _lost(found, whole)),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -268,6 +267,25 @@ def _seen(probes: pd.DataFrame) -> list[str]:
     on_all = probes.loc[probes["train_on"] == "all", "backbone"].nunique() if "backbone" in probes else 0
     said = "on the ID dataset the images that chose epoch, penalty and peak layer of the probes were trained on"
     return [f"{on_all} backbones were trained on all ID images: {said}"] if on_all else []
+
+
+def _of_rows(probes: pd.DataFrame) -> list[str]:
+    """Notes on how the rows came about."""
+    return [*_seen(probes), *_origins(probes), *_broken_images(probes)]
+
+
+def _origins(probes: pd.DataFrame) -> list[str]:
+    """Where curves of one table were computed on several kinds of processor, or embedded in several precisions."""
+    curves = probes.drop_duplicates("curve_key")
+    found = []
+    if DEVICE in curves and curves[DEVICE].nunique() > 1:
+        counts = "; ".join(f"{name}: {count} curves" for name, count in curves[DEVICE].value_counts().items())
+        found.append(f"the curves were computed on several kinds of processor, which round differently ({counts})")
+    if EXTRACTION in curves and curves[EXTRACTION].nunique(dropna=False) > 1:
+        named = curves[EXTRACTION].astype(object).fillna("not recorded: older, TF32 in convolutions on a GPU")
+        counts = "; ".join(f"{name}: {count} curves" for name, count in named.value_counts().items())
+        found.append(f"images were embedded in several precisions ({counts}): a difference between them may be that")
+    return found
 
 
 def _broken_images(probes: pd.DataFrame) -> list[str]:

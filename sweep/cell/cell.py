@@ -33,8 +33,8 @@ from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_record
-from sweep.data import Decoding, Images, Library
-from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
+from sweep.data import Decoding, Images, Library, Shelf
+from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned, id_curve
@@ -190,7 +190,7 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
 
 def library_of(task: CellTask) -> Library:
     """The images of a task's datasets."""
-    how = Decoding(task.cpus, task.cache_bytes)
+    how = Decoding(task.cpus, task.cache_bytes, Shelf(Store(task.store_uri)) if task.share_decoded else None)
     return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
@@ -316,7 +316,8 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
     layers = layers_of_backbone(backbone)
-    everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
+    parts = [images.train_NHWC, images.test_NHWC]
+    everything = sum(room_bytes(len(part), layer.width, pinned=task.gpu) for part in parts for layer in layers)
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory, tasks=task.tasks) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 

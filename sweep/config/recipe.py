@@ -86,6 +86,10 @@ class Recipe(Model):
         Literal["heldout", "test", "last"],
         Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
     ] = "heldout"
+    evaluate_every: Annotated[
+        PositiveInt,
+        Column("epochs from one scoring of the held-out part in ID training to the next; the last is scored", new=True),
+    ] = 1
     temperature: Annotated[
         Positive, Column("ID training softmax temperature, which logits are divided by", (0.5, 1.0, 2.0, 4.0), new=True)
     ] = 1.0

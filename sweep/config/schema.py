@@ -269,6 +269,7 @@ class Config(Model):
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     cache_limit: Positive | None = None  # GB of decoded images in it; what was used longest ago makes room for more
+    share_decoded: bool = Field(default=False, strict=True)  # through the store: each set is decoded on one node only
     # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
     # torchvision evaluate them; or {resize: 256/224, crop: center}. Default: weights for downloaded ones where these
     # say it, else study

@@ -50,7 +50,8 @@ def look(store: Store, plan: Plan) -> Status:
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
     lacking = [curve for curve in plan.curves if curve.key not in found.done]
-    records = {r["curve_key"]: r for r in table.read_failures(store, found.failed & {curve.key for curve in lacking})}
+    failed = [curve.key for curve in lacking if curve.key in found.failed]  # in the plan's order, as all of it
+    records = {r["curve_key"]: r for r in table.read_failures(store, failed)}
     states = dict.fromkeys((curve.key for curve in plan.curves), "done")
     for curve in lacking:
         record, busy = records.get(curve.key), curve.run in under_way

@@ -10,19 +10,29 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sweep import table
 from sweep.base.errors import StorageError, UserError
+from sweep.base.line import duration
 from sweep.base.provenance import provenance
 from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_record
 from sweep.config import AUTO, Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
+from sweep.driver.cluster import (
+    JOB_VARIABLE,
+    connect,
+    places,
+    processors,
+    refuse_too_many,
+    room,
+    tasks_of_a_node,
+    with_cpus,
+)
 from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
@@ -33,14 +43,16 @@ from sweep.study import (
     Keyring,
     Planned,
     PlannedCell,
+    Rates,
     cache_dir,
+    costs,
     curve_cost,
     dataset_options,
+    ends_after,
     expand,
     keyring,
     labels,
     layer_widths,
-    plan,
     sizes,
     training_flops,
     used_datasets,
@@ -53,7 +65,8 @@ class Sweep:
     """A config with everything that follows from it and from what is stored.
 
     ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have;
-    ``threads`` is what ``threads: auto`` stands for, if that is settled.
+    ``threads`` is what ``threads: auto`` stands for, if that is settled; ``rates`` are those of ``--calibrate``, if it
+    was asked.
     """
 
     config: Config
@@ -63,6 +76,7 @@ class Sweep:
     store: Store
     profile: str | None = None
     threads: int | None = None
+    rates: Rates | None = None
 
     @functools.cached_property
     def curves(self) -> dict[str, Planned]:
@@ -99,7 +113,7 @@ def prepare(config: Config, out: str) -> Sweep:
     keys = keyring(config)
     store = Store(out)
     threads = table.planned_threads(store, config.name) if config.resources.threads == AUTO else None
-    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads)
+    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads, rates=table.kept_rates(store))
 
 
 def refuse_relative_in_job(out: str) -> None:
@@ -139,7 +153,37 @@ def missing_cells(
         )
         if curves:
             cells.append(replace(cell, curves=curves))
-    return sorted(cells, key=lambda cell: -sum(_work(sweep.config, cell)))
+    work = _work(sweep, cells)
+    return sorted(cells, key=lambda cell: -sum(work(cell)))
+
+
+def _work(sweep: Sweep, cells: Sequence[PlannedCell]) -> Callable[[PlannedCell], list[float]]:
+    """What says how much is behind each curve of a cell, training spread over them: seconds, if all of these cells were
+    calibrated on what tasks run on, else operations.
+    """
+    config, rates = sweep.config, _known_rates(sweep, cells)
+
+    def operations(cell: PlannedCell) -> list[float]:
+        share = training_flops(config, cell.backbone) / len(cell.curves)
+        return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
+
+    def seconds(cell: PlannedCell) -> list[float]:
+        assert rates is not None
+        share = rates.training_seconds(config, cell.backbone) / len(cell.curves)
+        curves = [planned.curve for planned in cell.curves]
+        own = [rates.extraction_seconds(config, curve) + rates.probe_seconds(config, curve) for curve in curves]
+        return [share + each for each in own]
+
+    return operations if rates is None else seconds
+
+
+def _known_rates(sweep: Sweep, cells: Sequence[PlannedCell]) -> Rates | None:
+    """The calibrated rates, if they are of the device that tasks run on and of all these cells."""
+    rates, gpus = sweep.rates, sweep.config.resources.gpus
+    if rates is None or (gpus != AUTO and rates.kind != ("cuda" if float(gpus) > 0 else "cpu")):
+        return None
+    known = all(rates.know(cell.backbone, [planned.curve for planned in cell.curves]) for cell in cells)
+    return rates if known else None
 
 
 def _lacking(planned: Planned, measured: Container[str] | None, claimed: set[str]) -> bool:
@@ -157,12 +201,6 @@ def _unmeasured(sweep: Sweep) -> set[str]:
         return set()
     there = table.measured_keys(sweep.store)
     return {planned.key for planned in sweep.planned if any(key not in there for _, key in planned.readings)}
-
-
-def _work(config: Config, cell: PlannedCell) -> list[float]:
-    """Estimated operations behind each curve of a cell, training spread over them."""
-    share = training_flops(config, cell.backbone) / len(cell.curves)
-    return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
 
 
 def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
@@ -279,15 +317,20 @@ def plan_of(sweep: Sweep) -> table.Plan:
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
     """Run cells on the cluster, with a progress line."""
     refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
+    behind = _work(sweep, cells)
     work = {
-        planned.key: (operations, len(layer_widths(planned.curve.backbone)))
+        planned.key: (amount, len(layer_widths(planned.curve.backbone)))
         for cell in cells
-        for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
+        for planned, amount in zip(cell.curves, behind(cell), strict=True)
     }
-    cells = [longest_first(cell, {key: operations for key, (operations, _) in work.items()}) for cell in cells]
+    cells = sorted(cells, key=lambda cell: -sum(behind(cell)))  # the device is known by now
+    cells = [longest_first(cell, {key: amount for key, (amount, _) in work.items()}) for cell in cells]
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before))
     _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
+    if before and (said := table.said_before(sweep.store, processors(resources), sweep.config.extraction_precision)):
+        print(f"notice: {said}", file=sys.stderr)
+    _say_together(sweep, cells, places(resources))
     common = task_of(
         sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
     )
@@ -307,11 +350,11 @@ def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: f
 
 def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     asked = (Cell(cell.backbone, tuple(planned.curve for planned in cell.curves), cell.blocks) for cell in cells)
-    return plan.cost(sweep.config, asked).images
+    return costs.cost(sweep.config, asked).images
 
 
 def longest_first(cell: PlannedCell, work: Mapping[str, float]) -> PlannedCell:
-    """The cell with its curves by their estimated operations: where they are dealt out to tasks, these end together."""
+    """The cell with its curves by their estimated work: where they are dealt out to tasks, these end together."""
     return replace(cell, curves=tuple(sorted(cell.curves, key=lambda planned: -work[planned.key])))
 
 
@@ -323,6 +366,24 @@ def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) 
         print(
             f"notice: {' and '.join(slow)}: float32, with all its bits; GPUs are several times faster in bfloat16 or "
             "tf32, which are other results under other keys",
+            file=sys.stderr,
+        )
+
+
+def _say_together(sweep: Sweep, cells: Sequence[PlannedCell], places: int) -> None:
+    """Whether processes that train together bring the end forward, by calibrated time; only the user can change it, as
+    it is another result.
+    """
+    rates, most = _known_rates(sweep, cells), max(cell.backbone.processes for cell in cells)
+    if rates is None or most == 1 or most > places:
+        return
+    work = _work(sweep, cells)
+    jobs = [(sum(work(cell)), cell.backbone.processes) for cell in cells]
+    together, alone = ends_after(jobs, places), ends_after([(seconds, 1) for seconds, _ in jobs], places)
+    if together >= alone:
+        print(
+            f"notice: recipe.data_parallel: calibrated, {places} places end after {duration(together)} with it and "
+            f"after {duration(alone)} without: 1 is as fast here",
             file=sys.stderr,
         )
 
@@ -339,6 +400,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, t
         cache_dir=str(cache_dir(config)),
         cpus=int(resources.cpus),
         cache_bytes=None if config.cache_limit is None else round(1e9 * config.cache_limit),
+        share_decoded=config.share_decoded,
         threads=sweep.threads or int(resources.threads),
         loader_workers=int(resources.loader_workers),
         gpu=gpu,

@@ -2,7 +2,7 @@
 
 from sweep.embed.collapse import Collapse, collapse
 from sweep.embed.distance import weight_distances
-from sweep.embed.extract import cached, embed
+from sweep.embed.extract import cached, embed, room_bytes
 from sweep.embed.likeness import Likeness, likeness
 from sweep.embed.plugin_statistics import descriptions, registered_statistics
 from sweep.embed.spectrum import Spectrum, spectrum
@@ -20,6 +20,7 @@ __all__ = [
     "layer_statistics",
     "likeness",
     "registered_statistics",
+    "room_bytes",
     "spectrum",
     "weight_distances",
 ]

@@ -1,8 +1,10 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import plan
+from sweep.study import costs, rates
 from sweep.study.check import read_config
 from sweep.study.columns import labels, variables
+from sweep.study.confounding import varied_roles
+from sweep.study.costs import curve_cost, layer_widths, training_flops
 from sweep.study.grid import (
     NOT_KNOWN,
     Backbone,
@@ -18,8 +20,9 @@ from sweep.study.grid import (
     view_of,
 )
 from sweep.study.keys import Keyring, Planned, PlannedCell, Settings, id_curve
-from sweep.study.plan import curve_cost, layer_widths, render_plan, training_flops, varied_roles
+from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
+from sweep.study.rates import Rates, ends_after
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -40,14 +43,17 @@ __all__ = [
     "Keyring",
     "Planned",
     "PlannedCell",
+    "Rates",
     "Record",
     "Settings",
     "Trial",
     "TrialOutcome",
     "block_values",
     "cache_dir",
+    "costs",
     "curve_cost",
     "dataset_options",
+    "ends_after",
     "expand",
     "group_label",
     "id_curve",
@@ -58,9 +64,9 @@ __all__ = [
     "layers_said",
     "made_view",
     "outcomes",
-    "plan",
     "probes_said",
     "propose",
+    "rates",
     "read_config",
     "render_plan",
     "resolution_of",

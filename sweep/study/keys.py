@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
 from sweep.data import CORRUPTED, training_pixels
@@ -22,6 +23,8 @@ from sweep.study.grid import Backbone, Curve, Grid
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1}
 # The same for what is measured of layers beside the probes, each by itself; 1 where nothing is said
 INSTRUMENT_VERSIONS: Mapping[str, int] = {}
+_CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
+_TRANSFORMED = 2  # of plug-ins' augmentations of evaluation images, which version 1 did not carry out
 
 
 def content_key(stage: str, **parts: Any) -> str:
@@ -301,9 +304,18 @@ def _probe_identity(curve: Curve) -> Any:
 
 
 def _pixels(backbone: Backbone) -> dict[str, int]:
-    """Version of the pixels that augmented training sees, where they are not those of the first version."""
-    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
-    return {"pixels": version} if version > 1 else {}
+    """What augmented training sees, where that is not what the first version saw."""
+    name = backbone.augmentation
+    if name in (None, "off"):
+        return {}
+    version = training_pixels(backbone.resolution)
+    parts = {"pixels": version} if version > 1 else {}
+    plugin = register.find_plugin("augmentation", name)
+    if plugin is None:
+        parts["crops"] = _CROPS
+    elif plugin.facts["source"] == "evaluation":
+        parts["transformed"] = _TRANSFORMED
+    return parts
 
 
 def _view(backbone: Backbone) -> dict[str, str]:

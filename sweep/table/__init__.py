@@ -6,7 +6,9 @@ from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
+from sweep.table.origins import said_before
 from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
+from sweep.table.rates import kept_rates, publish_rates
 from sweep.table.readings import drop_damaged, is_measured, measured_keys, read_reading, write_reading
 from sweep.table.readings_export import export_readings
 from sweep.table.schema import refuse_taken
@@ -38,6 +40,7 @@ __all__ = [
     "is_kept",
     "is_measured",
     "kept_curves",
+    "kept_rates",
     "labelled_probes",
     "listing",
     "measured_keys",
@@ -46,6 +49,7 @@ __all__ = [
     "planned_threads",
     "problem_of",
     "publish_plan",
+    "publish_rates",
     "read_failures",
     "read_fragments",
     "read_kept",
@@ -54,6 +58,7 @@ __all__ = [
     "read_records",
     "readable_plans",
     "refuse_taken",
+    "said_before",
     "saver",
     "serialised",
     "verify_fragments",

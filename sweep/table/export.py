@@ -114,7 +114,9 @@ def _place(store: Store, curve: PlannedCurve) -> tuple[tuple[bool, str], ...]:
 
 @contextmanager
 def _spooled(store: Store, curves: Sequence[PlannedCurve]) -> Iterator[Spool]:
-    """Rows of these finished curves; says where labels of old fragments are not those of the plan."""
+    """Rows of these finished curves; says where labels of old fragments are not those of the plan, and where curves
+    were not computed alike.
+    """
     with Spool() as spool:
         spool.read(store, curves)
         for name, count in spool.relabelled.items():
@@ -122,6 +124,8 @@ def _spooled(store: Store, curves: Sequence[PlannedCurve]) -> Iterator[Spool]:
                 f"notice: {name} of {count} curves stands otherwise in fragments of version 0.1.0; the plan's is taken",
                 file=sys.stderr,
             )
+        for said in spool.origins.mixed:
+            print(f"notice: {said}", file=sys.stderr)
         yield spool
 
 

@@ -7,9 +7,9 @@ curves.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -18,10 +18,11 @@ import pyarrow as pa
 from sweep.base.store import Store
 from sweep.table.fragments import conform, read_fragment
 from sweep.table.labels import joined, relabelled
+from sweep.table.origins import Origins
 from sweep.table.plans import PlannedCurve
 from sweep.table.schema import SCHEMA, is_statistic
 
-_CURVES, _READERS = 512, 2  # of a part; threads that wait for the store
+_CURVES, _READERS = 512, 4  # of a part; threads that wait for the store
 
 
 class Spool:
@@ -31,6 +32,7 @@ class Spool:
     ----------
     schema : of all parts: the table's, and every registered statistic that some curve has.
     relabelled : columns whose labels in old fragments are not the plan's; of how many curves each.
+    origins : where the curves were computed.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class Spool:
         self._parts: list[Path] = []
         self._registered: dict[str, pa.Field] = {}
         self.relabelled: dict[str, int] = {}
+        self.origins = Origins()
 
     def __enter__(self) -> Spool:
         return self
@@ -60,14 +63,26 @@ class Spool:
         UserError
             If a fragment is damaged.
         """
-        waiting = iter(curves)
+        parts = [curves[start : start + _CURVES] for start in range(0, len(curves), _CURVES)]
         with ThreadPoolExecutor(_READERS) as pool:
-            while part := list(islice(waiting, _CURVES)):
-                keys = list(dict.fromkeys(curve.key for curve in part))
-                fragments = dict(zip(keys, pool.map(lambda key: read_fragment(store, key), keys), strict=True))
-                for name, count in relabelled(fragments, part).items():
-                    self.relabelled[name] = self.relabelled.get(name, 0) + count
-                self._keep(joined(fragments, part))
+            coming: deque[dict[str, Future[pa.Table]]] = deque()
+            try:
+                for number, part in enumerate(parts):
+                    for ahead in parts[number + len(coming) : number + 2]:  # the next is read while this one is joined
+                        keys = dict.fromkeys(curve.key for curve in ahead)
+                        coming.append({key: pool.submit(read_fragment, store, key) for key in keys})
+                    fragments = {key: future.result() for key, future in coming.popleft().items()}
+                    self._add(fragments, part)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _add(self, fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) -> None:
+        for name, count in relabelled(fragments, curves).items():
+            self.relabelled[name] = self.relabelled.get(name, 0) + count
+        for fragment in fragments.values():
+            self.origins.add(fragment)
+        self._keep(joined(fragments, curves))
 
     def _keep(self, rows: pa.Table) -> None:
         self._registered |= {field.name: field for field in rows.schema if is_statistic(field)}

@@ -24,7 +24,7 @@ from sweep.data import Library
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
-from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.batches import AugmentedImages, CroppedImages, PlainImages, squares
 from sweep.train.checkpoint import Checkpoints, checkpoint_name
 from sweep.train.pretrain import (
     NOTHING_ALONG,
@@ -248,7 +248,7 @@ def _clear(store: Store, name: str) -> None:
         store.delete(name)
 
 
-def _save_if_possible(store: Store, name: str, data: bytes) -> None:
+def _save_if_possible(store: Store, name: str, data: memoryview) -> None:
     """A checkpoint that cannot be written costs what a kill would cost, no more."""
     try:
         store.put(name, data)
@@ -314,18 +314,26 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     positions_N = np.flatnonzero(fit_N)
     noisy_N = with_noise(images.train_labels_N, recipe.label_noise, images.classes, (images.fingerprint, backbone.seed))
     labels_N = noisy_N[positions_N]
-    augmentation = policy(str(backbone.augmentation))
-    source: ImageSource
-    if augmentation.source == "evaluation":
-        source = PlainImages(images.train_NHWC, labels_N, positions_N)
-    else:
-        source = AugmentedImages(
-            shop.library.training_images(name, backbone.resolution, **chosen),
-            labels_N,
-            positions_N,
-            transform=augmentation.build(backbone.resolution),
-            workers=shop.loader_workers,
-        )
+    source = _source(backbone, shop, images.train_NHWC, labels_N, positions_N)
     held_N = np.flatnonzero(images.heldout_N)
-    heldout = Labelled(images.train_NHWC[held_N], images.train_labels_N[held_N])
+    heldout = Labelled(images.train_NHWC, images.train_labels_N[held_N], held_N)  # in the map: they may be many GB
     return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)
+
+
+def _source(
+    backbone: Backbone, shop: Workshop, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray
+) -> ImageSource:
+    """Batches of a backbone's augmentation: evaluation images as they are, our crops, or a plug-in's transform."""
+    augmentation, side = policy(str(backbone.augmentation)), backbone.resolution
+    if augmentation.source == "evaluation" and augmentation.build is None:
+        return PlainImages(images_NHWC, labels_N, positions_N)
+    if augmentation.source == "evaluation":
+        images = squares(images_NHWC)
+    else:
+        chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+        images = shop.library.training_images(backbone.id_dataset, side, **chosen)
+    if augmentation.build is None:
+        ahead = shop.loader_workers > 0
+        return CroppedImages(images, labels_N, positions_N, side=side, operations=augmentation.operations, ahead=ahead)
+    transform = augmentation.build(side)
+    return AugmentedImages(images, labels_N, positions_N, transform=transform, workers=shop.loader_workers)

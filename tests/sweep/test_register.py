@@ -28,7 +28,7 @@ from sweep.models.layers import probed_layers
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from sweep.study.check import read_config
-from sweep.study.plan import layer_widths
+from sweep.study.costs import layer_widths
 from sweep.study.resolve import plugin_code
 from sweep.train.augment import policy
 from tests.sweep.driver.test_end_to_end import run as run_sweep

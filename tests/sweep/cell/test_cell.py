@@ -6,7 +6,7 @@ import pytest
 from sweep import driver, table
 from sweep.cell.cell import run_cell
 from sweep.embed.extract import embed
-from sweep.study import plan
+from sweep.study import costs
 from sweep.study.check import read_config
 from sweep.table.schema import RUN_COLUMNS
 
@@ -34,7 +34,7 @@ def rows_of(tmp_path):
         assert table.verify_fragments(sweep.store).quarantined == {}
         driver.export(sweep, done=sweep.curves)
         rows = pq.read_table(tmp_path / "out" / "probes.parquet").drop_columns(list(RUN_COLUMNS)).to_pylist()
-        assert len(rows) == plan.cost(sweep.config, sweep.grid.cells).probes
+        assert len(rows) == costs.cost(sweep.config, sweep.grid.cells).probes
         return rows
 
     return run

@@ -14,7 +14,7 @@ from sweep.data import dataset_options
 from sweep.data.corrupt import KINDS, Corrupted
 from sweep.data.open import open_dataset
 from sweep.driver import sweep as driver
-from sweep.study import plan, sizes
+from sweep.study import costs, sizes
 from sweep.study.check import read_config
 from tests.labelled import labelled
 
@@ -88,7 +88,7 @@ def test_older_cells_keep_their_keys_and_the_plan_counts(swept, tmp_path):
     new = {planned.curve.dataset: planned.key for planned in sweep.planned}
     assert {name: new[name] for name in old} == old
     assert len(set(new.values())) == 5
-    counts = {c.curve.dataset: plan.curve_sizes(sweep.config, c.curve) for c in sweep.planned}
+    counts = {c.curve.dataset: costs.curve_sizes(sweep.config, c.curve) for c in sweep.planned}
     assert counts["copy"] == (3, 60, 48)  # before anyone has looked which classes it has
     assert counts["noisy"] == counts["fractals"] == (3, 60, 36)
     assert sizes(sweep.config, "copy").test < 48

@@ -240,11 +240,11 @@ def submit(address, *entrypoint, options=()):
     return done
 
 
-def waited_for(happened, process=None, seconds=120):
+def waited_for(happened, process=None, seconds=120, about=lambda: None):
     until = time.monotonic() + seconds
     while not (found := happened()):
         assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < until, f"not within {seconds} s"
+        assert time.monotonic() < until, (f"not within {seconds} s", about())
         time.sleep(0.05)
     return found
 
@@ -261,7 +261,7 @@ def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
         assert job["status"] in {"PENDING", "RUNNING"}, (job, ask(address, "jobs/first/logs"))
         return len(list(out.glob("fragments/*.parquet"))) >= 2
 
-    waited_for(half_way)
+    waited_for(half_way, seconds=300, about=lambda: (ask(address, "jobs/first"), ask(address, "jobs/first/logs")))
     assert ask(address, "jobs/first/stop", "POST")["stopped"]
     waited_for(lambda: ask(address, "jobs/first")["status"] == "STOPPED")
     kept = len(list(out.glob("fragments/*.parquet")))

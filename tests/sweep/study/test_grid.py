@@ -1,5 +1,6 @@
 """Expansion, keys and plans."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from sweep.config.recipe import PENALTIES
 from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
+from sweep.study.confounding import correlations, varied_roles
+from sweep.study.costs import cost, curve_sizes, embedded_bytes, layer_widths
+from sweep.study.costs_said import memory_lines
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring, content_key
-from sweep.study.plan import correlations, cost, render_plan, varied_roles
+from sweep.study.plan import render_plan
 from sweep.study.resolve import sizes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -163,6 +167,16 @@ def test_plan_command(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_says_the_largest_curve():
+    config = read_config(ROOT / "configs" / "paper.yaml", need_data=False)
+    grid = expand(config, lambda name: sizes(config, name))
+    curves = [c for c in grid.curves if (c.backbone.architecture, c.backbone.resolution) == ("resnet34", 224)]
+    widths = layer_widths(curves[0].backbone)
+    assert max(embedded_bytes(widths, curve_sizes(config, c)) for c in curves) == 2 * sum(widths) * 131_689
+    said = memory_lines(config, curves)[0]
+    assert re.fullmatch(r"embeddings of a curve: at most resnet34 imagenet100\S* 224px .* imagenet100 \(8 GB\)", said)
+
+
 def test_plan_warns_of_confounded_variables():
     confounded = {"architecture": "vggm11", "id_dataset": "fractals"}
     config = make(
@@ -180,6 +194,21 @@ def test_plan_warns_of_confounded_variables():
     assert "id_classes ~ resolution 1.00" in text
     assert "to tell id_classes from resolution, add: id_classes 2 with resolution 64, id_classes 5 with" in text
     assert "not known (no data)" in text
+
+
+def test_plan_says_which_cells_to_drop():
+    """Four crossed cells, two on the diagonal: ranks 0 0 1 1 2 3 and 0 1 0 1 2 3 have ρ 0.85, the first five 0.64."""
+    plain = {"architecture": "vggm11", "id_dataset": "fractals"}
+    crossed = {**plain, "id_classes": [2, 3], "resolution": [32, 64]}
+    diagonal = [{**plain, "id_classes": 5, "resolution": 96}, {**plain, "id_classes": 6, "resolution": 128}]
+    config = make(grid=[crossed, *diagonal])
+    text = render_plan(config, grid_of(config), done=None, why_unknown="no data", out="x")
+    assert "id_classes ~ resolution 0.85" in text
+    assert "or drop: id_classes 5 with resolution 96 (1 of 6 backbones), which leaves |ρ| 0.64" in " ".join(
+        text.split()
+    )
+    alone = make(grid=diagonal)
+    assert "drop:" not in render_plan(alone, grid_of(alone), done=None, why_unknown="no data", out="x")
 
 
 def test_roles():

@@ -9,9 +9,10 @@ from sweep import commands
 from sweep.config.schema import Config, WeightsEntry
 from sweep.models import facts
 from sweep.study.columns import derived
+from sweep.study.costs import id_images
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring
-from sweep.study.plan import id_images, render_plan
+from sweep.study.plan import render_plan
 from sweep.study.sources import known_corpora, source_of, weights_source
 
 DINOV2 = "vit_base_patch14_dinov2"

@@ -68,10 +68,10 @@ class Network(nn.Module):
 class Dying(PlainImages):
     """Images of a process that is killed in its third epoch."""
 
-    def epoch(self, batches, *, seed):
+    def epoch(self, batches, *, seed, feeder):
         if seed == derive_seed("k", "augment", 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().epoch(batches, seed=seed)
+        return super().epoch(batches, seed=seed, feeder=feeder)
 
 
 def train(ranks, checkpoints=None, source=PlainImages, along=NOTHING_ALONG):

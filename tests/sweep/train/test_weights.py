@@ -18,8 +18,10 @@ from sweep.base.store import Store
 from sweep.cell.cell import run_cell
 from sweep.config.problem import ConfigError
 from sweep.study.check import read_config
+from sweep.study.confounding import varied_roles
+from sweep.study.costs import cost
 from sweep.study.grid import asked_epochs, block_values
-from sweep.study.plan import cost, render_plan, varied_roles
+from sweep.study.plan import render_plan
 from sweep.table.schema import RUN_COLUMNS
 from sweep.train.batches import PlainImages
 from sweep.train.checkpoint import Checkpoints

@@ -12,6 +12,7 @@ from analysis.design.levels import Level
 from analysis.design.ties import Ties
 from analysis.estimates import backbones, curves, images, outcome, pairs, resampling, sensitivity, trees
 from analysis.estimates.backbones import Overview
+from analysis.estimates.continual import Tasks, summarised
 from analysis.estimates.curves import Panel
 from analysis.estimates.estimate import COMPARISONS, holm, reachable
 from analysis.estimates.models import PROTOCOLS
@@ -69,6 +70,7 @@ class Study:
     primary : the outcome that findings speak of; None if none could be attributed.
     levels : what backbones lie in, coarse to fine, of the primary outcome.
     backbones : one row per backbone (:func:`analysis.estimates.backbones.summary`).
+    tasks : what backbones that learned several tasks show; None if none did.
     fits : fits behind the outcomes, for figures and the table of SHAP values.
     """
 
@@ -87,6 +89,7 @@ class Study:
     panels_shown: str
     findings: tuple[Finding, ...]
     fits: Mapping[str, Fitted]
+    tasks: Tasks | None = None
 
     @property
     def n_datasets(self) -> int:
@@ -136,7 +139,7 @@ def analyse(
     study = Study(
         experiments, options, variables, outcomes, primary, first.ties if first else None,
         first.design.levels if first else (), tuple(contrasts), summary, backbones.overview(summary), survival,
-        tuple(shown), caption, (), fits,
+        tuple(shown), caption, (), fits, None if experiments.courses is None else summarised(experiments.courses),
     )  # fmt: skip
     return replace(study, findings=findings.collect(_evidence(study, table)))
 

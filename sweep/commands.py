@@ -188,6 +188,7 @@ def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) 
     if outcome.missing:
         lines.append(f"{len(outcome.missing)} curves are missing without a failure record; run again")
     lines += [f"probes: {probes}", f"table:  {outcome.table}"]
+    lines += [f"tasks:  {outcome.courses}"] if outcome.courses else []
     lines.append(f"report: python analysis/shap_report.py --results {shlex.quote(out)}")
     return "\n".join(lines)
 

@@ -16,12 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis.page import browse_charts, browse_report
+from analysis.page import browse_charts, browse_report, browse_tasks
 from analysis.page.browse_data import Part, pack
 from analysis.page.page import TEMPLATES
 from analysis.tables.errors import UserError
 
-SCRIPTS = ("core", "state", "tools", "sql", "backbones", "layers", "variables", "drives", "best", "main")
+SCRIPTS = ("core", "state", "tools", "sql", "backbones", "layers", "variables", "drives", "best", "tasks", "main")
 MISSING = "the page needs what is not installed: pip install 'tunnel-sweep[browse]' ({})"
 
 
@@ -43,6 +43,7 @@ def render(parts: Sequence[Part], *, report: str | None, report_link: str | None
     extra: dict[str, Any] = {
         "charts": browse_charts.charts(),
         "chart_words": browse_charts.words(),
+        "tasks": browse_tasks.of(parts[0].first),
         "report": _joined(parts[0], found, several=len(parts) > 1),
     }
     packed = pack(parts, extra)

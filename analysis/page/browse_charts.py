@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.page import browse_marks as marks
+from analysis.page import browse_tasks
 
 Spec = marks.Spec
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -30,6 +31,7 @@ def charts() -> dict[str, Spec]:
         "interactions": interactions(),
         "best": best(),
         "against": against(),
+        **browse_tasks.charts(),
     }
     return {name: {"$schema": SCHEMA, "data": {"name": "rows"}, **spec} for name, spec in made.items()}
 

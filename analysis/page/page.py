@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from analysis.estimates import backbones
-from analysis.page import alts, report_json, rows
+from analysis.page import alts, report_json, rows, tasks
 from analysis.page.report_json import MOST_LISTED
 from analysis.study import Study
 from analysis.tables.metrics import FEW_CHOOSING
@@ -56,6 +56,8 @@ def render(study: Study, images: Mapping[str, Picture], source: str) -> str:
         ties=None if study.ties is None else report_json.confounding(study.ties),
         incomplete=report_json.records(study.experiments.incomplete),
         emergence=report_json.of_emergence(study),
+        courses=tasks.of(study.tasks),
+        tasks=tasks,
         calibration=json.loads(CALIBRATION.read_text(encoding="utf-8")),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

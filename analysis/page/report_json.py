@@ -18,7 +18,7 @@ from analysis.estimates.models import PROTOCOLS
 from analysis.estimates.outcome import Outcome, Slope
 from analysis.estimates.sensitivity import Survival
 from analysis.findings.phrases import Finding
-from analysis.page import contrast_rows
+from analysis.page import contrast_rows, tasks
 from analysis.study import Study
 from analysis.tables.variables import Variable, level_text
 
@@ -56,6 +56,7 @@ def of(study: Study) -> dict[str, Any]:
         "survival": [_survival(row) for row in study.survival],
         "findings": [_finding(n, found) for n, found in enumerate(study.findings, 1)],
         "emergence": of_emergence(study),
+        "tasks": tasks.of(study.tasks),
     }
 
 

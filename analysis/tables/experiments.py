@@ -17,7 +17,7 @@ from analysis.tables.variables import Kind, level_text
 GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
-    "checkpoint_on", "temperature", "mixup", "cutmix", "data_parallel", "precision",
+    "checkpoint_on", "temperature", "mixup", "cutmix", "mixup_share", "data_parallel", "precision", "intervention",
     "label_noise",
 )  # fmt: skip
 RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
@@ -47,6 +47,7 @@ class Experiments:
     set_aside : probes of a sweep inside a curve that held-out images did not choose; no experiment uses them.
     curves : per-layer data; None for a table that someone else made.
     quality : how far the probes themselves can be trusted; None where nothing is known of it.
+    courses : what was measured of backbones that learned several tasks; None if none did.
     emergence : what epochs along training show, which ``frame`` leaves out; None if none was probed.
     """
 
@@ -74,6 +75,7 @@ class Experiments:
     curves: metrics.Curves | None = None
     quality: Quality | None = None
     emergence: Emergence | None = None
+    courses: pd.DataFrame | None = None
 
     def narrowed(
         self, *, targets: Sequence[str] = (), variables: Sequence[str] = (), group: str | None = None

@@ -153,6 +153,8 @@ KNOWN: Mapping[str, Known] = {
     "cutmix": Known("cutmix α", "training"),
     "label_noise": Known("label noise", "data"),
     "id_complexity": Known("complexity of ID images (bits per pixel)", "data"),
+    "mixup_share": Known("share of mixup", "training"),
+    "intervention": Known("layers set to", "training"),
 }
 
 OF_WEIGHTS = ("objective", "weights_augmentation")  # variables of downloaded weights; constant of those trained here

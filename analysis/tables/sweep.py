@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables import epochs, metrics, names, quality, readings, stored
+from analysis.tables import continual, epochs, metrics, names, quality, readings, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
@@ -68,6 +68,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         replicates=replicates,
         clusters={CLUSTER: CLUSTER} if CLUSTER in frame and frame[CLUSTER].nunique() > 1 else {},
         parts={name: names.KNOWN[name].part for name in variables if name in names.KNOWN} | _declared(about, "part"),
+        references={"intervention": "none"} if "intervention" in variables else {},
         logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
         adjust=adjust,
         constant=constant,
@@ -80,6 +81,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         curves=curves,
         quality=quality.of(epochs.split(every)[0], curves),
         emergence=emerged,
+        courses=continual.read(results, about.get("name")),
     )
 
 
@@ -209,6 +211,8 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
         filled["images_per_class"] = frame["images_per_class"].astype(float).fillna(np.inf)
     if "augmentation" in frame and frame["augmentation"].isna().any():
         filled["augmentation"] = frame["augmentation"].fillna("downloaded")
+    if "intervention" in frame and frame["intervention"].notna().any():
+        filled["intervention"] = frame["intervention"].fillna("none")
     return frame.assign(**filled)
 
 

@@ -12,6 +12,7 @@ from .kept import kept_probe as kept_probe
 from .kept import refit as refit
 from .task import CellResult as CellResult
 from .task import CellTask as CellTask
+from .task import failure_of as failure_of
 from .task import failure_record as failure_record
 from .task import profiled as profiled
 from .together import RecordedError as RecordedError

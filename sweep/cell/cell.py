@@ -27,12 +27,13 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell.bench import Bench, Reference
 from sweep.cell.blame import Fate, device_errors, fate
+from sweep.cell.course import run_course
 from sweep.cell.kept import keep_probes
 from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
-from sweep.cell.task import CellResult, CellTask, failure_record
+from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
 from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
 from sweep.models import ProbedLayer, layers_of
@@ -47,6 +48,7 @@ from sweep.train import (
     Workshop,
     has_weights,
     initial_network,
+    obtain_intervened,
     obtain_weights,
     train_missing,
 )
@@ -80,8 +82,10 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     store = Store(task.store_uri)
     backbone = task.cell.backbone
     missing = [planned for planned in task.cell.curves if not _finished(task, store, planned)]
+    learned = table.done_courses(store) if task.cell.courses else frozenset()
+    courses = [] if task.train_only else [course for course in task.cell.courses if course.key not in learned]
     if not _imported(task, store, missing):
-        return CellResult((), tuple(planned.key for planned in missing))
+        return CellResult((), (*(planned.key for planned in missing), *(course.key for course in courses)))
     done: list[str] = []
     failed: list[str] = []
     crowded: list[Exception] = []
@@ -99,6 +103,13 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
                     crowded.append(error)
                 else:
                     (done if weights is not None and error is None else failed).append(planned.key)
+        for course in courses:
+            progress.say("learning tasks", len(done) + len(failed), len(missing) + len(courses))
+            error = run_course(task, course, shop)
+            if error is not None and not fate(error, task).is_recorded:
+                crowded.append(error)
+            else:
+                (done if error is None else failed).append(course.key)
     if crowded:
         raise crowded[0]
     return CellResult(tuple(done), tuple(failed))
@@ -125,8 +136,12 @@ def _imported(task: CellTask, store: Store, curves: Sequence[Planned]) -> bool:
         register.load(task.imports, task.import_path)
         register.check_code(task.settings.code)
     except UserError as error:
+        seconds = time.monotonic() - started
         for planned in curves:
-            table.write_failure(store, failure_record(planned, "import", error, time.monotonic() - started))
+            table.write_failure(store, failure_record(planned, "import", error, seconds))
+        for course in task.cell.courses:
+            about = (course.key, task.cell.backbone.label, course.course.label)
+            table.write_failure(store, failure_of(*about, "import", error, seconds, transient=False))
         return False
     return True
 
@@ -153,7 +168,7 @@ def _by_weights(
             if broken is not None and not has_weights(backbone, shop):
                 raise broken
             with span("building with weights", backbone.label):
-                weights = obtain_weights(backbone, shop)
+                weights = _obtained(backbone, curves, shop, as_trained=task.train_only)
         except Exception as error:
             if not fate(error, task).is_recorded:
                 raise
@@ -162,6 +177,13 @@ def _by_weights(
             yield None, curves
         else:
             yield weights, curves
+
+
+def _obtained(backbone: Backbone, curves: Sequence[Planned], shop: Workshop, *, as_trained: bool) -> Weights:
+    """Weights that curves of one backbone are probed with."""
+    if backbone.intervention is None or as_trained:
+        return obtain_weights(backbone, shop)
+    return obtain_intervened(backbone, shop, curves[0].donor)
 
 
 def _record(task: CellTask, store: Store, planned: Planned, stage: str, error: Exception, seconds: float) -> None:

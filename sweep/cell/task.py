@@ -92,11 +92,19 @@ def failure_record(
     planned: Planned, stage: str, error: BaseException, seconds: float, *, transient: bool = False
 ) -> dict[str, Any]:
     """A failed attempt at a curve as a row of the failure table; ``transient``: another attempt may succeed."""
+    about = (planned.key, planned.curve.backbone.label, planned.curve.dataset)
+    return failure_of(*about, stage, error, seconds, transient=transient)
+
+
+def failure_of(
+    key: str, backbone: str, dataset: str, stage: str, error: BaseException, seconds: float, *, transient: bool
+) -> dict[str, Any]:
+    """A failed attempt at whatever has this key in the store, as a row of the failure table."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return {
-        "curve_key": planned.key,
-        "backbone": planned.curve.backbone.label,
-        "dataset": planned.curve.dataset,
+        "curve_key": key,
+        "backbone": backbone,
+        "dataset": dataset,
         "stage": stage,
         "exception": type(error).__name__,
         "message": str(error),

@@ -1,5 +1,6 @@
 """What a sweep is asked for: YAML in, frozen models out, mistakes with their place."""
 
+from sweep.config.continual import EVERY, MEASURED, Continual, Intervene
 from sweep.config.instruments import INSTRUMENTS, READINGS
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
@@ -12,6 +13,7 @@ from sweep.config.recipe import (
     NO_PENALTY_KEYS,
     PATIENCE,
     PENALTIES,
+    FineTuning,
     Probe,
     Range,
     Recipe,
@@ -23,6 +25,7 @@ from sweep.config.schema import (
     DESIGN_KEYS,
     EPOCH,
     GRID_VARIABLES,
+    INTERVENTION,
     LAYERS,
     RECIPE_KEYS,
     SCRATCH,
@@ -51,10 +54,13 @@ __all__ = [
     "DERIVED",
     "DESIGN_KEYS",
     "EPOCH",
+    "EVERY",
     "FEW_HELDOUT",
     "GRID_VARIABLES",
     "INSTRUMENTS",
+    "INTERVENTION",
     "LAYERS",
+    "MEASURED",
     "MOST_EPOCHS",
     "NO_PENALTY_KEYS",
     "PATIENCE",
@@ -67,8 +73,11 @@ __all__ = [
     "ByArchitecture",
     "Config",
     "ConfigError",
+    "Continual",
     "DatasetEntry",
     "ExtractionPrecision",
+    "FineTuning",
+    "Intervene",
     "KeyPath",
     "Probe",
     "ProbeSection",

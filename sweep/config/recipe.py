@@ -95,6 +95,9 @@ class Recipe(Model):
     ] = 1.0
     mixup: Annotated[NonNegative, Column("α of mixup in ID training; 0: none", (0.0, 0.1, 0.2), new=True)] = 0.0
     cutmix: Annotated[NonNegative, Column("α of cutmix in ID training; 0: none", (0.0, 1.0), new=True)] = 0.0
+    mixup_share: Annotated[
+        Share, Column("share of batches that take mixup where cutmix is asked for too; the others take that", new=True)
+    ] = 0.5
     data_parallel: Annotated[PositiveInt, Column("processes that shared every batch of ID training", new=True)] = 1
     precision: Annotated[
         Precision,
@@ -103,6 +106,22 @@ class Recipe(Model):
     label_noise: Annotated[
         Share, Column("share of the ID training images whose label is another class, drawn at random", new=True)
     ] = 0.0
+
+    @property
+    def decays_at(self) -> tuple[int, ...]:
+        """Epochs from which the learning rate is a tenth of what it was; none: it falls along a cosine."""
+        return ()
+
+
+class FineTuning(Recipe):
+    """A recipe for networks that were trained before: the rate falls in steps ([H24], protocol §11)."""
+
+    decay_epochs: tuple[PositiveInt, ...]
+
+    @property
+    def decays_at(self) -> tuple[int, ...]:
+        """See :class:`Recipe`."""
+        return self.decay_epochs
 
 
 def declared(key: str) -> Column:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
+from sweep.config.continual import Continual, Intervene, Tasks, with_first_task
 from sweep.config.instruments import Instrument, Reading
 from sweep.config.recipe import CONVERGED, Probe, Range, Recipe, Standardize, declared
 from sweep.config.shifted import Shifted, shifted_apart
@@ -113,6 +114,9 @@ class Design(Model):
     norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
     evaluation_view: Some[Seen] | None = None  # instead of the top-level one
     probe_datasets: tuple[str, ...] | None = None  # OOD sets of this block instead of the top-level ones
+    tasks: Tasks | None = None  # learned one after the other: in how many parts the ID classes come, or which datasets
+
+    _first_task = model_validator(mode="before")(with_first_task)
 
 
 def _varied() -> dict[str, Any]:
@@ -259,6 +263,8 @@ class Config(Model):
     recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win
     rules: tuple[Rule, ...] = ()
     search: Search | None = None
+    continual: Continual = Continual()  # of blocks with tasks
+    intervene: tuple[Intervene, ...] = ()
     roles: Mapping[str, Role] = Field(default_factory=dict)
     adjust: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)  # report: variable → confounders held equal
     datasets: Mapping[str, DatasetEntry] = Field(default_factory=dict)
@@ -312,4 +318,5 @@ GRID_VARIABLES: tuple[str, ...] = DESIGN_KEYS + RECIPE_KEYS
 # what follows from an architecture and its training images; variables of the report too
 DERIVED: tuple[str, ...] = ("family", "stem", "depth", "spatial_reduction", "overparametrization")
 EPOCH = "epoch"  # a variable of the table that probe.at_epochs varies, not the blocks
+INTERVENTION = "intervention"  # likewise, that intervene varies
 DEFAULT_ROLES: Mapping[str, Role] = {"seed": "replicate"}

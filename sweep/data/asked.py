@@ -30,7 +30,8 @@ def used_datasets(config: Config) -> tuple[str, ...]:
         probed = config.probe_datasets if block.probe_datasets is None else block.probe_datasets
         probed = tuple(name for name in probed if not is_made(config, name))
         own = [name for name in block.id_dataset or () if SCRATCH in block.pretraining or is_given(config, name)]
-        names |= dict.fromkeys((*own, *probed))
+        tasks = [name for name in block.tasks or () if isinstance(name, str)]
+        names |= dict.fromkeys((*own, *tasks, *probed))
     return tuple(names)
 
 

@@ -90,6 +90,7 @@ class Library:
     cache_dir : node-local directory of decoded images.
     split_seed, holdout : see :class:`sweep.config.Config`.
     how : images are decoded, where they are not yet.
+    skip : classes, in the order of the split seed, that are passed over where some of a dataset's are chosen.
     """
 
     options: Mapping[str, DatasetOptions]
@@ -97,6 +98,7 @@ class Library:
     split_seed: int = 0
     holdout: float = 0.1
     how: Decoding = ALONE
+    skip: int = 0
 
     def select(self, name: str, *, classes: int | None = None, images_per_class: int | None = None) -> Selection:
         """Choose classes, images and the held-out part; None takes all there are.
@@ -108,11 +110,11 @@ class Library:
         """
         dataset = opened(name, self.options[name], Path(self.cache_dir))
         total = len(dataset.class_names)
-        wanted = total if classes is None else classes
+        wanted = total - self.skip if classes is None else classes
         if wanted > total:
             raise UserError(f"dataset {name} has {total} classes, {wanted} were asked for")
         seed = derive_seed("split", dataset.fingerprint, self.split_seed)
-        chosen = choose_classes(total, wanted, seed=seed)
+        chosen = choose_classes(total, wanted, seed=seed, skip=self.skip)
         names = dataset.class_names
         train_N = subset(
             dataset.train.labels, classes=chosen, images_per_class=images_per_class, seed=seed, class_names=names

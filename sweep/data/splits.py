@@ -23,17 +23,22 @@ def _class_name(label: int, class_names: Sequence[str] | None) -> str:
     return f"class {label}" if class_names is None else f"class {class_names[label]!r}"
 
 
-def choose_classes(n_total: int, n_wanted: int, *, seed: int) -> np.ndarray:
+def choose_classes(n_total: int, n_wanted: int, *, seed: int, skip: int = 0) -> np.ndarray:
     """``n_wanted`` of ``n_total`` class ids, sorted; 10 of a seed are among the 50 of the same seed.
+
+    ``skip`` passes over so many that come first in the seed's order: parts of a dataset that share no class.
 
     Raises
     ------
     UserError
         More classes wanted than there are, or none.
     """
-    if not 1 <= n_wanted <= n_total:
-        raise UserError(f"cannot choose {n_wanted} classes: the dataset has {n_total}; ask for 1 to {n_total}")
-    return np.sort(_order(n_total, "classes", seed)[:n_wanted]).astype(np.int64)
+    if not 1 <= n_wanted <= n_total - skip:
+        after = f" after {skip} others" if skip else ""
+        raise UserError(
+            f"cannot choose {n_wanted} classes{after}: the dataset has {n_total}; ask for 1 to {n_total - skip}"
+        )
+    return np.sort(_order(n_total, "classes", seed)[skip : skip + n_wanted]).astype(np.int64)
 
 
 def subset(

@@ -30,10 +30,11 @@ class Meter:
         self._started = time.monotonic()
         self._looked = float("-inf")
 
-    def announce(self, backbones: int, there: int) -> None:
+    def announce(self, backbones: int, there: int, courses: int = 0) -> None:
         """Say what there is to do."""
+        more = f" and {courses} series of tasks" if courses else ""
         print(
-            f"{self._name}: {len(self._work)} curves of {backbones} backbones to do, {there} already there",
+            f"{self._name}: {len(self._work)} curves of {backbones} backbones{more} to do, {there} already there",
             file=sys.stderr,
         )
 
@@ -55,7 +56,7 @@ class Meter:
 
     def _text(self, elapsed: float, waiting_for: str) -> str:
         done = table.listing(self._store).done & self._work.keys()
-        share = sum(self._work[key][0] for key in done) / sum(work for work, _ in self._work.values())
+        share = sum(self._work[key][0] for key in done) / (sum(work for work, _ in self._work.values()) or 1)
         probes = sum(self._work[key][1] for key in done)
         left = f"{duration(elapsed * (1 - share) / share)} left" if share else "estimating the time left"
         parts = [f"{len(done)}/{len(self._work)} curves", f"{probes / elapsed:.1f} probes/s", left]

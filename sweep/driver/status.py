@@ -29,7 +29,7 @@ _WATCH_SECONDS, _WATCH_REMOTE_SECONDS = 2.0, 15.0
 
 @dataclass(frozen=True)
 class Status:
-    """State of every planned curve, and the latest failure record of those that failed."""
+    """State of every planned curve and course, by key, and the latest failure record of those that failed."""
 
     plan: Plan
     states: Mapping[str, str]
@@ -38,7 +38,7 @@ class Status:
 
     @property
     def is_done(self) -> bool:
-        """Whether every planned curve is in the store."""
+        """Whether every planned curve and course is in the store."""
         return all(state == "done" for state in self.states.values())
 
 
@@ -47,12 +47,14 @@ def look(store: Store, plan: Plan) -> Status:
     earlier attempt failed in passing and this one tries again.
     """
     found = table.listing(store)
+    done = found.done | (table.done_courses(store) if plan.courses else frozenset())
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
-    lacking = [curve for curve in plan.curves if curve.key not in found.done]
+    planned: list[table.PlannedCurve | table.LabelledCourse] = [*plan.curves, *plan.courses]
+    lacking = [each for each in planned if each.key not in done]
     failed = [curve.key for curve in lacking if curve.key in found.failed]  # in the plan's order, as all of it
     records = {r["curve_key"]: r for r in table.read_failures(store, failed)}
-    states = dict.fromkeys((curve.key for curve in plan.curves), "done")
+    states = dict.fromkeys((each.key for each in planned), "done")
     for curve in lacking:
         record, busy = records.get(curve.key), curve.run in under_way
         stays = curve.key in found.failed and not (record and record["transient"] and busy)
@@ -72,6 +74,9 @@ def table_of(status: Status) -> str:
         status.plan.name,
         *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
     ]
+    if status.plan.courses:
+        counts = Counter(status.states[course.key] for course in status.plan.courses)
+        lines.append("series of tasks: " + ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state]))
     lines += [f"running: {_note(note)}" for note in status.notes[:_SHOWN]]
     lines += _reasons(status)
     return "\n".join(lines)

@@ -118,8 +118,10 @@ class _Job:
         """The jobs to start instead: this one, or its parts where fewer backbones are left than the cluster has places.
 
         Then a backbone is trained by one task, and its curves are embedded and probed by several; always so where
-        several processes train together.
+        several processes train together. A backbone that learns further tasks stays with one task.
         """
+        if self.cell.courses:
+            return [self]
         if self.processes > 1:
             return [replace(self, stage="train")]
         if self.stage != "whole" or others >= places or places == 1 or len(self.cell.curves) == 1:

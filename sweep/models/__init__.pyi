@@ -26,6 +26,9 @@ from .source import IMAGENET_MEAN as IMAGENET_MEAN
 from .source import IMAGENET_STD as IMAGENET_STD
 from .source import WeightsSource as WeightsSource
 from .source import shards as shards
+from .splice import Anatomy as Anatomy
+from .splice import Shortened as Shortened
+from .splice import anatomy as anatomy
 from .timm_tags import default_tag as default_tag
 from .timm_tags import expected_pixels as expected_pixels
 from .timm_tags import tags as tags

@@ -2,7 +2,7 @@
 
 from sweep.study import costs, rates
 from sweep.study.check import read_config
-from sweep.study.columns import labels, variables
+from sweep.study.columns import course_labels, labels, variables
 from sweep.study.confounding import varied_roles
 from sweep.study.costs import curve_cost, layer_widths, training_flops
 from sweep.study.grid import (
@@ -19,7 +19,8 @@ from sweep.study.grid import (
     resolution_of,
     view_of,
 )
-from sweep.study.keys import Keyring, Planned, PlannedCell, Settings, id_curve
+from sweep.study.interventions import Intervention
+from sweep.study.keys import Donor, Keyring, Planned, PlannedCell, Settings, content_key, id_curve
 from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
 from sweep.study.rates import Rates, ends_after
@@ -33,24 +34,32 @@ from sweep.study.resolve import (
     without_downloads,
 )
 from sweep.study.sources import source_of, tag_of, weights_source
+from sweep.study.tasks import Course, PlannedCourse, Task
 
 __all__ = [
     "NOT_KNOWN",
     "Backbone",
     "Cell",
+    "Course",
     "Curve",
+    "Donor",
     "Grid",
+    "Intervention",
     "Keyring",
     "Planned",
     "PlannedCell",
+    "PlannedCourse",
     "Rates",
     "Record",
     "Settings",
+    "Task",
     "Trial",
     "TrialOutcome",
     "block_values",
     "cache_dir",
+    "content_key",
     "costs",
+    "course_labels",
     "curve_cost",
     "dataset_options",
     "ends_after",

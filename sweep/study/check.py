@@ -34,6 +34,7 @@ from sweep.study.check_datasets import check_data_files, check_datasets, check_s
 from sweep.study.check_models import check_architectures, check_default_layers, check_layers
 from sweep.study.check_probes import kept_probes, probe_steps, probe_sweeps, solvers
 from sweep.study.check_search import check_search
+from sweep.study.check_tasks import check_interventions, check_tasks
 from sweep.study.check_weights import check_block, check_entries, check_files
 from sweep.study.grid import asked_epochs, block_values, probe_datasets, recipe_of, resolution_of
 from sweep.study.resolve import dataset_names, declared_sizes, probed_names
@@ -91,6 +92,8 @@ def check(config: Config) -> list[Problem]:
             problems += [*check_default_layers(config, ("grid", number, "architecture"), block.architecture)]
             problems += [*(wrong or _shapes(config, block, number)), *_counts(config, block, number)]
             problems += _recipes(config, block, number)
+            problems += check_tasks(config, block, number)
+        problems += check_interventions(config)
         problems += [*_epochs(config), *probe_sweeps(config), *probe_steps(config), *kept_probes(config)]
     return problems
 

@@ -6,22 +6,27 @@ import hashlib
 import json
 from typing import Any
 
-from sweep.config import DESIGN_KEYS, EPOCH, RECIPE_KEYS
+from sweep.config import DESIGN_KEYS, EPOCH, INTERVENTION, RECIPE_KEYS
 from sweep.models import TrainedOn, facts
 from sweep.study.grid import Backbone
-from sweep.study.keys import Planned
+from sweep.study.keys import Planned, PlannedCell
+from sweep.study.tasks import PlannedCourse
 
+# keys after `backbone_key`, that leave it alone at these values
 _YOUNGER = {
     "precision": ("float32", None),
     "label_noise": (0.0, None),
-}  # keys after `backbone_key`, that leave it alone at these values
+    "mixup_share": (0.5, None),
+    INTERVENTION: (None,),
+}
 
 
 def variables(backbone: Backbone) -> dict[str, Any]:
     """Grid variables of a backbone as table columns; what does not apply is None."""
     row = {key: getattr(backbone, key) for key in DESIGN_KEYS}
     recipe = backbone.recipe.model_dump() if backbone.recipe else dict.fromkeys(RECIPE_KEYS)
-    return row | recipe | {EPOCH: backbone.epoch}
+    changed = None if backbone.intervention is None else str(backbone.intervention)
+    return row | recipe | {EPOCH: backbone.epoch, INTERVENTION: changed}
 
 
 def derived(backbone: Backbone, id_images: int | None) -> dict[str, Any]:
@@ -81,3 +86,9 @@ def labels(planned: Planned) -> dict[str, Any]:
         "dataset": planned.curve.dataset,
         "is_id": planned.curve.is_id,
     }
+
+
+def course_labels(cell: PlannedCell, planned: PlannedCourse) -> dict[str, Any]:
+    """Columns of a course's rows that its key does not determine: those of the backbone, and what it learns."""
+    kept = next(each for each in cell.curves if each.curve.is_id)
+    return {**labels(kept), "tasks": planned.course.label, "n_tasks": len(planned.course.tasks)}

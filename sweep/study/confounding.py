@@ -9,7 +9,7 @@ from itertools import combinations
 from statistics import StatisticsError, correlation
 from typing import Any
 
-from sweep.config import DEFAULT_ROLES, DERIVED, EPOCH, GRID_VARIABLES, RECIPE_KEYS, Config, Role
+from sweep.config import DEFAULT_ROLES, DERIVED, EPOCH, GRID_VARIABLES, INTERVENTION, RECIPE_KEYS, Config, Role
 from sweep.study.columns import derived, variables
 from sweep.study.costs import id_images
 from sweep.study.grid import Grid
@@ -30,6 +30,7 @@ def varied_roles(config: Config, grid: Grid) -> dict[str, Role]:
     by_rule = {key for key in RECIPE_KEYS if all(getattr(block, key) is None for block in config.grid)}
     defaults = dict(DEFAULT_ROLES) | dict.fromkeys(by_rule, "nuisance")
     varied = [name for name in GRID_VARIABLES if len({row[name] for row in rows}) > 1]
+    varied += [INTERVENTION] * any(row[INTERVENTION] is not None for row in rows)
     varied += [EPOCH] * any(curve.backbone.epoch is not None for curve in grid.curves)
     return {name: config.roles.get(name, defaults.get(name, "treatment")) for name in varied}
 

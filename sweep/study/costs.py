@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sweep.config import CONVERGED, Config
+from sweep.config import CONVERGED, EVERY, Config
 from sweep.data import training_side
 from sweep.models import facts
 from sweep.study.columns import derived
 from sweep.study.grid import Backbone, Cell, Curve, Sizes, selected
 from sweep.study.resolve import sizes
+from sweep.study.tasks import Course
 
 _EMBEDDED_BYTES = 2  # of a number of an embedding, float16
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
@@ -124,6 +125,19 @@ def cell_flops(config: Config, cell: Cell) -> float:
     return training_flops(config, cell.backbone) + sum(curve_cost(config, c).flops for c in cell.curves)
 
 
+def course_trainings(config: Config, backbone: Backbone, course: Course) -> list[Backbone]:
+    """What a course trains after its first task: each further task, and each fine-tuning on the first."""
+    later = course.tasks[1:]
+    learned = [
+        replace(backbone, id_dataset=task.dataset, id_classes=task.classes or sizes(config, task.dataset).classes)
+        for task in later
+    ]
+    if course.tuning is None:
+        return learned
+    splits = sum(word != EVERY for word in course.splits)
+    return learned + [replace(backbone, recipe=course.tuning)] * (2 * splits * len(later))
+
+
 def cost(config: Config, cells: Iterable[Cell]) -> Cost:
     """Add up cells."""
     cells = list(cells)
@@ -135,7 +149,10 @@ def cost(config: Config, cells: Iterable[Cell]) -> Cost:
         flops += training_flops(config, backbone)
         if backbone.recipe is not None:
             kept = len({curve.backbone.epoch for curve in cell.curves} | {None})
+            kept += sum(len(course_trainings(config, backbone, course)) for course in cell.courses)
             storage += 4 * kept * derived(backbone, None)["parameters"]
+        for trained in (each for course in cell.courses for each in course_trainings(config, backbone, course)):
+            flops += training_flops(config, trained)
         for curve in cell.curves:
             part = curve_cost(config, curve)
             curves, probes = curves + 1, probes + part.probes

@@ -25,7 +25,10 @@ from sweep.config import (
 )
 from sweep.data import STUDY, View, named_view, used_datasets
 from sweep.models import WeightsSource, facts
+from sweep.study.interventions import Intervention, intervened
 from sweep.study.sources import known_corpora, tag_of, weights_source
+from sweep.study.tasks import Course, course_of, task_series
+from sweep.study.when import matches
 
 WEIGHTS = "weights"  # the view of their own evaluation
 
@@ -66,6 +69,7 @@ class Backbone:
     norm: str = "none"
     weights: WeightsSource | None = None
     evaluation_view: str = STUDY
+    intervention: Intervention[Backbone] | None = None
 
     @property
     def view(self) -> View:
@@ -94,11 +98,17 @@ class Backbone:
         own = WEIGHTS if self.weights is not None and self.weights.kind != "file" else STUDY
         parts += [f"view {self.evaluation_view}"] * (self.evaluation_view != own)
         parts += [f"pooling {self.pooling}"] * (self.pooling != "default") + ["normed"] * (self.norm != "none")
+        parts += [] if self.intervention is None else [f"({self.intervention})"]
         return " ".join(parts if self.epoch is None else [*parts, f"epoch {self.epoch}"])
 
     def after(self, epoch: int | None) -> Backbone:
         """The same training run at another epoch; None is its kept checkpoint."""
         return replace(self, epoch=epoch)
+
+    @property
+    def trained(self) -> Backbone:
+        """The kept checkpoint of its training run, as it was trained."""
+        return replace(self, epoch=None, intervention=None)
 
     @property
     def unpooled(self) -> Backbone:
@@ -140,13 +150,14 @@ class Curve:
 class Cell:
     """A backbone with its curves, and the blocks of the config that asked for it.
 
-    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs``, each with
-    every pooling: one training serves them all.
+    The curves of its own come first, then those of the same run after each epoch of ``probe.at_epochs`` and with each
+    intervention, with every pooling: one training serves them all. ``courses``: what it learns further.
     """
 
     backbone: Backbone
     curves: tuple[Curve, ...]
     blocks: tuple[int, ...]
+    courses: tuple[Course, ...] = ()
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
@@ -180,20 +191,20 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
     every backbone with its curves; without the ID curve where weights come from elsewhere and their ID dataset is not
     here (:func:`sweep.data.used_datasets`).
     """
-    found: dict[Backbone, tuple[dict[Curve, None], list[int]]] = {}
+    found: dict[Backbone, tuple[dict[Curve, None], list[int], dict[Course, None]]] = {}
     merged, used, sizes = 0, frozenset(used_datasets(config)), functools.cache(sizes)
+    make = functools.partial(_backbone, config, sizes=sizes, used=used)
     for number, block in enumerate(config.grid):
         for values in block_values(block):
-            values["resolution"] = resolution_of(config, values)
-            values["evaluation_view"] = view_of(config, values)
-            values["id_dataset"] = id_dataset_of(config, values)
-            backbone = _backbone(config, values, sizes, used)
-            curves, blocks = found.setdefault(backbone.unpooled, ({}, []))
+            backbone = make(values)
+            curves, blocks, courses = found.setdefault(backbone.unpooled, ({}, [], {}))
+            courses |= dict.fromkeys(course_of(config, values, backbone.id_classes, recipe_of))
             merged += any(curve.backbone == backbone for curve in curves)
             blocks.append(number)
             (probes, probe_seeds), folds = probes_of(config, values), probe_section(config, values).folds
             _, epochs = asked_epochs(config, values)
-            for stage in (backbone, *map(backbone.after, sorted(set(epochs)))):
+            others = (replace(backbone, intervention=each) for each in intervened(config, values, make))
+            for stage in (backbone, *map(backbone.after, sorted(set(epochs))), *others):
                 for dataset in dict.fromkeys((backbone.id_dataset, *probe_datasets(config, block))):
                     shifted = config.shifted.get(dataset)
                     fitted = dataset if shifted is None else backbone.id_dataset
@@ -201,7 +212,7 @@ def expand(config: Config, sizes: Callable[[str], Sizes]) -> Grid:
                         continue  # the ID dataset of weights, which is not here
                     folded = _folded(config, stage, fitted, probes, folds, sizes)
                     curves[Curve(stage, dataset, folded, probe_seeds, shifted)] = None
-    cells = (Cell(b, tuple(curves), tuple(dict.fromkeys(blocks))) for b, (curves, blocks) in found.items())
+    cells = (Cell(b, tuple(c), tuple(dict.fromkeys(blocks)), tuple(more)) for b, (c, blocks, more) in found.items())
     return Grid(tuple(cells), merged)
 
 
@@ -219,8 +230,8 @@ def block_values(block: Block) -> Iterable[dict[str, Any]]:
     for key in DESIGN_KEYS + RECIPE_KEYS:
         values = getattr(block, key)
         axes[key] = values if values is not None else scratch_only.get(key, (None,))
-    for combination in itertools.product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
+    for combination in itertools.product(*axes.values(), task_series(block)):
+        values = dict(zip((*axes, "tasks"), combination, strict=True))
         yield values | {"pretraining": tag_of(values["architecture"], values["pretraining"])}
 
 
@@ -267,26 +278,20 @@ def _unseen_classes(name: str, source: WeightsSource | None) -> int | None:
     return (known and known.classes) or (trained_on and trained_on.classes) or None
 
 
-def _matches(when: Mapping[str, tuple[Any, ...]], values: Mapping[str, Any]) -> bool:
-    return all(values.get(key) in _meant(key, allowed, values) for key, allowed in when.items())
-
-
-def _meant(key: str, allowed: tuple[Any, ...], values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a rule allows for a backbone; of weights an alias stands for the tag of its architecture."""
-    return tuple(tag_of(values["architecture"], name) for name in allowed) if key == "pretraining" else allowed
-
-
 def _backbone(
-    config: Config, values: Mapping[str, Any], sizes: Callable[[str], Sizes], used: Collection[str]
+    config: Config, said: Mapping[str, Any], sizes: Callable[[str], Sizes], used: Collection[str]
 ) -> Backbone:
+    seen, own = view_of(config, said), id_dataset_of(config, said)
+    values = {**said, "resolution": resolution_of(config, said), "evaluation_view": seen, "id_dataset": own}
     scratch = values["pretraining"] == SCRATCH
     weights = weights_source(config, values["architecture"], values["pretraining"])
     name = values["id_dataset"] or NOT_KNOWN
     total = sizes(name).classes if name in used else _unseen_classes(name, weights)
+    classes = total if values["id_classes"] == "all" else values["id_classes"]
     return Backbone(
         architecture=values["architecture"],
         id_dataset=name,
-        id_classes=total if values["id_classes"] == "all" else values["id_classes"],
+        id_classes=classes // values["tasks"] if classes and isinstance(values.get("tasks"), int) else classes,
         images_per_class=None if values["images_per_class"] == "all" else values["images_per_class"],
         resolution=values["resolution"],
         augmentation=values["augmentation"] if scratch else None,
@@ -314,7 +319,7 @@ def recipe_of(config: Config, values: Mapping[str, Any]) -> Recipe:
     """ID-training recipe of one backbone: defaults, then matching recipes, then rules, then the grid's own values."""
     settings: dict[str, Any] = config.recipe.model_dump()
     for rule in (*config.recipes, *config.rules):
-        if _matches(rule.when, values):
+        if matches(rule.when, values):
             settings.update(rule.recipe)
     settings.update({key: values[key] for key in RECIPE_KEYS if values[key] is not None})
     return Recipe.model_validate(settings)
@@ -324,7 +329,7 @@ def probe_section(config: Config, values: Mapping[str, Any]) -> ProbeSection:
     """The probe section that holds for one backbone: the config's own, then matching rules."""
     settings: dict[str, Any] = config.probe.model_dump()
     for rule in config.rules:
-        if _matches(rule.when, values):
+        if matches(rule.when, values):
             settings.update(rule.probe)
     return ProbeSection.model_validate(settings)
 
@@ -383,7 +388,7 @@ def asked_epochs(config: Config, values: Mapping[str, Any]) -> tuple[tuple[str |
     path: tuple[str | int, ...] = ("probe", "at_epochs")
     section = config.probe
     for number, rule in enumerate(config.rules):
-        if "at_epochs" in rule.probe and _matches(rule.when, values):
+        if "at_epochs" in rule.probe and matches(rule.when, values):
             path = ("rules", number, "probe", "at_epochs")
             section = ProbeSection(at_epochs=rule.probe["at_epochs"])
     return path, section.at_epochs

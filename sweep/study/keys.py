@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sweep import register
 from sweep.base.errors import UserError
-from sweep.config import LAYERS, PENALTIES, ExtractionPrecision, Recipe, declared
+from sweep.config import LAYERS, PENALTIES, RECIPE_KEYS, ExtractionPrecision, Recipe, declared
 from sweep.data import CORRUPTED, training_pixels
 from sweep.models import facts
 from sweep.study.grid import Backbone, Curve, Grid
+from sweep.study.tasks import Course, PlannedCourse
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
-STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1, "continual": 1}
 # The same for what is measured of layers beside the probes, each by itself; 1 where nothing is said
 INSTRUMENT_VERSIONS: Mapping[str, int] = {"knn": 2, "few_shot": 2}  # 2: around the mean of the training images
 _CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
@@ -45,6 +46,7 @@ class Planned:
     run : of the training run that the weights come from, which is the key of its kept weights.
     readings : instrument that the config asks for → key of what it measures of this curve's layers, see
         :mod:`sweep.table.readings`; those that make no sense of the curve are not among them.
+    donor : the backbone that an intervention takes layers from, with its keys; None: no other.
     """
 
     curve: Curve
@@ -53,6 +55,17 @@ class Planned:
     weights: str
     run: str
     readings: tuple[tuple[str, str], ...] = ()
+    donor: Donor | None = None
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A backbone that others take layers from: keys of its weights and of its training run, and its ID images."""
+
+    backbone: Backbone
+    weights: str
+    run: str
+    images: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class PlannedCell:
     images: Mapping[str, Any]
     curves: tuple[Planned, ...] = ()
     blocks: tuple[int, ...] = ()
+    courses: tuple[PlannedCourse, ...] = ()
 
     @property
     def stages(self) -> dict[int, str]:
@@ -120,18 +134,39 @@ class Keyring(Settings):
 
     def cells(self, grid: Grid) -> tuple[PlannedCell, ...]:
         """All cells of a grid, with the keys of their curves."""
-        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks) for cell in grid.cells)
+        return tuple(self.cell(cell.backbone, cell.curves, cell.blocks, cell.courses) for cell in grid.cells)
 
-    def cell(self, backbone: Backbone, curves: Iterable[Curve] = (), blocks: tuple[int, ...] = ()) -> PlannedCell:
-        """A backbone and its curves with their keys."""
-        run, stages, planned = self.run(backbone), dict[int | None, str](), []
+    def cell(
+        self,
+        backbone: Backbone,
+        curves: Iterable[Curve] = (),
+        blocks: tuple[int, ...] = (),
+        courses: Iterable[Course] = (),
+    ) -> PlannedCell:
+        """A backbone, its curves and its courses with their keys."""
+        run, stages, planned = self.run(backbone), dict[tuple[Any, ...], str](), []
         for curve in curves:
-            stage = curve.backbone.epoch
+            stage = (curve.backbone.epoch, curve.backbone.intervention)
             if stage not in stages:
-                stages[stage] = run if stage is None else self._after(run, stage)
+                stages[stage] = run if stage == (None, None) else self._from(run, curve.backbone)
             planned.append(self._planned(curve, stages[stage], run))
         images = self.selection(backbone) if backbone.id_dataset in self.data else {}  # weights need none
-        return PlannedCell(backbone, run, images, tuple(planned), blocks)
+        learned = tuple(self._course(backbone, course, planned) for course in courses)
+        return PlannedCell(backbone, run, images, tuple(planned), blocks, learned)
+
+    def _course(self, backbone: Backbone, course: Course, planned: Sequence[Planned]) -> PlannedCourse:
+        """A course with the keys of the weights after each task, each made from those before it."""
+        runs = [self.weights(backbone)]
+        for task in course.tasks[1:]:
+            own = self.weights(replace(backbone, id_dataset=task.dataset, id_classes=task.classes))
+            runs.append(content_key("weights", after=runs[-1], task=own, skip=task.skip))
+        tuned = course.tuning and self.weights(replace(backbone, recipe=course.tuning))
+        kept = [each for each in planned if each.curve.backbone == planned[0].curve.backbone]
+        id_curve = next(each.key for each in kept if each.curve.is_id)
+        ood = tuple(each.key for each in kept if not each.curve.is_id and each.curve.shifted is None)
+        told = {"id": id_curve, "ood": ood, "split": course.splits, "layers": backbone.layers_pattern}
+        key = content_key("continual", runs=runs, tuned=tuned, holdout=self.holdout, **told)
+        return PlannedCourse(course, key, tuple(runs), content_key("weights", runs=runs, tuned=tuned), id_curve, ood)
 
     def planned(self, curve: Curve) -> Planned:
         """A curve with its keys."""
@@ -139,9 +174,14 @@ class Keyring(Settings):
 
     def _planned(self, curve: Curve, weights: str, run: str) -> Planned:
         """A curve of these weights; each key is made once, from the one below it."""
-        embedding = self._embedding(curve, weights)
-        bare = Planned(curve, self._curve(curve, embedding), embedding, weights, run)
+        embedding, changed = self._embedding(curve, weights), curve.backbone.intervention
+        donor = self._donor(changed.donor) if changed is not None and changed.donor is not None else None
+        bare = Planned(curve, self._curve(curve, embedding), embedding, weights, run, donor=donor)
         return replace(bare, readings=self._readings(bare)) if self.instruments else bare
+
+    def _donor(self, backbone: Backbone) -> Donor:
+        images = self.selection(backbone) if backbone.id_dataset in self.data else {}
+        return Donor(backbone, self.weights(backbone), self.run(backbone), images)
 
     def _readings(self, planned: Planned) -> tuple[tuple[str, str], ...]:
         found = []
@@ -191,8 +231,8 @@ class Keyring(Settings):
 
     def weights(self, backbone: Backbone) -> str:
         """Key of a backbone's weights; after an epoch of a training run it derives from the run's own key."""
-        if backbone.epoch is not None:
-            return self._after(self.run(backbone), backbone.epoch)
+        if backbone.epoch is not None or backbone.intervention is not None:
+            return self._from(self.run(backbone), backbone)
         if backbone.weights is not None:
             identity = backbone.weights.identity
             if identity is None:
@@ -215,14 +255,18 @@ class Keyring(Settings):
             **self._code(f"model {backbone.architecture}", f"augmentation {backbone.augmentation}"),
         )
 
-    @staticmethod
-    def _after(run: str, epoch: int) -> str:
-        """Key of the weights of a training run after an epoch."""
-        return content_key("weights", run=run, epoch=epoch)
+    def _from(self, run: str, backbone: Backbone) -> str:
+        """Key of the weights of a training run after an epoch, or with layers that are not its own."""
+        changed = backbone.intervention
+        if changed is None:
+            return content_key("weights", run=run, epoch=backbone.epoch)
+        other = changed.source if changed.donor is None else self.weights(changed.donor)
+        layers = [changed.first, changed.last, changed.head]
+        return content_key("weights", run=run, layers=layers, points=backbone.layers_pattern, to=other)
 
     def run(self, backbone: Backbone) -> str:
         """Key of the training run that a backbone comes from: that of its kept weights."""
-        return self.weights(backbone.after(None))
+        return self.weights(backbone.trained)
 
     def embedding(self, curve: Curve) -> str:
         """Key of the embeddings of one dataset by one backbone."""
@@ -329,7 +373,7 @@ def _recipe_parts(recipe: Recipe) -> dict[str, Any]:
     return {
         key: value
         for key, value in recipe.model_dump().items()
-        if not (declared(key).new and value == getattr(default, key))
+        if key not in RECIPE_KEYS or not (declared(key).new and value == getattr(default, key))
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sweep.config import Config
 from sweep.study.confounding import correlation_lines
-from sweep.study.costs import Cost, cost, layer_widths
+from sweep.study.costs import Cost, cost, course_trainings, layer_widths
 from sweep.study.costs_said import bytes_said, hours_said, memory_lines
 from sweep.study.grid import Curve, Grid
 from sweep.study.grid_said import left_out_lines, seen_lines, trained_on_all_lines, weights_lines
@@ -40,7 +40,12 @@ def render_plan(
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]
-    lines += [*_along_lines(grid), *trained_on_all_lines(grid), _done_line(done, why_unknown)]
+    lines += [
+        *_along_lines(grid),
+        *_course_lines(config, grid),
+        *trained_on_all_lines(grid),
+        _done_line(done, why_unknown),
+    ]
     lines += [*weights_lines(grid), *seen_lines(grid), *left_out_lines(grid)]
     lines += ["", *correlation_lines(config, grid)]
     return "\n".join(lines)
@@ -65,6 +70,16 @@ def _along_lines(grid: Grid) -> list[str]:
         f"of these along ID training (probe.at_epochs): {len(stages):,} epochs of {len(runs):,} backbones, "
         f"{len(curves):,} curves, {probes:,} probes"
     ]
+
+
+def _course_lines(config: Config, grid: Grid) -> list[str]:
+    """What series of tasks and interventions add; it is part of the totals."""
+    courses = [(cell.backbone, course) for cell in grid.cells for course in cell.courses]
+    trained = sum(len(course_trainings(config, *each)) for each in courses)
+    said = f"series of tasks: {len(courses):,}, with {trained:,} trainings after the first tasks (continual.parquet)"
+    changed = {curve.backbone for curve in grid.curves if curve.backbone.intervention is not None}
+    other = f"of these with other layers (intervene): {len(changed):,} backbones"
+    return [said] * bool(courses) + [other] * bool(changed)
 
 
 def _done_line(done: Mapping[Curve, bool] | None, why_unknown: str | None) -> str:

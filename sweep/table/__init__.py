@@ -1,13 +1,22 @@
 """What stands in the store of a sweep: fragments, failures, plans, notes, trials, and the copies made for readers."""
 
 from sweep.table.choice import best_row, choosing_columns
+from sweep.table.continual import CONTINUAL, continual_dictionary, done_courses, export_courses, write_course
 from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
 from sweep.table.origins import said_before
-from sweep.table.plans import Plan, PlannedCurve, planned_threads, publish_plan, read_plans, readable_plans
+from sweep.table.plans import (
+    LabelledCourse,
+    Plan,
+    PlannedCurve,
+    planned_threads,
+    publish_plan,
+    read_plans,
+    readable_plans,
+)
 from sweep.table.rates import kept_rates, publish_rates
 from sweep.table.readings import drop_damaged, is_measured, measured_keys, read_reading, write_reading
 from sweep.table.readings_export import export_readings
@@ -17,10 +26,12 @@ from sweep.table.trials import RECORDS, read_records, write_record
 from sweep.table.verify import Verified, describe_verified, problem_of, verify_fragments
 
 __all__ = [
+    "CONTINUAL",
     "DRIVER",
     "FRAGMENTS",
     "KEPT",
     "RECORDS",
+    "LabelledCourse",
     "Listing",
     "Plan",
     "PlannedCurve",
@@ -29,10 +40,13 @@ __all__ = [
     "best_row",
     "choosing_columns",
     "clear_failures",
+    "continual_dictionary",
     "copy_sorted",
     "describe_verified",
+    "done_courses",
     "drop_damaged",
     "drop_kept",
+    "export_courses",
     "export_probes",
     "export_readings",
     "finish_profile",
@@ -62,6 +76,7 @@ __all__ = [
     "saver",
     "serialised",
     "verify_fragments",
+    "write_course",
     "write_failure",
     "write_fragment",
     "write_kept",

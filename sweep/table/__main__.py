@@ -2,6 +2,7 @@
 
     python -m sweep.table verify results/mine                      parse all; damaged ones are set aside
     python -m sweep.table columns                                  what each column means
+    python -m sweep.table columns --of continual                   likewise, of continual.parquet
     python -m sweep.table export s3://bucket/mine --to big/      every fragment, sorted, in few Parquet files
 
 The export is a copy for readers; the fragments stay the truth. Its files are named by their content, and
@@ -18,10 +19,13 @@ from sweep.base import streams
 from sweep.base.errors import StorageError, UserError
 from sweep.base.line import Line
 from sweep.base.store import Store
+from sweep.table.continual import continual_dictionary
 from sweep.table.export import MANIFEST, ROWS_PER_FILE, copy_sorted
 from sweep.table.readings import readings_dictionary
 from sweep.table.schema import data_dictionary
 from sweep.table.verify import describe_verified, verify_fragments
+
+DICTIONARIES = {"probes": data_dictionary, "readings": readings_dictionary, "continual": continual_dictionary}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     checking = actions.add_parser("verify", help="parse every fragment; damaged ones move to quarantine/")
     copying = actions.add_parser("export", help="write all fragments as few sorted Parquet files")
     describing = actions.add_parser("columns", help="print the data dictionary of a table as Markdown")
-    describing.add_argument("--of", choices=("probes", "readings"), default="probes", help="default probes")
+    describing.add_argument("--of", choices=tuple(DICTIONARIES), default="probes", help="which table (default: probes)")
     for action in (checking, copying):
         action.add_argument("store", help="directory or URI of the results")
     copying.add_argument("--to", required=True, help="directory or URI of the copy")
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks: 0 all is well, 1 something is damaged or the store fails, 2 a mistake."""
     arguments = parse(argv)
     if arguments.action == "columns":
-        print(data_dictionary() if arguments.of == "probes" else readings_dictionary(), end="")
+        print(DICTIONARIES[arguments.of](), end="")
         return 0
     try:
         store = Store(arguments.store)

@@ -45,6 +45,16 @@ class PlannedCurve:
 
 
 @dataclass(frozen=True)
+class LabelledCourse:
+    """A course of a plan: its key, for people its backbone, and columns that the key does not determine."""
+
+    key: str
+    run: str
+    backbone: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a config plans: keys of the curves of each block, every curve in plan order, roles of varied variables,
     what the report holds equal for which, and the threads that ``threads: auto`` stands for in all runs.
@@ -56,6 +66,7 @@ class Plan:
     roles: Mapping[str, Role] = field(default_factory=dict)
     adjust: Mapping[str, Sequence[str]] = field(default_factory=dict)
     threads: int | None = None
+    courses: tuple[LabelledCourse, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -110,6 +121,8 @@ def _serialised(plan: Plan) -> bytes:
         "curves": curves,
         **({"readings": asked} if any(asked := [list(curve.readings) for curve in plan.curves]) else {}),
     }
+    if plan.courses:
+        about["courses"] = [[each.key, each.run, each.backbone, each.labels] for each in plan.courses]
     return json.dumps(about).encode()
 
 
@@ -169,6 +182,7 @@ def _read_plan(store: Store, place: str) -> Plan:
         roles = dict(saved.get("roles", {}))
         adjust = {name: list(others) for name, others in saved.get("adjust", {}).items()}
         curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
+        courses = tuple(LabelledCourse(*each) for each in saved.get("courses", ()))
         known = {curve.key for curve in curves}
         if strangers := [key for keys in blocks.values() for key in keys if key not in known]:
             raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
@@ -182,6 +196,7 @@ def _read_plan(store: Store, place: str) -> Plan:
         roles,
         adjust,
         threads if isinstance(threads, int) else None,
+        courses,
     )
 
 

@@ -6,12 +6,12 @@ still reads as one table in pandas and DuckDB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from sweep.base.errors import UserError
-from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, Recipe, declared
+from sweep.config import DEFAULT_ROLES, EPOCH, GRID_VARIABLES, INTERVENTION, Recipe, declared
 
 SCHEMA_VERSION = 2  # 2: labels are joined at export
 
@@ -51,6 +51,7 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("evaluation_view", _text, "'study' ([H24]), 'exact' (no zoom), 'weights' (their own) or its numbers"),
         *_recipe_columns(),
         (EPOCH, _int, "ID training epochs before this probe (probe.at_epochs), 0: initial weights; null: kept epoch"),
+        (INTERVENTION, _text, "which layers were set to what after training (intervene); null: none"),
     ],
     "Derived from the backbone": [
         ("family", _text, "CNN, ViT (most blocks attend) or MLP; a plug-in may have another"),
@@ -175,6 +176,11 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             _real,
             "ID test top-1 of the backbone's own classifier; null for downloaded weights",
         ),
+        (
+            "head_refit_top1",
+            _real,
+            "ID test top-1 with the classifier alone trained anew, to convergence; null but under an intervention",
+        ),
         ("backbone_epoch", _int, "epoch whose weights were probed; null for downloaded weights"),
     ],
     "Probe recipe": [
@@ -264,7 +270,7 @@ LABELS: tuple[str, ...] = (
 
 def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
     metadata = {"description": description}
-    if name in (*GRID_VARIABLES, EPOCH):
+    if name in (*GRID_VARIABLES, EPOCH, INTERVENTION):
         metadata["role"] = DEFAULT_ROLES.get(name, "treatment")
     return pa.field(name, kind, metadata=metadata)
 
@@ -312,7 +318,9 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
         pa.field(
             "stage",
             _text,
-            metadata={"description": "import, pretrain, data, embed, probe, write, keep, measure, worker"},
+            metadata={
+                "description": "import, pretrain, data, embed, probe, write, keep, measure, worker; tasks, fine-tune"
+            },
         ),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),
@@ -327,9 +335,14 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
 
 
 def data_dictionary() -> str:
-    """The schema as Markdown, for the README: one table per group of columns."""
+    """The schema as Markdown, for the README."""
+    return dictionary_of(GROUPS)
+
+
+def dictionary_of(groups: Mapping[str, Sequence[tuple[str, pa.DataType, str]]]) -> str:
+    """Columns as Markdown: one table per group."""
     lines: list[str] = []
-    for group, columns in GROUPS.items():
+    for group, columns in groups.items():
         lines += [f"**{group}**", "", "| column | type | meaning |", "|---|---|---|"]
         lines += [f"| `{name}` | {kind} | {description} |" for name, kind, description in columns]
         lines.append("")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.base.store import Store
+from sweep.table.continual import COURSES, problem_of_course
 from sweep.table.fragments import FRAGMENTS, parse_parquet, unknown_columns, written_by_newer
 from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA
 
@@ -73,15 +74,16 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     ----------
     each : told (done, total) after each fragment.
     """
-    names = [name for name in store.names(FRAGMENTS) if name.endswith(".parquet")]
+    names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if name.endswith(".parquet")]
     quarantined, newer = {}, {}
     for done, name in enumerate(names, start=1):
-        key = name.removeprefix(FRAGMENTS).removesuffix(".parquet")
+        key = name.rpartition("/")[2].removesuffix(".parquet")
+        judge = problem_of_course if name.startswith(COURSES) else problem_of
         try:
             data = store.get(name)
         except FileNotFoundError:
             continue
-        if reason := problem_of(data, key):
+        if reason := judge(data, key):
             quarantined[_set_aside(store, name, key, data, reason)] = reason
         elif more := written_by_newer(pq.read_schema(pa.BufferReader(data))):
             newer[name] = more

@@ -1,5 +1,11 @@
 from . import augment as augment
 from .checkpoint import checkpoint_name as checkpoint_name
+from .intervene import obtain_intervened as obtain_intervened
+from .look import Glasses as Glasses
+from .look import Seen as Seen
+from .look import glasses_of as glasses_of
+from .look import look as look
+from .look import refitted_top1 as refitted_top1
 from .pretrain import OnEpoch as OnEpoch
 from .pretrain import TrainingDivergedError as TrainingDivergedError
 from .ranks import ALONE as ALONE

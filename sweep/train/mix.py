@@ -1,7 +1,7 @@
 """Mixup and cutmix: a training batch mixed with itself, in pixels and in what it is told apart by.
 
 Zhang et al. 2018 (arXiv 1710.09412), Yun et al. 2019 (arXiv 1905.04899): the share λ is drawn from Beta(α, α) once a
-batch; of both policies each batch takes one, at even odds. Mixed are standardised pixels.
+batch; of both policies each batch takes one, by default at even odds. Mixed are standardised pixels.
 Legend: B images, C = 3 channels, H and W pixels, K classes.
 """
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
 from sweep.models import resident
+
+_EVEN = Recipe().mixup_share  # odds of keys that are older than the choice, which draws as it did for them
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ def mixed(
     if not kinds:
         return None
     rng = np.random.default_rng(derive_seed(key, "mix", epoch, batch))
-    kind = kinds[int(rng.integers(len(kinds)))]
+    if len(kinds) > 1 and recipe.mixup_share != _EVEN:
+        kind = kinds[int(rng.random() >= recipe.mixup_share)]
+    else:
+        kind = kinds[int(rng.integers(len(kinds)))]
     alpha = getattr(recipe, kind)
     share, order_B = float(rng.beta(alpha, alpha)), resident(rng.permutation(images), device)
     if kind == "mixup":

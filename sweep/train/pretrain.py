@@ -105,10 +105,15 @@ OnEpoch = Callable[[Sequence[Mapping[str, float]], int], None]  # the history so
 
 
 def learning_rate(step: int, *, steps_per_epoch: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to zero, per step; ``step`` counts from 0."""
+    """Linear warm-up, then a cosine to zero, per step; ``step`` counts from 0.
+
+    A recipe that decays at epochs has a tenth of its rate from each of them on, and no cosine.
+    """
     warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
     if step < warmup:
         return recipe.lr * (step + 1) / warmup
+    if recipe.decays_at:
+        return recipe.lr * 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in recipe.decays_at)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 

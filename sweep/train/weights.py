@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,12 +63,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone with its weights in place, how they came about, and the mean and std of the pixels they expect."""
+    """A backbone with its weights in place, how they came about, and the mean and std of the pixels they expect.
+
+    ``head_refit_top1``: ID test top-1 with the classifier alone trained anew, where that was measured.
+    """
 
     model: nn.Module
     facts: Facts
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    head_refit_top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Workshop:
     run : key of the backbone's kept weights.
     stages : keys of its weights after epochs of ID training.
     images : what identifies its ID images, for people.
+    start : makes the network to train (or to load weights into) of the untrained one.
     """
 
     store: Store
@@ -91,6 +96,7 @@ class Workshop:
     ranks: Ranks = ALONE  # who trains together; only the first of them has a use for all the rest
     stages: Mapping[int, str] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
+    start: Callable[[nn.Module], nn.Module] = lambda network: network
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -101,7 +107,7 @@ def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
     """
     lacking = [b for b in backbones if b.recipe is not None and not has_weights(b, shop)]
     if lacking:
-        backbone, epochs = lacking[0].after(None), {backbone.epoch for backbone in lacking}
+        backbone, epochs = lacking[0].trained, {backbone.epoch for backbone in lacking}
         if backbone.processes != shop.ranks.size:
             what = f"the weights of {backbone.label}, which {backbone.processes} processes train together"
             raise StorageError(None, f"{what}, are not in the store (any more)")
@@ -169,7 +175,7 @@ def initial_network(backbone: Backbone, run: str) -> nn.Module:
 
 
 def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
-    return initial_network(backbone, shop.run)
+    return shop.start(initial_network(backbone, shop.run))
 
 
 def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
@@ -202,7 +208,7 @@ def train_backbone(
             found = f"{len(source.labels_N)} training images of {backbone.id_dataset}"
             raise UserError(f"{found} are too few for recipe.data_parallel = {shop.ranks.size}")
         model = _build(backbone, shop)
-        layout = _layout(backbone, shop.device)
+        layout = layout_of(backbone, shop.device)
     with measured(shop.device) as cost, shop.ranks.watched():
         trained = pretrain(
             model,
@@ -224,7 +230,7 @@ def train_backbone(
     return trained, cost
 
 
-def _layout(backbone: Backbone, device: torch.device) -> torch.memory_format:
+def layout_of(backbone: Backbone, device: torch.device) -> torch.memory_format:
     """By the layers of the rule: how a backbone is trained does not depend on which of its layers a study probes."""
     try:
         layers = layers_of(backbone.architecture, resolution=backbone.resolution, width=backbone.width)

@@ -10,7 +10,7 @@ from analysis.design.points import Design
 from analysis.estimates.outcome import Fitted, Outcome
 from analysis.estimates.trees import Attribution
 from analysis.page import rows
-from analysis.page.figures import curves, epochs, lead, pairs, shap
+from analysis.page.figures import continual, curves, epochs, lead, pairs, shap
 from analysis.page.figures.shap import Dots
 from analysis.study import Study
 from analysis.tables.names import label
@@ -41,6 +41,8 @@ def draw(study: Study) -> tuple[dict[str, Figure], dict[str, str]]:
     if study.experiments.emergence is not None:
         made, captions["emergence"] = epochs.draw(study.experiments.emergence)
         drawn |= made
+    if study.tasks is not None:
+        drawn |= continual.draw(study.tasks)
     return drawn, captions
 
 

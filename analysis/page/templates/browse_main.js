@@ -1,5 +1,6 @@
 // Everything around the views: tabs, switches, filters, the selection; and what is shown when the state changes.
 const TABS = { backbones: ["Backbones", backbonesTab], layers: ["Layers", layersTab], variables: ["Variables", variablesTab], drives: ["What drives it", drivesTab], best: ["Best layer", bestTab] };
+if (page.tasks) TABS.tasks = ["Tasks", tasksTab];
 if (page.sources.length > 1) TABS.against = ["Against", againstTab];
 if (!(state.tab in TABS)) state.tab = DEFAULTS.tab;
 

@@ -128,7 +128,7 @@ ROWS = [
         "label": label, "value": 1.5 + k, "low": 1.0, "high": 4.0, "strength": "strong", "panel": "pq"[k],
         "series": "st"[k], "line": k, "x": k + 1, "y": 2.0 * k, "from": None, "to": None, "tunnel": False,
         "jitter": 0.1, "dataset": "d", "text": "12", "light": True, "pair": None, "side": "st"[k], "other": "one",
-        "code": 0.5, "sure": True, "layer": 1,
+        "code": 0.5, "sure": True, "layer": 1, "depth": 11 + k,
     }
     for k, label in enumerate(["one", "two"])
 ]  # fmt: skip
@@ -146,6 +146,8 @@ SEEN = {
     "interactions": ["two", "a title"],
     "best": ["a title", "two"],
     "against": ["x title", "y title"],
+    "tasks_layers": ["last layer of the extractor", "accuracy, %", "q", "parts"],
+    "tasks_forgetting": ["depth of the network, layers", "forgotten, points", "classifier"],
 }
 
 

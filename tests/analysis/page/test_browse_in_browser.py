@@ -19,6 +19,7 @@ from analysis.tables import database, stored
 from analysis.tables.sweep import read_sweep
 from tests.browse_tables import study as study_table
 from tests.browser import chromium, download, settled, visit
+from tests.synthetic_courses import course_table
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
 HOSTILE = ('<script>alert("x")</script>', "=1+1", "a/b\"c'd")
@@ -328,12 +329,16 @@ def test_large_and_small_numbers_and_truth_values_are_levels_too(browser, tmp_pa
 
 def test_one_backbone_and_one_dataset(browser, tmp_path):
     write_sweep(tmp_path, probe_table(grid(seed=[0]), datasets=["digits"]))
+    course_table().to_parquet(tmp_path / "continual.parquet")
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, heard = visit(
         browser, tmp_path / "report" / "browse.html", hash_of(sel=["weights-000@32"], data=["fractals"])
     )
-    for tab in TABS:
+    for tab in (*TABS, "tasks"):
         open_tab(page, tab)
+    assert page.locator("#view svg").count() == 2
+    assert page.locator("table[data-grid=tasks] tbody tr").count() == 12
+    assert "E2+T1 fine-tuned" in page.inner_text("#view")
     assert heard.said == []
 
 

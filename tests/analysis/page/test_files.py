@@ -23,6 +23,7 @@ from analysis.page import page, report_json, text_tables
 from analysis.page.figures import style
 from analysis.tables import storage
 from analysis.tables.metrics import ACCURACY_TEXT
+from tests.synthetic_courses import TRUTH, course_table
 from tests.synthetic_tables import MAPPING, experiment_table, grid, probe_table, write_sweep
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +80,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     treatments = ("id_classes", "images_per_class", "augmentation", "architecture")
     varied = {**dict.fromkeys(treatments, "treatment"), "seed": "replicate"}
     folder = write_sweep(tmp_path_factory.mktemp("demo"), probe_table(demo_like(), varied=varied))
+    course_table().to_parquet(folder / "continual.parquet")
     return folder, report_of(folder)
 
 
@@ -96,7 +98,7 @@ def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
     } <= names
     for figure in ("strengths", "forest_retained", "by_dataset_retained", "outcomes_retained", "layer_curves",
                    "rank_curves", "beeswarm_retained", "dependence_retained", "interactions_retained",
-                   "contrasts_retained", "association"):  # fmt: skip
+                   "contrasts_retained", "association", "tasks_swaps", "tasks_layers", "tasks_forgetting"):  # fmt: skip
         assert {f"figures/{figure}.png", f"figures/{figure}.svg"} <= names
     assert {
         "tables/effects_retained.md",
@@ -105,6 +107,8 @@ def test_everything_is_written(demo: tuple[Path, dict[str, Any]]) -> None:
         "tables/backbones.md",
         "tables/fit.md",
     } <= names
+    assert [row["combination"] for row in report["tasks"]["table"]] == [*TRUTH, *TRUTH]
+    assert all(f"<td>{name}</td>" in (folder / "report" / "index.html").read_text() for name in TRUTH)
     experiments = pd.read_parquet(folder / "report" / "experiments.parquet")
     assert len(experiments) == report["counts"]["experiments"] == 72
     assert pq.read_table(folder / "report" / "shap_values.parquet").num_rows == 3 * 72

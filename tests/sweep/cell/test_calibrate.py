@@ -8,7 +8,7 @@ import pytest
 from sweep import commands, driver, table
 from sweep.base.store import Store
 from sweep.cell import calibration
-from sweep.driver.sweep import _say_together
+from sweep.driver.work import say_together
 from sweep.study import ends_after, rates
 from sweep.study.check import read_config
 from sweep.study.rates import Rates
@@ -84,9 +84,9 @@ def test_the_longest_by_calibrated_time_comes_first(tmp_path, capsys):
     assert order()[0] == by_operations
     table.publish_rates(store, made_up(sweep.cells[:1], {"vggm11": 1.0}))  # before others were added to the grid
     assert order()[0] == by_operations
-    _say_together(sweep, sweep.cells, 2)
+    say_together(sweep, sweep.cells, 2)
     assert "2 places end after" in capsys.readouterr().err
-    _say_together(sweep, [cell for cell in sweep.cells if cell.backbone.processes == 2], 2)
+    say_together(sweep, [cell for cell in sweep.cells if cell.backbone.processes == 2], 2)
     assert capsys.readouterr().err == ""
     store.put("calibration.json", b"{")
     assert order()[0] == by_operations

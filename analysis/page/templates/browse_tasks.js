@@ -1,0 +1,35 @@
+// The tab Tasks: extractors and tunnels of networks that learned several tasks; only where the sweep has some.
+const spanOf = (row, name) => (row[name + "_low"] === null ? "" : `${show(row[name + "_low"], 1)} … ${show(row[name + "_high"], 1)}`);
+
+function tasksTab(view) {
+  const found = page.tasks, layers = el("div", { class: "chart" }), lost = el("div", { class: "chart" }), table = el("div", { class: "scroll" }), kept = el("div", { class: "scroll" });
+  const rows = found.table.flatMap((row) => [["first", row.first], ["later", row.later]].filter(([, own]) => own).map(([task, own]) => ({ ...row, task, ...own, interval: spanOf(own, "accuracy"), change_interval: spanOf(own, "change") })));
+  const plain = rows.map(({ first: _first, later: _later, ...row }) => row);
+  const memory = found.memory.map((row) => ({ ...row, forgetting_interval: spanOf(row, "forgetting"), features_interval: spanOf(row, "features"), transfer_interval: spanOf(row, "transfer") }));
+  view.append(
+    el("p", { class: "note" }, `Learned one after the other: ${[...new Set(found.memory.map((row) => row.tasks))].join("; ")}. E1 is the layers up to the split after the first task, T2 those behind it after the second. Means over seeds with 95 % t intervals; they follow neither the filters nor the accuracy rule.`),
+    el("h2", {}, "Extractors and tunnels together"), bar("tasks", { rows: () => plain }), table,
+    ...(found.layers.length ? [el("h2", {}, "Accuracy against the split"), bar("tasks-layers", { rows: () => found.layers, chart: layers }), layers] : []),
+    el("h2", {}, "What is forgotten"), bar("forgetting", { rows: () => memory, chart: lost }), lost, kept,
+  );
+  queueMicrotask(() => {
+    grid("tasks", table, [
+      { title: "networks", key: "configuration", word: true }, { title: "split", key: "split_by", word: true }, { title: "after layer", key: "split_layer", word: true }, { title: "parts", key: "combination", word: true }, { title: "task", key: "task", word: true },
+      { title: "accuracy, %", key: "accuracy", digits: 1 }, { title: "95 % interval", key: "interval", word: true }, { title: "change against E1+T1", key: "change", digits: 1 }, { title: "95 % interval", key: "change_interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3, least: 0.001 }, { title: "seeds", key: "seeds" },
+    ], plain);
+    grid("forgetting", kept, [
+      { title: "networks", key: "configuration", word: true }, { title: "depth", key: "depth" }, { title: "forgotten, points", key: "forgetting", digits: 1 }, { title: "95 % interval", key: "forgetting_interval", word: true },
+      { title: "by the features", key: "features", digits: 1 }, { title: "95 % interval", key: "features_interval", word: true }, { title: "forward transfer", key: "transfer", digits: 1 }, { title: "95 % interval", key: "transfer_interval", word: true }, { title: "seeds", key: "seeds" },
+    ], memory);
+  });
+  const drawn = [];
+  if (found.layers.length) {
+    const points = found.layers.map((row) => ({ panel: `${row.configuration}: task ${row.task}`, series: row.combination, layer: row.split_layer, value: row.accuracy, interval: row.low === null ? "" : `${show(row.low, 1)} … ${show(row.high, 1)}` }));
+    const order = [...new Set(points.map((row) => row.series))], columns = Math.max(1, Math.min(3, Math.floor(view.clientWidth / 330)));
+    drawn.push(draw(layers, "tasks_layers", points, { order, panels: [...new Set(points.map((row) => row.panel))], columns, width: Math.min(300, view.clientWidth - 90), legend_columns: order.length, series: "parts" }));
+  }
+  const kinds = [["forgetting", "the task's own"], ["features", "trained anew"]];
+  const points = kinds.flatMap(([name, series], k) => memory.filter((row) => row.depth !== null && row[name] !== null).map((row) => ({ label: row.configuration, series, depth: row.depth + 0.1 * (2 * k - 1), value: row[name], low: row[name + "_low"], high: row[name + "_high"], interval: spanOf(row, name) })));
+  drawn.push(points.length ? draw(lost, "tasks_forgetting", points, { order: kinds.map(([, series]) => series), width: Math.min(520, view.clientWidth - 90), legend_columns: 2, series: "classifier" }) : null);
+  return Promise.all(drawn);
+}

@@ -1,0 +1,43 @@
+"""The table of networks that learned several tasks, ``continual.parquet``, as it stands beside a sweep's probes."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.tables import storage
+from analysis.tables.errors import UserError
+
+NAME = "continual.parquet"
+NEEDED = ("course_key", "plan", "kind", "task", "top1", "after_task", "combination", "split_by", "split_layer", "tasks")
+MEASUREMENT = ("kind", "task", "after_task", "combination", "later_task", "split_by", "split_layer")  # of a course
+# labels that tell configurations apart; the seed repeats them
+CONFIGURATION = (
+    "tasks", "architecture", "resolution", "augmentation", "width", "images_per_class", "epochs", "lr", "weight_decay",
+    "batch_size", "label_smoothing", "mixup", "cutmix", "mixup_share",
+)  # fmt: skip
+
+
+def read(results: str, plan: str | None) -> pd.DataFrame | None:
+    """Rows of a sweep's courses; None where it has none.
+
+    Parameters
+    ----------
+    results : folder or URI of the sweep, or its table of probes.
+    plan : name of the sweep; where it has courses of its own, those of others that share the store are left out.
+
+    Raises
+    ------
+    UserError
+        If the table lacks a column.
+    """
+    place = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
+    uri = storage.join(place, NAME)
+    if not storage.exists(uri):
+        return None
+    found = storage.read_parquet(uri)
+    if missing := [name for name in NEEDED if name not in found.schema.names]:
+        raise UserError(f"{uri}: column {missing[0]} is missing; a table of courses needs {', '.join(NEEDED)}")
+    rows = found.drop_columns(["correct"] if "correct" in found.schema.names else []).to_pandas()
+    own = rows[rows["plan"] == plan]
+    rows = own if len(own) else rows.drop_duplicates(["course_key", *MEASUREMENT])
+    return rows.reset_index(drop=True) if len(rows) else None

@@ -23,6 +23,7 @@ from sweep.probes import (
     Right,
     auroc,
     budget_bytes,
+    centre,
     drawn_images,
     few_shot,
     fit_probes,
@@ -131,6 +132,7 @@ def _few_shot(bench: Bench) -> Iterator[Row]:
     """Draws do not depend on the backbone, so that backbones and layers are compared on the same images."""
     labels_N, fit_N = torch.from_numpy(bench.images.train_labels_N), ~torch.from_numpy(bench.images.heldout_N)
     layers = list(bench.layers())
+    means = {at: centre(bench.embedded.train[at][fit_N], bench.device) for at, finite in layers if finite}
     for shots in SHOTS:
         for draw in range(DRAWS):
             seed = derive_seed("few shot", bench.images.fingerprint, shots, draw)
@@ -138,15 +140,15 @@ def _few_shot(bench: Bench) -> Iterator[Row]:
             if drawn_K is None:  # a class has not so many
                 continue
             for at, finite in layers:
-                test, heldout = _by_few(bench, at, drawn_K) if finite else (None, None)
+                test, heldout = _by_few(bench, at, drawn_K, means[at]) if finite else (None, None)
                 yield from _accuracies(bench, "few_shot", at, test, heldout, shots=shots, draw=draw)
 
 
-def _by_few(bench: Bench, at: int, drawn_K: Tensor) -> tuple[Right | None, Right | None]:
+def _by_few(bench: Bench, at: int, drawn_K: Tensor, centre_D: Tensor) -> tuple[Right | None, Right | None]:
     train_ND, classes = bench.embedded.train[at], bench.images.classes
     labels_N, test_labels_N, held_N = bench.train_labels_N, bench.test_labels_N, bench.heldout_N
     few_KD = train_ND[drawn_K.to(train_ND.device)]
-    probe = few_shot(few_KD, labels_N[drawn_K.to(bench.device)], classes=classes)
+    probe = few_shot(few_KD, labels_N[drawn_K.to(bench.device)], centre_D, classes=classes)
     if probe is None:
         return None, None
     held_labels_H = labels_N[held_N]

@@ -11,6 +11,7 @@ from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
 from sweep.probes.readings import (
     Right,
+    centre,
     drawn_images,
     few_shot,
     nearest_means,
@@ -25,6 +26,7 @@ __all__ = [
     "Right",
     "auroc",
     "budget_bytes",
+    "centre",
     "drawn",
     "drawn_images",
     "energies",

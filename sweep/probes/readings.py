@@ -1,6 +1,8 @@
 """Readings of a layer beside the linear probe: k nearest neighbours, nearest class mean, a few images per class.
 
-Each gives the class it would say of every image; :func:`shares_right` makes accuracies of that.
+Each gives the class it would say of every image; :func:`shares_right` makes accuracies of that. Neighbours and few
+images are looked at around the mean of all training images and at length 1 (CL2N of Wang et al. 2019, SimpleShot): what
+all images of a layer have in common, which before a batch norm is most of them, would else hide how they differ.
 
 Shapes: N training images, M images to read, B of a chunk, D width, C classes.
 """
@@ -42,7 +44,7 @@ def shares_right(right_M: Tensor, labels_M: Tensor, *, classes: int) -> Right | 
 def nearest_neighbours(
     train_ND: Tensor, labels_N: Tensor, emb_MD: Tensor, *, classes: int, neighbours: int = NEIGHBOURS
 ) -> Tensor:
-    """Class that most of the k nearest training images have, by cosine; of equally many the first class (M,).
+    """Class that most of the k nearest training images have, by cosine around their mean; of equal ones the first (M,).
 
     Parameters
     ----------
@@ -50,9 +52,10 @@ def nearest_neighbours(
     neighbours : k; all images where there are fewer.
     """
     device, k = labels_N.device, min(neighbours, len(train_ND))
-    bank_ND, found = unit(train_ND.to(device).float()), []
+    centre_D = centre(train_ND, device)
+    bank_ND, found = unit(train_ND.to(device).float() - centre_D), []
     for part_BD in emb_MD.split(max(1, _CELLS // len(bank_ND))):
-        nearest_BK = (unit(part_BD.to(device).float()) @ bank_ND.T).topk(k, dim=1).indices
+        nearest_BK = (unit(part_BD.to(device).float() - centre_D) @ bank_ND.T).topk(k, dim=1).indices
         votes_BC = torch.zeros(len(part_BD), classes, device=device)
         votes_BC.scatter_add_(1, labels_N[nearest_BK], torch.ones(nearest_BK.shape, device=device))
         found.append(votes_BC.argmax(1))
@@ -74,9 +77,9 @@ def nearest_means(train_ND: Tensor, labels_N: Tensor, emb_MD: Tensor, *, classes
 
 @dataclass(frozen=True)
 class FewShot:
-    """A linear classifier of embeddings at length 1: scores are (x − mean) @ weight + bias."""
+    """A linear classifier: scores are unit(x − centre) @ weight + bias."""
 
-    mean_D: Tensor
+    centre_D: Tensor
     weight_DC: Tensor
     bias_C: Tensor
 
@@ -85,23 +88,33 @@ class FewShot:
         device = self.weight_DC.device
         found = []
         for part_BD in emb_MD.split(_CHUNK):
-            x_BD = unit(part_BD.to(device).float()) - self.mean_D
+            x_BD = unit(part_BD.to(device).float() - self.centre_D)
             found.append(torch.addmm(self.bias_C, x_BD, self.weight_DC).argmax(1))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=device)
 
 
-def few_shot(train_ND: Tensor, labels_N: Tensor, *, classes: int) -> FewShot | None:
-    """Logistic regression on a few images at length 1, with scikit-learn's C = 1 (Tian et al. 2020, §4.1).
+def centre(emb_ND: Tensor, device: torch.device) -> Tensor:
+    """Mean embedding, float32, added up in float64 (D,)."""
+    sums = [part_BD.to(device).sum(0, dtype=torch.float64) for part_BD in emb_ND.split(_CHUNK)]
+    return (torch.stack(sums).sum(0) / len(emb_ND)).float()
+
+
+def few_shot(train_ND: Tensor, labels_N: Tensor, centre_D: Tensor, *, classes: int) -> FewShot | None:
+    """Logistic regression on a few images, with scikit-learn's C = 1 as in Tian et al. 2020.
 
     Minimises Σ cross-entropy + ½ ‖W‖², the bias not penalised. The weights lie in the span of the images, so that it
     is solved in as many coordinates as there are images, where these are fewer than numbers.
+
+    Parameters
+    ----------
+    centre_D : mean of all training images, whose labels have no part in it.
 
     Returns
     -------
     None if it does not converge.
     """
     device = labels_N.device
-    x_ND = unit(train_ND.to(device).float())
+    x_ND = unit(train_ND.to(device).float() - centre_D)
     mean_D = x_ND.mean(0)
     x_ND = x_ND - mean_D
     n, d = x_ND.shape
@@ -109,7 +122,10 @@ def few_shot(train_ND: Tensor, labels_N: Tensor, *, classes: int) -> FewShot | N
     own_NK = x_ND @ basis_DK
     fit = FitData(own_NK, labels_N, classes, *(own_NK.new_full((own_NK.shape[1],), v).double() for v in (0.0, 1.0)))
     linear = regression(fit, Probe(solver="lbfgs", weight_decay=1 / n, label_smoothing=0.0))
-    return None if linear is None else FewShot(mean_D, basis_DK @ linear.weight_DC, linear.bias_C)
+    if linear is None:
+        return None
+    weight_DC = basis_DK @ linear.weight_DC
+    return FewShot(centre_D, weight_DC, linear.bias_C - mean_D @ weight_DC)
 
 
 def drawn_images(labels_N: Tensor, eligible_N: Tensor, shots: int, seed: int) -> Tensor | None:

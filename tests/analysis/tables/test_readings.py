@@ -8,6 +8,7 @@ from analysis import load
 from analysis.page import browse_curves
 from analysis.tables import database, readings, stored
 from analysis.tables.errors import UserError
+from analysis.tables.sweep import read_sweep
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
 
@@ -74,3 +75,23 @@ def test_a_table_without_them_says_where_they_come_from(tmp_path):
     assert readings.by_layer(str(tmp_path)) is None
     with pytest.raises(UserError, match=r"instruments\.md"):
         load.readings(str(tmp_path))
+
+
+def test_measured_complexity_of_id_images_is_a_variable(tmp_path):
+    backbones = grid(architecture=["vggm11"], resolution=[32, 64], seed=[0, 1])
+    write_sweep(tmp_path, probe_table(backbones, varied={"resolution": "treatment", "seed": "replicate"}))
+    assert "id_complexity" not in read_sweep(str(tmp_path), accuracy="heldout").variables
+    probes = load.probes(str(tmp_path))
+    own = probes[probes["is_id"]].drop_duplicates("backbone")
+    bits = pd.DataFrame(
+        {
+            "backbone_key": own["backbone"],
+            "is_id": True,
+            "reading": "image_complexity",
+            "value": own["resolution"] / 8.0,
+        }
+    )
+    bits.to_parquet(tmp_path / "readings.parquet")
+    found = read_sweep(str(tmp_path), accuracy="heldout")
+    assert "id_complexity" in found.variables
+    assert (found.frame["id_complexity"] == found.frame["resolution"] / 8).all()

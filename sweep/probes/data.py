@@ -44,9 +44,13 @@ class ProbeData:
 
     def on_cpu(self) -> ProbeData:
         """The same, to be worked on by the CPU."""
-        folds_N = None if self.folds_N is None else self.folds_N.cpu()
-        labels = {"train_labels_N": self.train_labels_N.cpu(), "test_labels_N": self.test_labels_N.cpu()}
-        return replace(self, **labels, heldout_N=self.heldout_N.cpu(), folds_N=folds_N)
+        return replace(
+            self,
+            train_labels_N=self.train_labels_N.cpu(),
+            test_labels_N=self.test_labels_N.cpu(),
+            heldout_N=self.heldout_N.cpu(),
+            folds_N=None if self.folds_N is None else self.folds_N.cpu(),
+        )
 
     def width(self, layer: int) -> int:
         """Numbers in an embedding of a layer."""

@@ -243,7 +243,7 @@ def _clear(store: Store, name: str) -> None:
         store.delete(name)
 
 
-def _save_if_possible(store: Store, name: str, data: bytes) -> None:
+def _save_if_possible(store: Store, name: str, data: memoryview) -> None:
     """A checkpoint that cannot be written costs what a kill would cost, no more."""
     try:
         store.put(name, data)

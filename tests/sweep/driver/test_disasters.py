@@ -144,7 +144,17 @@ def test_a_full_and_a_read_only_disk_are_said_and_outlived(tmp_path, small_disk)
 def test_the_command_for_more_kills(undisturbed, tmp_path):
     """Every kind of process, several signals and configs: here a worker, once, in the middle of training."""
     file, _ = undisturbed
-    command = [sys.executable, "-m", "tests.sweep.driver.disasters", tmp_path, "1", "--config", file, "--only", "worker"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.sweep.driver.disasters",
+        tmp_path,
+        "1",
+        "--config",
+        file,
+        "--only",
+        "worker",
+    ]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert "1 of 1 at work" in done.stdout, done.stdout + done.stderr
     assert done.stdout.endswith("1 kills of 1 sweeps: the tables are the same\n"), done.stdout + done.stderr

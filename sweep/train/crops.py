@@ -60,7 +60,8 @@ def random_crops(sizes_B2: np.ndarray, uniform_BD: np.ndarray) -> Crops:
     height_width_B2 = np.where(fits_B1, tried_B2, _widest(full_B2))
     room_B2 = full_B2 - height_width_B2
     at_B2 = np.where(fits_B1, (uniform_BD[:, -3:-1] * (room_B2 + 1)).astype(np.int64), room_B2 // 2)
-    return Crops(*at_B2.T, *height_width_B2.T, uniform_BD[:, -1] < 0.5)
+    (top_B, left_B), (height_B, width_B) = at_B2.T, height_width_B2.T
+    return Crops(top_B, left_B, height_B, width_B, uniform_BD[:, -1] < 0.5)
 
 
 def _widest(full_B2: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from sweep import driver, table
 from sweep.cell.cell import run_cell
 from sweep.cell.instruments import INSTRUMENTS as MEASURED
 from sweep.config import INSTRUMENTS, READINGS
+from sweep.driver import status
 from sweep.study.check import read_config
 
 TINY = """
@@ -107,6 +108,29 @@ def test_what_is_there_is_not_measured_again_and_what_is_damaged_is(place):
     assert [each.key for each in cell.curves] == [planned.key]
     assert {name: stamp for name, stamp in sweep.store.stamps("readings/").items() if knn not in name} == stamps
     assert pq.read_table(place / "out" / "readings.parquet").equals(before)
+
+
+def test_an_instrument_that_fails_is_a_record_and_its_curve_not_done_until_it_is_measured(place, monkeypatch):
+    sweep, _ = run(place, "readings: [nearest_mean, knn]\n")
+    planned = next(sweep.planned)
+    for _, key in planned.readings:
+        sweep.store.delete(f"readings/{key}.parquet")
+    look = lambda: status.look(sweep.store, driver.plan_of(sweep)).states[planned.key]  # noqa: E731
+    assert look() == "missing"
+
+    def fails(bench):
+        raise ValueError("a matrix of an instrument is singular")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(MEASURED, "nearest_mean", fails)
+        (cell,) = driver.missing_cells(sweep, sweep.curves, measured=table.measured_keys(sweep.store))
+        assert run_cell(driver.task_of(sweep, cell, gpu=False)).failed == (planned.key,)
+    (record,) = table.read_failures(sweep.store, [planned.key])
+    assert (record["stage"], record["message"]) == ("measure", "a matrix of an instrument is singular")
+    assert look() == "failed"
+    assert dict(planned.readings)["knn"] in table.measured_keys(sweep.store)  # the others go on
+    run(place, "readings: [nearest_mean, knn]\n")
+    assert look() == "done"
 
 
 def test_other_probes_keep_what_does_not_depend_on_them(place):

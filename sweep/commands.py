@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sweep import cell, data, driver, table
-from sweep.base.errors import InterruptedSweepError, UserError
+from sweep.base.errors import InterruptedSweepError, StorageError, UserError
 from sweep.base.line import duration
 from sweep.base.spans import recorded
 from sweep.base.store import Store
@@ -100,8 +100,13 @@ def calibrated(config: Config, out: str) -> str:
     with data.glance():
         grid = expand(config, lambda name: sizes(config, name))
         measured = cell.calibrate(config, grid, device)
-        table.publish_rates(Store(out), measured)
-        return str(cell.hours(config, grid, measured))
+        said = str(cell.hours(config, grid, measured))
+    store = Store(out)
+    try:
+        table.publish_rates(store, measured.beside(table.kept_rates(store)))
+    except StorageError as error:  # the hours are what was asked for
+        return f"{said}\nthe next run will not know: {error}"
+    return said
 
 
 def plan(config: Config, out: str) -> str:

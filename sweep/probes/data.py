@@ -44,13 +44,12 @@ class ProbeData:
 
     def on_cpu(self) -> ProbeData:
         """The same, to be worked on by the CPU."""
-        folds_N = None if self.folds_N is None else self.folds_N.cpu()
         return replace(
             self,
             train_labels_N=self.train_labels_N.cpu(),
-            heldout_N=self.heldout_N.cpu(),
             test_labels_N=self.test_labels_N.cpu(),
-            folds_N=folds_N,
+            heldout_N=self.heldout_N.cpu(),
+            folds_N=None if self.folds_N is None else self.folds_N.cpu(),
         )
 
     def width(self, layer: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sweep.config import Config
@@ -59,6 +59,17 @@ class Rates:
         counts, widths = costs.curve_sizes(config, curve), costs.layer_widths(curve.backbone)
         operations = curve.probes_per_layer * costs.probe_flops(curve, widths, counts)
         return self.least[fitted(curve)] + operations / self.products
+
+    def beside(self, earlier: Rates | None) -> Rates:
+        """With what was measured before of other networks, on such a device: parts of a study share a store."""
+        if earlier is None or (earlier.device, earlier.kind) != (self.device, self.kind):
+            return self
+        return replace(
+            self,
+            training={**earlier.training, **self.training},
+            extraction={**earlier.extraction, **self.extraction},
+            least={**earlier.least, **self.least},
+        )
 
     def said(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -22,7 +23,9 @@ from sweep.table.origins import Origins
 from sweep.table.plans import PlannedCurve
 from sweep.table.schema import SCHEMA, is_statistic
 
-_CURVES, _READERS = 512, 4  # of a part; threads that wait for the store
+_CURVES, _FIRST, _READERS = 512, 16, 4  # of a part, at most and the first; threads that wait for the store
+_BYTES = 128 << 20  # of a part, as the last one had them: bits of a million images are 160 kB in every row
+_Part: TypeAlias = "tuple[list[PlannedCurve], dict[str, Future[pa.Table]]]"
 
 
 class Spool:
@@ -41,6 +44,7 @@ class Spool:
         self._registered: dict[str, pa.Field] = {}
         self.relabelled: dict[str, int] = {}
         self.origins = Origins()
+        self._curves = _FIRST
 
     def __enter__(self) -> Spool:
         return self
@@ -63,25 +67,31 @@ class Spool:
         UserError
             If a fragment is damaged.
         """
-        parts = [curves[start : start + _CURVES] for start in range(0, len(curves), _CURVES)]
+        waiting, coming = deque(curves), deque[_Part]()
         with ThreadPoolExecutor(_READERS) as pool:
-            coming: deque[dict[str, Future[pa.Table]]] = deque()
             try:
-                for number, part in enumerate(parts):
-                    for ahead in parts[number + len(coming) : number + 2]:  # the next is read while this one is joined
-                        keys = dict.fromkeys(curve.key for curve in ahead)
-                        coming.append({key: pool.submit(read_fragment, store, key) for key in keys})
-                    fragments = {key: future.result() for key, future in coming.popleft().items()}
-                    self._add(fragments, part)
+                while waiting or coming:
+                    while waiting and len(coming) < 2:  # the next is read while this one is joined
+                        coming.append(self._started(store, waiting, pool))
+                    part, futures = coming.popleft()
+                    self._add({key: future.result() for key, future in futures.items()}, part)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _started(self, store: Store, waiting: deque[PlannedCurve], pool: ThreadPoolExecutor) -> _Part:
+        """The next curves, and their fragments as they come."""
+        part = [waiting.popleft() for _ in range(min(self._curves, len(waiting)))]
+        keys = dict.fromkeys(curve.key for curve in part)
+        return part, {key: pool.submit(read_fragment, store, key) for key in keys}
 
     def _add(self, fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) -> None:
         for name, count in relabelled(fragments, curves).items():
             self.relabelled[name] = self.relabelled.get(name, 0) + count
         for fragment in fragments.values():
             self.origins.add(fragment)
+        each = max(1, sum(fragment.nbytes for fragment in fragments.values()) // len(curves))
+        self._curves = max(1, min(_CURVES, _BYTES // each))
         self._keep(joined(fragments, curves))
 
     def _keep(self, rows: pa.Table) -> None:

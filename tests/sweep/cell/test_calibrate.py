@@ -84,6 +84,8 @@ def test_the_longest_by_calibrated_time_comes_first(tmp_path, capsys):
     assert order()[0] == by_operations
     table.publish_rates(store, made_up(sweep.cells[:1], {"vggm11": 1.0}))  # before others were added to the grid
     assert order()[0] == by_operations
+    table.publish_rates(store, made_up(sweep.cells[1:], {"resnet18": 1.0, "vggm17": 2.0}).beside(sweep.rates))
+    assert order()[0] == ["resnet18", "vggm17", "vggm11"]
     say_together(sweep, sweep.cells, 2)
     assert "2 places end after" in capsys.readouterr().err
     say_together(sweep, [cell for cell in sweep.cells if cell.backbone.processes == 2], 2)

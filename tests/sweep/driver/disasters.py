@@ -33,7 +33,13 @@ TARGETS = {
     "worker": ("ray::_run_task", "ray::IDLE"),
     "raylet": ("raylet/raylet",),
     "gcs": ("gcs_server",),
-    "agent": ("dashboard/agent.py", "runtime_env/agent", "log_monitor.py", "dashboard.py"),
+    "agent": (
+        "ray::DashboardAgent",
+        "ray::RuntimeEnvAgent",
+        "dashboard/agent.py",
+        "runtime_env/agent",
+        "log_monitor.py",
+    ),
 }
 SIGNALS = {
     "driver": (signal.SIGKILL, signal.SIGTERM, signal.SIGINT),
@@ -83,6 +89,7 @@ class Harness:
     def __init__(self, configs: Sequence[Path], home: Path, seed: int) -> None:
         self.configs, self.home, self.out = list(configs), home, home / "hit"
         self._random = random.Random(seed)
+        self._wanted: set[str] = set()  # fragments of all configs
         (home / "plugins").mkdir(parents=True)
         (home / "plugins" / "often.py").write_text(OFTEN)
 
@@ -93,25 +100,33 @@ class Harness:
             place = self.home / "undisturbed" / config.stem
             self._finish(config, place)
             found[_name(config)] = _rows(place / "probes.parquet")
+            self._wanted |= {path.name for path in (place / "fragments").glob("*.parquet")}
         return found
 
     def hit(self, what: str, number: signal.Signals, *, working: bool) -> Hit:
         """Start the sweep of a random config, hit one process of it at a random moment, wait for its end."""
         config, started = self._random.choice(self.configs), time.time()
+        self._leave_work()
         driver = self._start(config, self.out)
         try:
             while working and driver.poll() is None and not _at_work(self.out, started):
                 time.sleep(0.05)
             time.sleep(self._random.uniform(0.0, 1.0) if working else self._random.uniform(0.5, 6.0))
-            victim = self._victim(driver, what)
             at_work, there = _at_work(self.out, started), len(list((self.out / "checkpoints").glob("*.pt")))
-            with contextlib.suppress(psutil.NoSuchProcess):
-                victim.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                self._victim(driver, what).send_signal(number)
             code = driver.wait(timeout=ENDS_SECONDS)
         finally:
             if driver.poll() is None:
                 driver.kill()
         return Hit(what, number.name, at_work, there, code, time.time() - started)
+
+    def _leave_work(self) -> None:
+        """Where nearly all is done, make a part of it missing again: there would be nothing to hit."""
+        there = sorted((self.out / "fragments").glob("*.parquet"))
+        if len(there) > len(self._wanted) // 2:
+            for place in [*self._random.sample(there, len(there) // 2), *(self.out / "weights").glob("*")]:
+                place.unlink()
 
     def _victim(self, driver: subprocess.Popen, what: str) -> psutil.Process:
         """A process of that kind, the driver itself if there is none yet."""

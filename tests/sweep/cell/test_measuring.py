@@ -155,3 +155,16 @@ def test_a_plan_says_which_readings_are_whose(place):
     assert [curve.readings for curve in read.curves] == [(dict(each.readings)["knn"],) for each in sweep.planned]
     bare = dataclasses.replace(sweep, cells=tuple(dataclasses.replace(cell, curves=()) for cell in sweep.cells))
     assert table.export_readings(bare.store, driver.plan_of(bare)) is None
+
+
+def test_plans_that_share_a_store_have_a_table_each_and_one_of_all(place):
+    sweep, _ = run(place, "readings: knn\n")
+    own = driver.plan_of(sweep)
+    some = tuple(curve for curve in own.curves if curve.dataset == "few")
+    other = dataclasses.replace(own, name="other", curves=some, blocks={})
+    table.publish_plan(sweep.store, other)
+    assert table.export_readings(sweep.store, other) == str(place / "out" / "readings-other.parquet")
+    counted = {name: len(pq.read_table(place / "out" / f"{name}.parquet")) for name in ("readings-other", "readings")}
+    assert counted["readings"] == 2 * counted["readings-other"] > 0
+    silent = dataclasses.replace(own, name="silent", curves=tuple(dataclasses.replace(c, readings=()) for c in some))
+    assert table.export_readings(sweep.store, silent) is None

@@ -45,7 +45,8 @@ def split(probes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def keys(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """One text per row that is equal where all these columns are, nulls included."""
-    return frame[list(columns)].astype(str).agg(" | ".join, axis=1)
+    words = frame[list(columns)].astype(object).map(str)  # astype(str) would leave nulls as they are
+    return words.agg(" | ".join, axis=1)
 
 
 def runs(backbones: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:

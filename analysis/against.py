@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
 
+from analysis import streams  # noqa: E402  (after the path is set: the file runs from any directory)
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
+
 from analysis.estimates import published as estimates  # noqa: E402
 from analysis.page import against as page  # noqa: E402
 from analysis.tables import storage  # noqa: E402
@@ -92,4 +97,4 @@ def write(call: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

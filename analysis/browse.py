@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
+from analysis import streams  # noqa: E402  (after the path is set: the file runs from any directory)
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
+
 from analysis.page import browse  # noqa: E402
 from analysis.page.browse_data import GIVEN, Part  # noqa: E402
 from analysis.tables import storage, stored  # noqa: E402
@@ -119,4 +124,4 @@ def sweep(place: str) -> Part:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

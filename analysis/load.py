@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.page.browse_data import backbone_means
 from analysis.tables import epochs, metrics, stored
+from analysis.tables import readings as measured
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments
 from analysis.tables.names import DERIVED, label
@@ -111,6 +112,33 @@ def layers(uri: str, *, accuracy: str = "heldout") -> pd.DataFrame:
     """
     found = read_sweep(uri, accuracy=accuracy)
     return _layers(found, curves(uri, accuracy=accuracy))
+
+
+def readings(uri: str, *names: str) -> pd.DataFrame:
+    """What was measured of layers beside their probes, one row per curve × layer × number.
+
+    Parameters
+    ----------
+    names : only these, as the column ``reading`` has them (``docs/instruments.md``); none: all.
+
+    Returns
+    -------
+    The columns of ``readings.parquet``, which joins ``probes`` on ``curve_key``, ``backbone_key`` and ``layer``.
+    """
+    frame = measured.read(uri)
+    return _only(frame, "reading", names, uri) if names else frame
+
+
+def likeness(uri: str, curve_key: str, *, debiased: bool = False) -> pd.DataFrame:
+    """Linear CKA of every pair of a curve's layers, as a matrix with layers as index and columns."""
+    name = "cka_debiased" if debiased else "cka"
+    pairs = _only(readings(uri, name), "curve_key", [curve_key], uri)
+    upper = pairs.drop_duplicates(["layer", "other_layer"]).pivot(index="layer", columns="other_layer", values="value")
+    every = sorted({*upper.index, *upper.columns})
+    square = upper.reindex(index=every, columns=every).to_numpy(float)
+    whole = np.where(np.isnan(square), square.T, square)
+    np.fill_diagonal(whole, 1.0)
+    return pd.DataFrame(whole, index=pd.Index(every, name="layer"), columns=pd.Index(every, name="other_layer"))
 
 
 def _layers(found: Experiments, each: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
+from analysis import streams  # noqa: E402  (after the path is set: the file runs from any directory)
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
+
 from analysis import study  # noqa: E402
 from analysis.estimates.models import PROTOCOLS  # noqa: E402
 from analysis.page import files  # noqa: E402
@@ -78,4 +83,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
+from analysis import streams  # noqa: E402  (after the path is set: the file runs from any directory)
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
+
 from analysis.tables import database, stored  # noqa: E402
 from analysis.tables.errors import UserError  # noqa: E402
 from analysis.tables.metrics import ACCURACIES  # noqa: E402
@@ -113,4 +118,4 @@ def _statements() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sweep import cell, data, driver, table
-from sweep.base.errors import InterruptedSweepError, UserError
+from sweep.base.errors import InterruptedSweepError, StorageError, UserError
 from sweep.base.line import duration
 from sweep.base.spans import recorded
 from sweep.base.store import Store
@@ -87,8 +87,10 @@ def weights(config: Config, name: str, *, every_name: bool = False) -> int:
     return 0 if fits else 1
 
 
-def calibrated(config: Config) -> str:
-    """Hours of a config on this machine, from a few seconds of each of its networks."""
+def calibrated(config: Config, out: str) -> str:
+    """Hours of a config on this machine, from a few seconds of each of its networks; the rates stay with the results,
+    where the next run looks which backbones take longest.
+    """
     import torch
 
     threads = config.resources.threads
@@ -96,7 +98,15 @@ def calibrated(config: Config) -> str:
     config = without_downloads(config)
     device = torch.device("cuda" if torch.cuda.is_available() and config.resources.gpus != 0 else "cpu")
     with data.glance():
-        return str(cell.calibrate(config, expand(config, lambda name: sizes(config, name)), device))
+        grid = expand(config, lambda name: sizes(config, name))
+        measured = cell.calibrate(config, grid, device)
+        said = str(cell.hours(config, grid, measured))
+    store = Store(out)
+    try:
+        table.publish_rates(store, measured.beside(table.kept_rates(store)))
+    except StorageError as error:  # the hours are what was asked for
+        return f"{said}\nthe next run will not know: {error}"
+    return said
 
 
 def plan(config: Config, out: str) -> str:
@@ -127,6 +137,8 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
     """Run a config, print the summary, return the exit code."""
     if verify:
         print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
+        for name in table.drop_damaged(Store(out)):
+            print(f"  {name}: damaged, removed; this run measures it again", file=sys.stderr)
     sweep = driver.prepare(config, out)
     if profile:
         sweep = replace(sweep, profile=table.new_profile())

@@ -113,6 +113,13 @@ OURS: Mapping[Kind, Mapping[str, str]] = {
         "ridge": "sweep.probes.ridge:fit_ridge",
     },
 }
+# The same for names that say what is built: a regular expression on the whole name → what makes a builder of it.
+PATTERNS: Mapping[Kind, Mapping[str, str]] = {
+    "model": {
+        r"vggm[1-9]\d{0,2}(_dagger)?": "sweep.models.build:by_depth",
+        r"mlp[1-9]\d{0,2}x[1-9]\d{0,4}": "sweep.models.build:by_shape",
+    }
+}
 _REGISTERED: dict[tuple[Kind, str], Plugin] = {}
 
 
@@ -123,9 +130,15 @@ def find_plugin(kind: Kind, name: str | None) -> Plugin | None:
 
 def find_ours(kind: Kind, name: str | None) -> Any:
     """What comes with the program under this name; None if there is nothing."""
-    place = OURS[kind].get(str(name))
-    if place is None:
-        return None
+    if place := OURS[kind].get(str(name)):
+        return _at(place)
+    patterns = PATTERNS.get(kind, {}).items()
+    place = next((place for pattern, place in patterns if re.fullmatch(pattern, str(name))), None)
+    return None if place is None else _at(place)(str(name))
+
+
+def _at(place: str) -> Any:
+    """What stands at a "module:name"."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -16,7 +16,6 @@ Exit codes: 0 all curves are in the table, 1 some failed, 2 a mistake in the cal
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -68,12 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
     arguments = parse(argv)
     try:
-        code = answer(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever reads has had enough: --plan | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        return 141
+        return answer(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -102,7 +96,7 @@ def answer(arguments: argparse.Namespace) -> int:
     if arguments.plan or arguments.calibrate:
         print(commands.plan(config, out))
         if arguments.calibrate:
-            print(f"\n{commands.calibrated(config)}")
+            print(f"\n{commands.calibrated(config, out)}")
         return 0
     return commands.run(
         config, out, retry_failed=arguments.retry_failed, verify=arguments.verify, profile=arguments.profile

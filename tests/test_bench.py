@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,12 +13,16 @@ from bench import __main__ as command
 from bench import (
     attribution,
     coverage,
+    decode,
     embed,
     gpu,
+    gpu_stages,
     growth,
+    growth_stages,
     jobs,
     machine,
     operators,
+    paper,
     probes,
     real,
     report,
@@ -25,10 +30,16 @@ from bench import (
     solvers,
     solvers_figure,
     storage,
+    train,
 )
 from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
+
+from sweep.study import plan
+from sweep.study.check import read_config
+from sweep.study.grid import expand
+from sweep.study.resolve import sizes
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", (8, 8, 12), 4, 120, 100, 2, batch_size=32, lr=1e-2)
@@ -125,19 +136,63 @@ def test_gpu_tables_and_extrapolation_by_hand(monkeypatch):
     # 64 backbones × 9 curves, none larger than this one and most far smaller
     assert all(10.0 < seconds < 576 * 10.0 for seconds in study["seconds"].values())
     assert gpu.extrapolate(counted, 20.0, gpu.FULL)["seconds"]["steps"] == pytest.approx(2 * study["seconds"]["steps"])
-    measured = gpu.run(quick=True, case=TINY) | {"measured": True, "study": study}
-    assert "missed" in gpu.markdown(measured)
+    whole = gpu.run(quick=True, case=TINY) | {"measured": True, "study": study}
+    tiny = train.Case("vggm11", 32, 16, (32, 32), width=0.03125, batch_size=8, turns=1)
+    monkeypatch.setattr(gpu_stages, "SMALL", (embed.Case("vggm11", 32, 8, width=0.03125, batches=(8,)),))
+    others = gpu_stages.run(small=True, cases=[tiny], packing=[1])
+    rates = gpu_stages.rates(others, (counted, 10.0))
+    hours = paper.hours_by_block(rates, gpu.FULL)
+    text = gpu.markdown(whole | {"others": others, "hours": hours})
+    assert "missed" in text
+    assert "| 1 |" in text
+    config = read_config(paper.PAPER)
+    assert list(hours) == list(dict.fromkeys(block.block for block in config.grid))
+    cells = expand(config, lambda name: sizes(config, name)).cells
+    operations = sum(plan.training_flops(config, cell.backbone) for cell in cells)
+    (rate,) = others["operations"]["training"]
+    assert sum(by["training"] for by in hours.values()) == pytest.approx(operations / rate / 3600)
+    probes = sum(by["probes"] for name, by in hours.items() if name != "weights") * 3600
+    assert max(study["seconds"].values()) <= probes <= sum(study["seconds"].values())
+    assert hours["weights"]["training"] == 0
+    json.dumps(others)
 
 
 def test_growth_exponents():
     tiny = growth.Base(Case("growth", (4, 4), 3, 60, 30, 1), (1, 2), 2)
-    result = growth.run(quick=True, base=tiny)
+    result = growth.run(quick=True, base=tiny, stages=[("decoding: images", [1, 10], [(1.0, 0), (10.0, 2**20)])])
+    assert result["series"].pop()["exponent"] == pytest.approx(1)
     names = [series["name"].split(": ")[1].split(",")[0] for series in result["series"]]
     assert set(names) == {"images", "width", "classes", "layers", "in flight"}
     assert "exponent" in growth.markdown(result)
     quadratic = growth._series("statistics: width", [1, 2, 4], [(1.0, 0), (4.0, 0), (16.0, 0)])
     assert quadratic["exponents"] == pytest.approx([2, 2])
     assert "exponent 2.00: the covariance" in growth.markdown({"series": [quadratic]})
+
+
+def test_growth_of_stages_runs_them(tmp_path):
+    for stage in (growth_stages._decode, growth_stages._train, growth_stages._embed):
+        seconds, held = stage(tmp_path / stage.__name__, 40)
+        assert seconds > 0
+        assert held >= 0
+    with growth_stages.anonymous_peak() as peak:
+        held = np.ones(64 << 20, dtype=np.uint8)
+        time.sleep(0.2)
+        del held
+    assert 60 << 20 < peak.extra_bytes < 200 << 20
+
+
+def test_decoding_is_measured_with_equal_pixels(monkeypatch):
+    monkeypatch.setattr(decode, "_DISTINCT", 3)
+    monkeypatch.setattr(decode, "_BARE", 6)
+    monkeypatch.setattr(decode, "DRAFTED", (24,))
+    result = decode.run(quick=True, images=12, resolutions=[24])
+    (case,) = result["cases"]
+    assert case["ratio"] == pytest.approx(case["loop"] / case["ours"]["1"])
+    assert {each["name"] for each in result["decoders"]} >= {"Pillow"}
+    assert next(each for each in result["decoders"] if each["name"] == "Pillow")["same"]
+    assert 30_000 < result["bytes"] < 300_000  # as a photograph's
+    assert all(0 < each["mean"] < 10 for each in result["drafts"])
+    assert "| 24 px |" in decode.markdown(result)
 
 
 def test_scikit_learn_solves_the_problem_it_is_given():

@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from analysis.tables import database, stored
+from analysis.tables.names import FURTHER
+from sweep.config import INSTRUMENTS, READINGS
 from sweep.study.check import read_config
+from sweep.table.readings import readings_dictionary
 from sweep.table.schema import data_dictionary
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
@@ -35,6 +38,13 @@ def test_the_data_dictionary_is_current():
     between = re.search(r"sweep.table columns -->\n(.*)\n<!-- end of data dictionary", README, re.DOTALL)
     assert between
     assert between[1].strip() == data_dictionary().strip(), "paste what python -m sweep.table columns prints"
+
+
+def test_the_page_on_instruments_names_every_one_and_its_columns():
+    page = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
+    assert readings_dictionary() in page, "paste what python -m sweep.table columns --of readings prints"
+    assert all(f"| `{name}` |" in page for name in (*INSTRUMENTS, *READINGS))
+    assert all(f"`{name}`" in page for name in FURTHER)
 
 
 def test_the_config_is_valid(tmp_path):

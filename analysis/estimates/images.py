@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.tables import storage
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import Experiments
-from analysis.tables.metrics import Curves, correlations
+from analysis.tables.metrics import ID_RULES, Curves, correlations
 from analysis.tables.variables import Array
 
 RESAMPLES = 400
@@ -29,6 +29,8 @@ MOST_CURVES = 3000  # above this the bits are left alone, and the page says so
 COLUMNS = (
     "retained_low", "retained_high", "pearson_low", "pearson_high", "alignment_low", "alignment_high", "drop_low",
     "drop_high", "peak_layer_low", "peak_layer_high", "tunnel_start_low", "tunnel_start_high", "tunnel_claimed",
+    "tunnel_length_low", "tunnel_length_high",
+    *(f"id_start_{percent}_{end}" for percent in ID_RULES for end in ("low", "high")),
 )  # fmt: skip
 _TEST, _HELDOUT, _CROSSED = "correct", "heldout_correct", "crossfit_correct"
 _COUNTS = {_TEST: "n_test", _HELDOUT: "n_heldout", _CROSSED: "n_train"}  # images behind the bits
@@ -94,7 +96,8 @@ def intervals(source: str, curves: Curves, frame: pd.DataFrame) -> pd.DataFrame 
     """95 % intervals of each experiment's metrics, one row per row of ``frame``; None if bits are missing.
 
     ``drop`` is peak accuracy − last accuracy; a tunnel is claimed where its interval excludes zero. For the interval of
-    ``tunnel_start`` a resample without a tunnel counts as the last layer.
+    ``tunnel_start`` a resample without a tunnel counts as the last layer, so that the length is 0. ``id_start_95`` and
+    ``id_start_98`` are found anew in every resample of the ID test images.
     """
     found = dict(_resamples(source, curves))
     if len(found) < len(curves.table):
@@ -113,7 +116,8 @@ def intervals(source: str, curves: Curves, frame: pd.DataFrame) -> pd.DataFrame 
         id_chance = 0.0 if own is None else float(chance_C[own])
         against = _against_id(found[c].test_RL, id_RL, float(chance_C[c]), id_chance)
         kept, drop, claimed, *places = _tunnel(found[c], peak_R, layers_L)
-        rows.append([*kept, *against, *drop, *places, claimed])
+        length = [None if start is None else float(layers_L[-1] - start) for start in places[:-3:-1]]
+        rows.append([*kept, *against, *drop, *places, claimed, *length, *_id_starts(id_RL)])
     return pd.DataFrame(rows, columns=list(COLUMNS), index=frame.index)
 
 
@@ -202,6 +206,14 @@ def _against_id(ood_RL: Array, id_RL: Array | None, chance: float, id_chance: fl
         if id_RL.shape == ood_RL.shape and ood_RL.shape[1] > 1:
             pearson = _interval(correlations(id_RL, ood_RL))
     return [*pearson, *alignment]
+
+
+def _id_starts(id_RL: Array | None) -> list[float | None]:
+    """Ends of the intervals of the first layer that reaches each share of the last one's ID accuracy."""
+    if id_RL is None:
+        return [None, None] * len(ID_RULES)
+    starts = [(id_RL >= percent / 100 * id_RL[:, -1:]).argmax(axis=1) + 1.0 for percent in ID_RULES]
+    return [end for start_R in starts for end in _interval(start_R, whole=True)]
 
 
 def _interval(values_R: Array, *, whole: bool = False) -> Interval:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.browse_plain import Columns, plain
-from analysis.tables import epochs
+from analysis.tables import epochs, readings
 from analysis.tables.experiments import GRID
 from analysis.tables.metrics import choosing
 from analysis.tables.stored import Stored
@@ -16,7 +16,7 @@ from analysis.tables.sweep import FIT_ON, once, with_backbone, without_shifted
 
 ACCURACIES = ("top1", "top1_last", "top1_best", "heldout_top1")
 CHOOSING = ("heldout_loss", "crossfit_top1", "crossfit_loss")  # besides, what chooses the peak layer
-MEASURES: Mapping[str, str] = {
+_OF_PROBES: Mapping[str, str] = {
     "rank": "numerical rank",
     "cka_first": "CKA with the first layer",
     "cka_last": "CKA with the last layer",
@@ -24,6 +24,27 @@ MEASURES: Mapping[str, str] = {
     "cka_last_debiased": "CKA with the last layer, debiased",
     "nc1": "neural collapse NC1",
 }
+READINGS: Mapping[str, str] = {  # of readings.parquet, where a config asked for them
+    "weight_distance": "distance from initial weights",
+    "rankme": "effective rank, RankMe",
+    "spectral_entropy": "entropy of the spectrum (nats)",
+    "top_share": "variance in the top C directions",
+    "nc2_norms": "neural collapse NC2, lengths",
+    "nc2_angles": "neural collapse NC2, angles",
+    "nc3": "neural collapse NC3",
+    "nc4": "neural collapse NC4",
+    "energy_auroc": "OOD detection by energy, AUROC",
+    "energy_fpr95": "OOD detection by energy, FPR95",
+    "knn_auroc": "OOD detection by k-NN, AUROC",
+    "knn_fpr95": "OOD detection by k-NN, FPR95",
+    "linear_per_class": "linear probe, mean per class",
+    "knn_top1": "k-NN accuracy",
+    "nearest_mean_top1": "nearest class mean accuracy",
+    "few_shot_top1_1": "linear, 1 image per class",
+    "few_shot_top1_5": "linear, 5 images per class",
+    "few_shot_top1_10": "linear, 10 images per class",
+}
+MEASURES: Mapping[str, str] = {**_OF_PROBES, **READINGS}
 OF_CURVE = ("curve_key", "backbone", "own_backbone", "dataset", "is_id", "n_test", "chance", epochs.EPOCH)
 
 
@@ -39,13 +60,24 @@ def probes(found: Stored, prefix: str) -> pd.DataFrame:
     wanted += ["curve_key", "dataset", "is_id", "n_test", "chance", epochs.EPOCH, "chosen"]
     wanted += ["layer", "layer_name", "layer_width", "layer_parameters", "epoch_chosen"]
     wanted += [*ACCURACIES, *CHOOSING, *MEASURES]
-    frame = with_backbone(found.table([c for c in wanted if c in present]).to_pandas())
+    frame = _with_readings(found, found.table([c for c in wanted if c in present]).to_pandas())
+    frame = with_backbone(frame)
     frame, _ = without_shifted(frame)
     if "chosen" in frame:
         frame = frame[frame["chosen"].isna() | (frame["chosen"] == True)]  # noqa: E712
     frame = _under_their_runs(found, once(frame))
     frame = frame.assign(backbone=prefix + frame["backbone"], curve_key=prefix + frame["curve_key"])
     return frame.sort_values(["curve_key", "layer"], kind="stable")
+
+
+def _with_readings(found: Stored, frame: pd.DataFrame) -> pd.DataFrame:
+    """Probes with what else was measured of their layers, a column each."""
+    wide = readings.by_layer(found.uri)
+    if wide is None:
+        return frame
+    keys = [name for name in ("curve_key", "backbone_key", "layer") if name in frame]
+    new = [name for name in READINGS if name in wide and name not in frame]
+    return frame.merge(wide[[*keys, *new]].drop_duplicates(keys), on=keys, how="left")
 
 
 def _under_their_runs(found: Stored, frame: pd.DataFrame) -> pd.DataFrame:

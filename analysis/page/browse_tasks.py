@@ -32,12 +32,12 @@ def layers() -> Spec:
     x = marks.number("layer", "last layer of the extractor", axis={"tickMinStep": 1, "grid": False})
     y = marks.number("value", "accuracy, %", scale={"zero": False})
     dashes = {**marks.series("parts"), "scale": {"domain": "$order", "range": list(marks.DASHES)}}
-    line = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y, "color": marks.series("parts")}}
-    line["encoding"]["strokeDash"] = dashes
+    drawn = {"x": x, "y": y, "color": marks.series("parts")}
+    line = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {**drawn, "strokeDash": dashes}}
     shape = {**marks.shapes(), "title": "parts"}
     dots = {
         "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
-        "encoding": {"x": x, "y": y, "color": marks.series("parts"), "shape": shape, "tooltip": tip},
+        "encoding": {**drawn, "shape": shape, "tooltip": tip},
     }
     return {
         "facet": {"field": "panel", "type": "nominal", "title": None, "sort": "$panels", "header": marks.header()},

@@ -45,8 +45,7 @@ def split(probes: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def keys(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """One text per row that is equal where all these columns are, nulls included."""
-    words = frame[list(columns)].astype(object).map(str)  # astype(str) would leave nulls as they are
-    return words.agg(" | ".join, axis=1)
+    return frame[list(columns)].map(str).agg(" | ".join, axis=1)  # `astype` would leave what is missing as it is
 
 
 def runs(backbones: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:

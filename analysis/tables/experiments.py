@@ -18,6 +18,7 @@ GRID = (
     "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation", "pretraining",
     "seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs", "train_on",
     "checkpoint_on", "temperature", "mixup", "cutmix", "mixup_share", "data_parallel", "precision", "intervention",
+    "label_noise",
 )  # fmt: skip
 RECIPE = GRID[GRID.index("width") :]  # width and the training recipe: often set by rules
 
@@ -30,6 +31,7 @@ class Experiments:
     ----------
     frame : one row per experiment: ``backbone``, ``dataset``, a column per target and per variable.
     targets : outcomes present, in the vocabulary's order.
+    further : outcomes that are there too, for whoever asks for them.
     variables : columns to attribute to (role treatment, more than one value).
     context : columns that must be equal in a matched pair though they are not variables (ID dataset, …).
     replicates : columns that only repeat (seed).
@@ -63,6 +65,7 @@ class Experiments:
     parts: dict[str, str] = field(default_factory=dict)
     adjust: dict[str, tuple[str, ...]] = field(default_factory=dict)
     constant: dict[str, object] = field(default_factory=dict)
+    further: tuple[Target, ...] = ()
     accuracy: str = ""
     choice: str = ""
     notes: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ class Experiments:
 
         Variables that are not kept must still be equal in a matched pair.
         """
-        known = {target.name: target for target in self.targets}
+        known = {target.name: target for target in (*self.targets, *self.further)}
         _check(targets, known, "--target", self.source)
         available = (
             *self.variables,
@@ -100,7 +103,9 @@ class Experiments:
         if left:
             notes.append(f"Not attributed to, as --variables asked: {', '.join(left)}; matched pairs agree in them")
         adjust, unheld = held_equal(self.adjust, chosen)
-        frame = self.frame
+        frame = self.frame.assign(
+            **{target: metrics.places(self.frame, target) for target in targets if target in names.FURTHER}
+        )
         if group is not None:
             _check([group], frame.columns, "--group", self.source)
             frame = frame.assign(backbone=frame[group].astype(str))

@@ -252,6 +252,20 @@ def _first_peaks(curves: Curves, choice_N: Array) -> npt.NDArray[np.int64]:
     return at[np.unique(curve, return_index=True)[1]]
 
 
+def places(frame: pd.DataFrame, target: str) -> Array:
+    """A place of the tunnel as numbers, from the columns of :func:`experiments`; NaN where there is none.
+
+    Parameters
+    ----------
+    target : a key of :data:`analysis.tables.names.FURTHER`.
+    """
+    if not target.startswith("id_length_"):
+        return frame[target].to_numpy(float, na_value=np.nan)
+    starts: Array = frame[target.replace("length", "start")].to_numpy(float, na_value=np.nan)
+    result: Array = frame["n_layers"].to_numpy(float) - starts
+    return result
+
+
 def _share(part: Array, whole: Array) -> Array:
     """100 · part / whole; NaN where the whole is 0."""
     result: Array = 100 * part / np.where(whole > 0, whole, np.nan)

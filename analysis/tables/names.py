@@ -69,6 +69,47 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
+def _place(name: str, label: str, more: str, less: str, meaning: str) -> Target:
+    return Target(name, label, f"the {label}", 1.0, "layers", 1, more, less, meaning)
+
+
+# Outcomes that a report has only where it is asked for them (--target): places of the tunnel ([M23]), in layers
+FURTHER: Mapping[str, Target] = {
+    target.name: target
+    for target in (
+        _place(
+            "tunnel_length",
+            "length of the tunnel",
+            "longer tunnel",
+            "shorter tunnel",
+            "Layers after the one where OOD accuracy peaks; 0 where the last layer is not worse than the peak.",
+        ),
+        _place(
+            "tunnel_start",
+            "start of the tunnel",
+            "longer extractor",
+            "shorter extractor",
+            "The layer where OOD accuracy peaks, 1 is the first. Experiments without a tunnel have none, so that what "
+            "makes tunnels rare also chooses which experiments count: read the length beside it.",
+        ),
+        *(
+            _place(
+                f"id_{what}_{percent}",
+                f"{word} of the tunnel by the {percent} % ID rule",
+                *ends,
+                f"{said} that reaches {percent} % of the last layer's ID accuracy. It is the backbone's own: equal for "
+                "all its OOD datasets.",
+            )
+            for percent in (95, 98)
+            for what, word, ends, said in (
+                ("start", "start", ("longer extractor", "shorter extractor"), "The first layer"),
+                ("length", "length", ("longer tunnel", "shorter tunnel"), "Layers after the first one"),
+            )
+        ),
+    )
+}
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of a variable by its name.
@@ -110,6 +151,8 @@ KNOWN: Mapping[str, Known] = {
     "temperature": Known("softmax temperature", "training"),
     "mixup": Known("mixup α", "training"),
     "cutmix": Known("cutmix α", "training"),
+    "label_noise": Known("label noise", "data"),
+    "id_complexity": Known("complexity of ID images (bits per pixel)", "data"),
     "mixup_share": Known("share of mixup", "training"),
     "intervention": Known("layers set to", "training"),
 }

@@ -117,8 +117,12 @@ def write(uri: str, data: bytes | str | pa.Buffer) -> None:
 def _write_local(_: fs.FileSystem, path: str, content: memoryview) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = Path(f"{os.path.dirname(path)}/.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write_remote(filesystem: fs.FileSystem, path: str, content: memoryview) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables import continual, epochs, metrics, names, quality, stored
+from analysis.tables import continual, epochs, metrics, names, quality, readings, stored
 from analysis.tables.epochs import Emergence
 from analysis.tables.errors import UserError
 from analysis.tables.experiments import GRID, Experiments, determined, held_equal, labels
@@ -18,8 +18,9 @@ from analysis.tables.names import TARGETS
 NEEDED = ("curve_key", "weights_key", "dataset", "is_id", "chance", "layer", "top1", "top1_best", "heldout_top1")
 
 FIT_ON = "fit_on"  # "id": a probe of the ID dataset that was tested elsewhere
+DEVICE, EXTRACTION = "device", "extraction_precision"  # where a curve was computed, and how its images were embedded
 OPTIONAL = (
-    FIT_ON,
+    FIT_ON, DEVICE, EXTRACTION,
     *GRID, *names.DERIVED, *names.OF_WEIGHTS,
     "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
     "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
@@ -33,6 +34,7 @@ NAMES = {
     "id_dataset": ("id_classes", "images_per_class"),
 }
 
+COMPLEXITY = "id_complexity"  # a variable where an instrument measured it
 CONTEXT = ("id_dataset",)
 CLUSTER = "architecture"  # what its backbones share no configuration of the grid makes
 
@@ -51,7 +53,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     frame = metrics.experiments(curves, accuracy=accuracy)
     if not len(frame):
         raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
-    frame = _without_nulls(frame)
+    frame = _with_complexity(_without_nulls(frame), uri)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     adjust, unheld = held_equal(about.get("adjust", {}), variables)
     emerged, incomplete = _along_training(along, frame, varied, accuracy)
@@ -60,6 +62,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         source=uri,
         title=str(about.get("name") or results.rstrip("/").rsplit("/", 1)[-1]),
         targets=tuple(t for t in TARGETS.values() if frame[t.name].notna().any()),
+        further=tuple(names.FURTHER.values()),
         variables=variables,
         context=(*(c for c in CONTEXT if c in frame and c not in variables), *nuisances),
         replicates=replicates,
@@ -71,9 +74,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         constant=constant,
         accuracy=metrics.ACCURACY_TEXT[accuracy],
         choice=accuracy,
-        notes=tuple(
-            notes + unheld + shifted + _aside(len(every), len(probes)) + _seen(probes) + _broken_images(probes)
-        ),
+        notes=(*notes, *unheld, *shifted, *_aside(len(every), len(probes)), *_of_rows(probes)),
         incomplete=_together(curves.incomplete, incomplete, _lost(found, whole)),
         planned=about.get("planned_curves", len(found.planned) or None),
         set_aside=len(every) - len(probes),
@@ -215,11 +216,18 @@ def _without_nulls(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**filled)
 
 
+def _with_complexity(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+    """With how complex the backbone's ID images are, where that was measured."""
+    found = readings.id_complexity(uri)
+    return frame.assign(**{COMPLEXITY: frame["backbone"].map(found)}) if found else frame
+
+
 def _variables(
     frame: pd.DataFrame, roles: dict[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, object], list[str]]:
     """Treatments, nuisances, replicates among the columns, what is constant, and notes on what was left out and why."""
     candidates = [c for c in (*GRID, *(r for r in roles if r not in GRID), *names.DERIVED) if c in frame]
+    candidates += [COMPLEXITY] * (COMPLEXITY in frame)
     candidates += [c for c in names.OF_WEIGHTS if c in frame and c not in roles and frame[c].nunique() > 1]
     varied = [c for c in candidates if frame[c].nunique() > 1]
     role = {"seed": "replicate"} | roles
@@ -263,6 +271,25 @@ def _seen(probes: pd.DataFrame) -> list[str]:
     on_all = probes.loc[probes["train_on"] == "all", "backbone"].nunique() if "backbone" in probes else 0
     said = "on the ID dataset the images that chose epoch, penalty and peak layer of the probes were trained on"
     return [f"{on_all} backbones were trained on all ID images: {said}"] if on_all else []
+
+
+def _of_rows(probes: pd.DataFrame) -> list[str]:
+    """Notes on how the rows came about."""
+    return [*_seen(probes), *_origins(probes), *_broken_images(probes)]
+
+
+def _origins(probes: pd.DataFrame) -> list[str]:
+    """Where curves of one table were computed on several kinds of processor, or embedded in several precisions."""
+    curves = probes.drop_duplicates("curve_key")
+    found = []
+    if DEVICE in curves and curves[DEVICE].nunique() > 1:
+        counts = "; ".join(f"{name}: {count} curves" for name, count in curves[DEVICE].value_counts().items())
+        found.append(f"the curves were computed on several kinds of processor, which round differently ({counts})")
+    if EXTRACTION in curves and curves[EXTRACTION].nunique(dropna=False) > 1:
+        named = curves[EXTRACTION].astype(object).fillna("not recorded: older, TF32 in convolutions on a GPU")
+        counts = "; ".join(f"{name}: {count} curves" for name, count in named.value_counts().items())
+        found.append(f"images were embedded in several precisions ({counts}): a difference between them may be that")
+    return found
 
 
 def _broken_images(probes: pd.DataFrame) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from sweep.base.processor import processor
 
 
 @dataclass
@@ -49,9 +49,4 @@ def device_name(device: torch.device) -> str:
     """The processor's name, as its vendor prints it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return processor()

@@ -64,11 +64,11 @@ class Store:
         place, mark, query = self.uri.partition("?")
         return f"{place.rstrip('/')}/{name}{mark}{query}"
 
-    def put(self, name: str, data: bytes | pa.Buffer) -> None:
+    def put(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write a whole file so that a reader sees all of it or nothing."""
         self._patiently("write", name, lambda: (self._put_local if self.is_local else self._put_remote)(name, data))
 
-    def _put_remote(self, name: str, data: bytes | pa.Buffer) -> None:
+    def _put_remote(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """One put, which is atomic on an object store; elsewhere a file aside that takes the name once it is whole."""
         target = place = f"{self._root}/{name}"
         if self._has_folders:
@@ -85,7 +85,7 @@ class Store:
                 self._fs.delete_file(target)  # renaming onto a file fails there; a reader finds nothing for a moment
             self._fs.move(place, target)
 
-    def _put_local(self, name: str, data: bytes | pa.Buffer) -> None:
+    def _put_local(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         target = f"{self._root}/{name}"
         directory = os.path.dirname(target)
         os.makedirs(directory, exist_ok=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, TextIO
 
-INTERRUPTED = 130  # exit code
+INTERRUPTED, ENOUGH = 130, 141  # exit codes
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and the ends of lines
 
 
@@ -105,11 +105,19 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Call a command and end with its exit code, or with 130 where a signal comes before anyone else looks for it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    code: str | int | None
     try:
-        code = main()
-    except KeyboardInterrupt:
-        print("interrupted; what is finished is kept", file=sys.stderr)
-        code = INTERRUPTED
+        try:
+            code = main()
+        except KeyboardInterrupt:
+            print("interrupted; what is finished is kept", file=sys.stderr)
+            code = INTERRUPTED
+        except SystemExit as end:  # argparse
+            code = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough: --plan | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        code = ENOUGH
     sys.exit(code)
 
 

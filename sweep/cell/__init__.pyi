@@ -1,4 +1,5 @@
 from .calibration import calibrate as calibrate
+from .calibration import hours as hours
 from .cell import embed_curve as embed_curve
 from .cell import layers_of_backbone as layers_of_backbone
 from .cell import library_of as library_of

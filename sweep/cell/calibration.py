@@ -15,7 +15,7 @@ from sweep.config import Config, ExtractionPrecision
 from sweep.embed import embed, layer_statistics
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
 from sweep.probes import ProbeData, budget_bytes, fit_probes
-from sweep.study import Backbone, Curve, Grid, costs, layer_widths
+from sweep.study import Backbone, Curve, Grid, Rates, layer_widths, rates
 from sweep.train import training_rate
 
 _SECONDS = {"cpu": 1.0, "cuda": 1.0}  # of computing that a measurement aims at
@@ -42,36 +42,34 @@ class Hours:
         )
 
 
-def calibrate(config: Config, grid: Grid, device: torch.device) -> Hours:
-    """Time each network of a grid once, and add up what the grid asks of it."""
-    training: dict[tuple[object, ...], float] = {}
-    extraction: dict[tuple[object, ...], float] = {}
-    least: dict[tuple[object, ...], float] = {}
-    seconds = {"training": 0.0, "extraction": 0.0, "probes": 0.0}
-    operations = 0.0
+def calibrate(config: Config, grid: Grid, device: torch.device) -> Rates:
+    """Time each network of a grid once."""
+    training: dict[str, float] = {}
+    extraction: dict[str, float] = {}
+    least: dict[str, float] = {}
     for cell in grid.cells:
-        network = cell.backbone
-        what = (network.architecture, network.width, network.resolution)
-        if network.recipe is not None:
-            if what not in training:
-                most = min(network.recipe.batch_size, _images(network, device, passes=3))
-                training[what] = training_rate(network, device, images=most)
-            images = (costs.id_images(config, network) or 0) * network.recipe.epochs
-            seconds["training"] += images / training[what]
+        backbone = cell.backbone
+        if backbone.recipe is not None and rates.network(backbone) not in training:
+            most = min(backbone.recipe.batch_size, _images(backbone, device, passes=3))
+            training[rates.network(backbone)] = training_rate(backbone, device, images=most)
         for curve in cell.curves:
-            probed = (*what, curve.backbone.layers_pattern, curve.backbone.pooling, curve.backbone.norm)
+            probed, fitted = rates.probed(curve.backbone), rates.fitted(curve)
             if probed not in extraction:
                 extraction[probed] = extraction_rate(curve.backbone, device, config.extraction_precision)
-            counts = costs.curve_sizes(config, curve)
-            seconds["extraction"] += (counts.train + counts.test) / extraction[probed]
-            widths = layer_widths(curve.backbone)
-            fitted = (widths, curve.probes, curve.probe_seeds)
             if fitted not in least:
-                least[fitted] = _least_fit(curve, widths, device)
-            seconds["probes"] += least[fitted]
-            operations += curve.probes_per_layer * costs.probe_flops(curve, widths, counts)
-    seconds["probes"] += operations / _product_rate(device)
-    return Hours(device_name(device), **{name: value / 3600 for name, value in seconds.items()})
+                least[fitted] = _least_fit(curve, layer_widths(curve.backbone), device)
+    return Rates(device_name(device), device.type, training, extraction, least, _product_rate(device))
+
+
+def hours(config: Config, grid: Grid, measured: Rates) -> Hours:
+    """What a grid asks for at these rates."""
+    curves = grid.curves
+    return Hours(
+        measured.device,
+        training=sum(measured.training_seconds(config, cell.backbone) for cell in grid.cells) / 3600,
+        extraction=sum(measured.extraction_seconds(config, curve) for curve in curves) / 3600,
+        probes=sum(measured.probe_seconds(config, curve) for curve in curves) / 3600,
+    )
 
 
 def _images(backbone: Backbone, device: torch.device, *, passes: int) -> int:

@@ -6,10 +6,11 @@ only errors that another attempt may cure leave this file, for the driver to try
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,18 +25,20 @@ from sweep.base.measure import measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.base.store import Store
+from sweep.cell.bench import Bench, Reference
 from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.course import run_course
 from sweep.cell.kept import keep_probes
+from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
-from sweep.data import Decoding, Images, Library
-from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics
+from sweep.data import Decoding, Images, Library, Shelf
+from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
-from sweep.study import Backbone, Curve, Planned
+from sweep.study import Backbone, Curve, Planned, id_curve
 from sweep.table import Progress
 from sweep.train import (
     ALONE,
@@ -44,7 +47,7 @@ from sweep.train import (
     Weights,
     Workshop,
     has_weights,
-    obtain_intervened,
+    initial_network,
     obtain_weights,
     train_missing,
 )
@@ -77,7 +80,7 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
     device = torch.device("cuda" if task.gpu else "cpu")
     store = Store(task.store_uri)
     backbone = task.cell.backbone
-    missing = [planned for planned in task.cell.curves if not (_done(store, planned) and _kept(task, store, planned))]
+    missing = [planned for planned in task.cell.curves if not _finished(task, store, planned)]
     learned = table.done_courses(store) if task.cell.courses else frozenset()
     courses = [] if task.train_only else [course for course in task.cell.courses if course.key not in learned]
     if not _imported(task, store, missing):
@@ -91,9 +94,10 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
             if task.train_only:
                 failed += [planned.key for planned in curves if weights is None]
                 continue
+            reference = functools.cache(functools.partial(_reference, task, curves[0], weights, store, device))
             for planned in curves:
                 progress.say("probing", len(done) + len(failed), len(missing), detail=planned.curve.dataset)
-                error = run_curve(task, planned, weights, store, device) if weights is not None else None
+                error = run_curve(task, planned, weights, store, device, reference) if weights is not None else None
                 if error is not None and not fate(error, task).is_recorded:
                     crowded.append(error)
                 else:
@@ -112,6 +116,11 @@ def _run_cell(task: CellTask, ranks: Ranks) -> CellResult:
 
 def _done(store: Store, planned: Planned) -> bool:
     return store.exists(f"{table.FRAGMENTS}{planned.key}.parquet")
+
+
+def _finished(task: CellTask, store: Store, planned: Planned) -> bool:
+    """Whether nothing of what a curve is to have is missing."""
+    return _done(store, planned) and _kept(task, store, planned) and not lacking(store, planned)
 
 
 def _kept(task: CellTask, store: Store, planned: Planned) -> bool:
@@ -171,9 +180,7 @@ def _by_weights(
 
 def _obtained(backbone: Backbone, curves: Sequence[Planned], shop: Workshop, *, as_trained: bool) -> Weights:
     """Weights that curves of one backbone are probed with."""
-    if backbone.intervention is None or as_trained:
-        return obtain_weights(backbone, shop)
-    return obtain_intervened(backbone, shop, curves[0].donor)
+    return obtain_weights(backbone, shop) if as_trained else obtain(backbone, shop, curves[0].donor)
 
 
 def _record(task: CellTask, store: Store, planned: Planned, stage: str, error: Exception, seconds: float) -> None:
@@ -202,41 +209,32 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
 
 def library_of(task: CellTask) -> Library:
     """The images of a task's datasets."""
-    how = Decoding(task.cpus, task.cache_bytes)
+    how = Decoding(task.cpus, task.cache_bytes, Shelf(Store(task.store_uri)) if task.share_decoded else None)
     return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
 def run_curve(
-    task: CellTask, planned: Planned, weights: Weights, store: Store, device: torch.device
+    task: CellTask,
+    planned: Planned,
+    weights: Weights,
+    store: Store,
+    device: torch.device,
+    reference: Callable[[], Reference],
 ) -> Exception | None:
-    """Embed, probe and publish one curve, keep its probes if asked.
+    """Embed, probe and publish one curve, keep its probes and measure its layers if asked.
+
+    Parameters
+    ----------
+    reference : gives the backbone's ID images, for what is measured against them.
 
     Returns
     -------
     what went wrong with this curve alone: recorded, or, where memory was short, for another attempt.
     """
-    started, stage = time.monotonic(), "data"
-    about = planned.curve.dataset
+    started, stage = time.monotonic(), ""
     try:
-        with span("opening images", about):
-            images = probe_images(library_of(task), planned.curve)
-            publish_split(store, planned.curve, images)
-        stage = "embed"
-        with span("embedding", about):
-            embedded = embed_curve(task, planned, weights, images, device)
-        if not _done(store, planned):
-            stage = "probe"
-            with span("probes", about):
-                fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
-            stage = "write"
-            with span("writing", about):
-                rows = make_rows(task, planned, weights, images, embedded, fitted, device)
-                described = descriptions(task.settings.statistics)
-                table.write_fragment(store, planned.key, rows, statistics=described)
-        stage = "keep"
-        if not _kept(task, store, planned):
-            with span("keeping probes", about):
-                keep_probes(task, planned, images, embedded, store, device)
+        for stage in _stages(task, planned, weights, store, device, reference):  # noqa: B007  (where it ended counts)
+            pass
     except Exception as error:
         what = fate(error, task)
         if what.is_recorded:
@@ -245,6 +243,56 @@ def run_curve(
             raise
         return error.with_traceback(None)  # whose frames hold the embeddings
     return None
+
+
+def _stages(
+    task: CellTask,
+    planned: Planned,
+    weights: Weights,
+    store: Store,
+    device: torch.device,
+    reference: Callable[[], Reference],
+) -> Iterator[str]:
+    """Do what a curve lacks, stage after stage; each is named before it begins."""
+    about, backbone = planned.curve.dataset, planned.curve.backbone
+    yield "measure"
+    initial = functools.partial(initial_network, backbone, task.cell.run)
+    measure_weights(store, planned, weights.model, initial, layers_of_backbone(backbone))
+    if _finished(task, store, planned):
+        return
+    yield "data"
+    with span("opening images", about):
+        images = probe_images(library_of(task), planned.curve)
+        publish_split(store, planned.curve, images)
+    yield "embed"
+    with span("embedding", about):
+        embedded = embed_curve(task, planned, weights, images, device)
+    if not _done(store, planned):
+        yield "probe"
+        with span("probes", about):
+            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+        yield "write"
+        with span("writing", about):
+            rows = make_rows(task, planned, weights, images, embedded, fitted, device)
+            table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
+    yield "keep"
+    if not _kept(task, store, planned):
+        with span("keeping probes", about):
+            keep_probes(task, planned, images, embedded, store, device)
+    yield "measure"
+    measure(Bench(task, planned, images, embedded, store, device), reference)
+
+
+def _reference(
+    task: CellTask, planned: Planned, weights: Weights | None, store: Store, device: torch.device
+) -> Reference:
+    """ID images of a curve's backbone, embedded, whatever curve it is; they are no part of the cache of embeddings."""
+    assert weights is not None
+    own = replace(planned, curve=id_curve(planned.curve))
+    with span("embedding ID images", own.curve.dataset):
+        images = probe_images(library_of(task), own.curve)
+        embedded = embed_curve(replace(task, keep_embeddings=False), own, weights, images, device)
+    return Reference(Bench(task, own, images, embedded, store, device))
 
 
 def probe_images(library: Library, curve: Curve) -> Images:
@@ -287,7 +335,8 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     backbone, scratch = planned.curve.backbone, Path(task.cache_dir)
     model: nn.Module = weights.model.eval().to(device)
     layers = layers_of_backbone(backbone)
-    everything = 2 * sum(layer.width for layer in layers) * (len(images.train_NHWC) + len(images.test_NHWC))
+    parts = [images.train_NHWC, images.test_NHWC]
+    everything = sum(room_bytes(len(part), layer.width, pinned=task.gpu) for part in parts for layer in layers)
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory, tasks=task.tasks) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 

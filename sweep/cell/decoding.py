@@ -15,7 +15,7 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell.cell import library_of
 from sweep.cell.task import CellTask
-from sweep.data import Decoding, Library, Told, View
+from sweep.data import Library, Told, View
 from sweep.study import Backbone, PlannedCell
 from sweep.table import Progress
 from sweep.train import cuts_crops
@@ -67,8 +67,12 @@ def _to_train(backbone: Backbone) -> Iterable[Wanted]:
         yield _own(backbone, backbone.resolution)
 
 
-def decode(task: CellTask, cells: Iterable[PlannedCell]) -> list[str]:
+def decode(task: CellTask, cells: Iterable[PlannedCell], *, part: tuple[int, int] = (0, 1)) -> list[str]:
     """Decode on this machine what its cache lacks for these cells; returns why some could not be, for people.
+
+    Parameters
+    ----------
+    part : which of how many parts of it; machines that share what they decode begin with different ones.
 
     Such images are met again by the cells that need them, which record the failure.
 
@@ -82,21 +86,23 @@ def decode(task: CellTask, cells: Iterable[PlannedCell]) -> list[str]:
     _refuse_too_much(task, library, wanted)
     problems = []
     with Progress(Store(task.store_uri), f"decoding-{socket.gethostname()}", "images") as progress:
-        told = replace(library, how=Decoding(task.cpus, task.cache_bytes, _said(progress)))
-        for each in wanted:
+        told = replace(library, how=replace(library.how, told=_said(progress)))
+        number, parts = part
+        for first, *others in list(_of_one_selection(wanted))[number::parts]:
             try:
-                with span("opening images", each.dataset):
-                    _decode(told, each)
+                with span("opening images", first.dataset):
+                    told.decode(first.dataset, [each.view for each in (first, *others)], **first.chosen)
             except (UserError, OSError) as error:
-                problems.append(f"{each.dataset}: {error}")
+                problems.append(f"{first.dataset}: {error}")
     return problems
 
 
-def _decode(library: Library, wanted: Wanted) -> None:
-    if isinstance(wanted.view, View):
-        library.images(wanted.dataset, wanted.view, **wanted.chosen)
-    else:
-        library.training_images(wanted.dataset, wanted.view, **wanted.chosen)
+def _of_one_selection(wanted: Iterable[Wanted]) -> Iterable[list[Wanted]]:
+    """What differs in the view alone is decoded together: every image once, whatever the number of resolutions."""
+    groups: dict[Wanted, list[Wanted]] = {}
+    for each in wanted:
+        groups.setdefault(replace(each, view=0), []).append(each)
+    return groups.values()
 
 
 def _said(progress: Progress) -> Told:

@@ -25,8 +25,8 @@ from sweep.cell.probing import probe_data, probe_seed
 from sweep.cell.rows import Embedded
 from sweep.cell.task import CellTask
 from sweep.data import Images
-from sweep.probes import LinearProbe, budget_bytes, fit_probes
-from sweep.study import Planned
+from sweep.probes import LinearProbe, ProbeResult, budget_bytes, fit_probes
+from sweep.study import Curve, Planned
 
 _TENSORS = ("mean_D", "scale_D", "weight_DC", "bias_C")
 
@@ -48,6 +48,16 @@ class KeptProbe:
     differing: int
 
 
+def fitted_again(
+    task: CellTask, curve: Curve, images: Images, embedded: Embedded, at: int, device: torch.device
+) -> ProbeResult:
+    """The chosen probe of a layer, counted from 0, with its weights; by the same seed as the table's numbers."""
+    data = probe_data(images, embedded, device, layers=[at], keep_weights=True)
+    seed, budget = probe_seed(images, curve), budget_bytes(device, task.memory, tasks=task.sharing(device.type))
+    results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
+    return next(each for each in results if each.chosen)
+
+
 def refit(
     task: CellTask, planned: Planned, images: Images, embedded: Embedded, row: Mapping[str, Any], device: torch.device
 ) -> KeptProbe:
@@ -59,10 +69,7 @@ def refit(
         If the solver is a plug-in's, or the fit has no numbers any more.
     """
     at, curve = row["layer"] - 1, planned.curve
-    data = probe_data(images, embedded, device, layers=[at], keep_weights=True)
-    seed, budget = probe_seed(images, curve), budget_bytes(device, task.memory, tasks=task.sharing(device.type))
-    results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
-    result = next(each for each in results if each.chosen)
+    result = fitted_again(task, curve, images, embedded, at, device)
     if result.problem is not None:
         raise UserError(f"layer {row['layer']} ({row['layer_name']}): {result.problem}")
     if result.linear is None:

@@ -29,8 +29,9 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    cpus : threads that decode images.
+    cpus : processes that decode images.
     cache_bytes : of decoded images that the cache may hold.
+    share_decoded : whether decoded images pass through the store to other nodes.
     share : of a GPU that the task has; below 1, others use it too.
     tasks : how many of a sweep run on a node at once, and share its memory.
     memory : share of the device's free memory that probes in flight may take.
@@ -49,6 +50,7 @@ class CellTask:
     cache_dir: str
     cpus: int = 1
     cache_bytes: int | None = None
+    share_decoded: bool = False
     threads: int = 1
     loader_workers: int = 0
     gpu: bool = False

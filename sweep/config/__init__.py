@@ -1,6 +1,7 @@
 """What a sweep is asked for: YAML in, frozen models out, mistakes with their place."""
 
 from sweep.config.continual import EVERY, MEASURED, Continual, Intervene
+from sweep.config.instruments import INSTRUMENTS, READINGS
 from sweep.config.problem import ConfigError, KeyPath, Problem, closest
 from sweep.config.read import read_yaml
 from sweep.config.recipe import (
@@ -56,6 +57,7 @@ __all__ = [
     "EVERY",
     "FEW_HELDOUT",
     "GRID_VARIABLES",
+    "INSTRUMENTS",
     "INTERVENTION",
     "LAYERS",
     "MEASURED",
@@ -63,6 +65,7 @@ __all__ = [
     "NO_PENALTY_KEYS",
     "PATIENCE",
     "PENALTIES",
+    "READINGS",
     "RECIPE_KEYS",
     "SCRATCH",
     "SIZES",

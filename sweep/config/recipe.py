@@ -86,6 +86,10 @@ class Recipe(Model):
         Literal["heldout", "test", "last"],
         Column("what chose the kept epoch: 'heldout' part, 'test' set ([H24]) or the 'last' epoch"),
     ] = "heldout"
+    evaluate_every: Annotated[
+        PositiveInt,
+        Column("epochs from one scoring of the held-out part in ID training to the next; the last is scored", new=True),
+    ] = 1
     temperature: Annotated[
         Positive, Column("ID training softmax temperature, which logits are divided by", (0.5, 1.0, 2.0, 4.0), new=True)
     ] = 1.0
@@ -99,6 +103,9 @@ class Recipe(Model):
         Precision,
         Column("arithmetic of ID training: float32, tf32 (GPU), or bfloat16 where torch deems it safe", new=True),
     ] = "float32"
+    label_noise: Annotated[
+        Share, Column("share of the ID training images whose label is another class, drawn at random", new=True)
+    ] = 0.0
 
     @property
     def decays_at(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from sweep.config.continual import Continual, Intervene, Tasks, with_first_task
+from sweep.config.instruments import Instrument, Reading
 from sweep.config.recipe import CONVERGED, Probe, Range, Recipe, Standardize, declared
 from sweep.config.shifted import Shifted, shifted_apart
 from sweep.config.values import (
@@ -254,6 +255,9 @@ class Config(Model):
     imports: tuple[str, ...] = ()  # modules that register plug-ins, see sweep.plugins
     import_path: str | None = None  # where these are, relative to the config file; default: its directory
     statistics: tuple[str, ...] = ()  # registered statistics that become columns of the table
+    # measured of every layer besides, as rows of readings.parquet (docs/instruments.md); no probe is fitted again
+    instruments: Annotated[tuple[Instrument, ...], BeforeValidator(as_tuple)] = ()
+    readings: Annotated[tuple[Reading, ...], BeforeValidator(as_tuple)] = ()
     recipe: Recipe = Recipe()
     probe: ProbeSection = ProbeSection()
     recipes: tuple[RecipeRule, ...] = ()  # in a file: its path, relative to the config; the config's own rules win
@@ -271,6 +275,7 @@ class Config(Model):
     data_root: str | None = None  # default: the directory of the config file
     cache_dir: str | None = None  # node-local scratch; default $TUNNEL_SWEEP_CACHE or ~/.cache/tunnel-sweep
     cache_limit: Positive | None = None  # GB of decoded images in it; what was used longest ago makes room for more
+    share_decoded: bool = Field(default=False, strict=True)  # through the store: each set is decoded on one node only
     # study: to 256/224 of the resolution, then the centre ([H24]); exact: to the resolution; weights: as timm or
     # torchvision evaluate them; or {resize: 256/224, crop: center}. Default: weights for downloaded ones where these
     # say it, else study

@@ -5,6 +5,7 @@ from .asked import is_given as is_given
 from .asked import is_made as is_made
 from .asked import source_of as source_of
 from .asked import used_datasets as used_datasets
+from .complexity import image_complexity as image_complexity
 from .dataset import Dataset as Dataset
 from .decoded import Decoding as Decoding
 from .decoded import Told as Told
@@ -12,7 +13,6 @@ from .facts import DATASETS as DATASETS
 from .facts import known_datasets as known_datasets
 from .facts import sheets as sheets
 from .images import TrainImages as TrainImages
-from .images import evaluation_view as evaluation_view
 from .library import Images as Images
 from .library import Library as Library
 from .library import Selection as Selection
@@ -25,6 +25,8 @@ from .options import Background as Background
 from .options import DatasetOptions as DatasetOptions
 from .pixels import training_pixels as training_pixels
 from .pixels import training_side as training_side
+from .shelf import Shelf as Shelf
+from .shown import evaluation_view as evaluation_view
 from .summaries import Summary as Summary
 from .summaries import glance as glance
 from .view import EXACT as EXACT

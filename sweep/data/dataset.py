@@ -27,7 +27,7 @@ class LazyReader(Protocol):
     """A reader that can leave the decoding to others; reading bytes is its own affair."""
 
     def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
-        """As ``read_many``, but each image is a function that decodes it, in any thread."""
+        """As ``read_many``, but each image is a function that decodes it, in any process: it can be pickled."""
         ...
 
 
@@ -70,16 +70,18 @@ class Split:
         return self.reader.read_many(indices)
 
     def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
-        """As :meth:`read_many`, but what can be decoded later is a function that does it, in any thread."""
+        """As :meth:`read_many`, but what can be decoded later is a function that does it, in any process."""
         if isinstance(self.reader, LazyReader):
             yield from self.reader.read_lazily(indices)
             return
         for index, image in self.read_many(indices):
-            yield index, functools.partial(_ready, image)
+            # of an error its words: one of a plug-in's own may not pass to another process
+            said = (str(image) or type(image).__name__) if isinstance(image, Exception) else image
+            yield index, functools.partial(_ready, said)
 
 
-def _ready(image: Image.Image | Exception) -> Image.Image | Exception:
-    return image
+def _ready(image: Image.Image | str) -> Image.Image | Exception:
+    return ValueError(image) if isinstance(image, str) else image
 
 
 @dataclass(frozen=True, eq=False)

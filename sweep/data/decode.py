@@ -8,7 +8,6 @@
 """
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,36 +69,9 @@ def _surely_plain(content: bytes) -> bool:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    with _QUIET, Image.open(io.BytesIO(content)) as image:
+    """Without warnings: odd metadata of a readable image is nobody's business here."""
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
         yield image
-
-
-class _Quiet:
-    """No warnings while any thread is in it: odd metadata of a readable image is nobody's business here.
-
-    Python's own ``catch_warnings`` is of the whole process: threads that enter and leave it in turns would put back
-    each other's filters.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.simplefilter("ignore")
-            self._inside += 1
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._before.__exit__(None, None, None)
-
-
-_QUIET = _Quiet()
 
 
 def _is_turned(image: Image.Image, content: bytes) -> bool:

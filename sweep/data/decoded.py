@@ -4,34 +4,39 @@ Legend: N images kept of a selection of S.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sweep.base.errors import UserError
 from sweep.base.spans import span
 from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.files import aside, locked, publish
 from sweep.data.options import Part
-from sweep.data.parallel import in_order
+from sweep.data.parallel import LostProcessError, in_order
 from sweep.data.partial import INDEX, PIXELS, Partial
 from sweep.data.scratch import Room
+from sweep.data.shelf import Shelf
 
 _VERSION = 1  # raise by hand when the pixels or the layout of an entry change
 _MAX_BROKEN = 0.01  # share of a selection that may be unreadable
 _LISTED = 50  # broken images named in an error
 
-View = tuple[str, Callable[[Image.Image, int], Image.Image]]  # its name, (image, resolution) → image
+Show: TypeAlias = Callable[[Image.Image], Image.Image]  # can be pickled: processes show it
+_Read: TypeAlias = tuple[int, int, Decode, Sequence[int]]  # index, position, the image, numbers of views
+View: TypeAlias = tuple[str, Show]  # its name, and an image as it shows it
 
 
 Told = Callable[[str, int, int, float], None]
@@ -43,30 +48,57 @@ class Decoding:
 
     Attributes
     ----------
-    threads : that decode.
+    processes : that decode, where there is enough to do for each.
     cache_bytes : the most that the cache may hold; what was used longest ago makes room. None: what the disk has.
+    shelf : where decoded images are shared with other nodes; None: nowhere.
     told : called after every image with what is decoded, how many images are done, of how many, and images/s.
     """
 
-    threads: int = 1
+    processes: int = 1
     cache_bytes: int | None = None
+    shelf: Shelf | None = None
     told: Told = lambda _what, _done, _total, _rate: None
 
 
 ALONE = Decoding()
 
 
-class _Wanted(NamedTuple):
-    """A selection under a view."""
+class Wanted(NamedTuple):
+    """A selection under a view.
+
+    Attributes
+    ----------
+    bytes_each : of an image, where all have the same size.
+    """
 
     dataset: Dataset
     part: Part
     indices: np.ndarray
     view: View
     resolution: int
+    bytes_each: int | None = None
+
+    @property
+    def samples(self) -> Split:
+        """The part that it is of."""
+        return part_of(self.dataset, self.part)
+
+    @property
+    def place(self) -> str:
+        """The view, for people."""
+        return f"{self.view[0]}, {self.resolution} px"
 
     def __str__(self) -> str:
-        return f"{self.dataset.name}, {self.part} part, {self.view[0]}, {self.resolution} px"
+        return f"{self.dataset.name}, {self.part} part, {self.place}"
+
+    def path(self, cache_dir: Path) -> Path:
+        """Where its entry is, or would be."""
+        if len(self.indices) == 0 or len(np.unique(self.indices)) < len(self.indices):
+            raise ValueError("a selection of images needs at least one index, each of them once")
+        selection = hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest()
+        own = [self.dataset.fingerprint, self.part, selection, self.view[0], self.resolution]
+        identity = json.dumps([_VERSION, *own, *([self.dataset.pixels] if self.dataset.pixels else [])])
+        return cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 class Entry(NamedTuple):
@@ -95,50 +127,49 @@ def part_of(dataset: Dataset, part: Part) -> Split:
     return {"train": dataset.train, "test": dataset.test}[part]
 
 
-def decoded(
-    dataset: Dataset,
-    part: Part,
-    indices: np.ndarray,
-    *,
-    view: View,
-    resolution: int,
-    cache_dir: Path,
-    how: Decoding = ALONE,
-    bytes_each: int | None = None,
-) -> Entry:
-    """The entry of a selection, opened if it is there and whole, else made; concurrent callers wait for one maker.
-
-    Parameters
-    ----------
-    bytes_each : of an image, where all have the same size.
-    """
-    indices = np.asarray(indices, dtype=np.int64)
-    wanted = _Wanted(dataset, part, indices, view, resolution)
-    path = entry_path(dataset, part, indices, view=view[0], resolution=resolution, cache_dir=cache_dir)
+def decoded(wanted: Wanted, *, cache_dir: Path, how: Decoding = ALONE) -> Entry:
+    """The entry of a selection, opened if it is there and whole, else made; concurrent callers wait for one maker."""
+    path = wanted.path(cache_dir)
     entry = _open(path)
     if entry is None:
-        with span("waiting for another to decode", str(wanted)), locked(path):
-            entry = _open(path)
-            if entry is None:
-                with span("decoding", str(wanted)):
-                    _make(path, wanted, how, bytes_each)
-                entry = _open(path)
+        decode_together([wanted], cache_dir=cache_dir, how=how)
+        entry = _open(path)
     if entry is None:
         raise OSError(f"the image cache at {path} cannot be read back right after it was written")
     return entry
 
 
-def entry_path(
-    dataset: Dataset, part: Part, indices: np.ndarray, *, view: str, resolution: int, cache_dir: Path
-) -> Path:
-    """Where the entry of a selection is, or would be."""
-    indices = np.asarray(indices, dtype=np.int64)
-    if len(indices) == 0 or len(np.unique(indices)) < len(indices):
-        raise ValueError("a selection of images needs at least one index, each of them once")
-    selection = hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
-    pixels = [dataset.pixels] if dataset.pixels else []
-    identity = json.dumps([_VERSION, dataset.fingerprint, part, selection, view, resolution, *pixels])
-    return cache_dir / "images" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+def decode_together(several: Sequence[Wanted], *, cache_dir: Path, how: Decoding = ALONE) -> None:
+    """Have the entries of a selection under several views: what is missing is made from one decoding of each image."""
+    by_path = {wanted.path(cache_dir): wanted for wanted in several}
+    missing = {path: by_path[path] for path in sorted(by_path) if _open(path) is None}
+    if not missing:
+        return
+    about = _said(list(missing.values()))
+    with ExitStack() as stack:
+        with span("waiting for another to decode", about):
+            for path in missing:  # in one order for all who wait for several
+                stack.enter_context(locked(path))
+        missing = {path: wanted for path, wanted in missing.items() if _open(path) is None}
+        if how.shelf is not None:
+            with span("fetching decoded images", about):
+                most, shelf = how.cache_bytes, how.shelf
+                missing = {path: each for path, each in missing.items() if not shelf.fetch(path, str(each), most)}
+        # of a cache with a limit each is to have the room of all
+        apart = [{path: wanted} for path, wanted in missing.items()]
+        for group in apart if how.cache_bytes is not None else [missing] * bool(missing):
+            with span("decoding", _said(list(group.values()))):
+                _make(group, how)
+        if how.shelf is not None:
+            with span("sharing decoded images", about):
+                for path in missing:
+                    how.shelf.put(path)
+
+
+def _said(several: Sequence[Wanted]) -> str:
+    """What is decoded, for people."""
+    first, *others = several
+    return "; ".join([str(first), *(wanted.place for wanted in others)])
 
 
 def _open(path: Path) -> Entry | None:
@@ -157,68 +188,119 @@ def _open(path: Path) -> Entry | None:
     return Entry(pixels, kept_N, sizes_N2, tuple(skipped.tolist()))
 
 
-def _make(path: Path, wanted: _Wanted, how: Decoding, bytes_each: int | None) -> None:
-    """Decode, check, publish; the caller holds the lock. It goes on from what a dead process left."""
-    partial = Partial(aside(path))
-    room = Room(str(wanted), path, how.cache_bytes, len(wanted.indices), bytes_each)
+@dataclass
+class _Making:
+    """An entry under way, and at which positions it lacks an image."""
+
+    wanted: Wanted
+    partial: Partial
+    room: Room
+    lacks_N: np.ndarray
+
+    def take(self, position: int, image: np.ndarray | str) -> None:
+        """An image, or why it is broken; if that completes a chunk the room for the others is looked at."""
+        if self.partial.add(position, image):
+            self.room.refuse_too_little(self.partial)
+
+
+def _begun(path: Path, wanted: Wanted, how: Decoding) -> _Making:
+    """From what a dead process left."""
+    partial, images = Partial(aside(path)), len(wanted.indices)
+    room = Room(str(wanted), path, how.cache_bytes, images, wanted.bytes_each)
+    return _Making(wanted, partial, room, partial.lacks(images))
+
+
+def _make(missing: Mapping[Path, Wanted], how: Decoding) -> None:
+    """Decode, check, publish entries of one selection; the caller holds their locks."""
+    entries = {path: _begun(path, wanted, how) for path, wanted in missing.items()}
     try:
-        room.refuse_too_little(partial)
-        with partial:
-            _decode(partial, wanted, how, room)
-        _check(wanted.dataset, wanted.part, wanted.indices, partial.broken)
+        with ExitStack() as stack:
+            for entry in entries.values():
+                entry.room.refuse_too_little(entry.partial)
+                stack.enter_context(entry.partial)
+            _decode(list(entries.values()), how)
+        for entry in entries.values():
+            _check(entry.wanted, entry.partial.broken)
     except UserError:
-        if partial.done in (0, len(wanted.indices)):  # nothing to go on from; who mends images has others
-            partial.remove()
+        for entry in entries.values():
+            if entry.partial.done in (0, len(entry.wanted.indices)):  # nothing to go on from; who mends has others
+                entry.partial.remove()
         raise
-    partial.complete()
-    shutil.rmtree(path, ignore_errors=True)
-    publish(path)
+    for path, entry in entries.items():
+        entry.partial.complete()
+        shutil.rmtree(path, ignore_errors=True)
+        publish(path)
 
 
-def _decode(partial: Partial, wanted: _Wanted, how: Decoding, room: Room) -> None:
-    """Add what is missing, as storage yields it."""
-    samples, view, resolution = part_of(wanted.dataset, wanted.part), wanted.view, wanted.resolution
-    position_of = {index: position for position, index in enumerate(wanted.indices.tolist())}
-    there = {*partial.sizes, *partial.broken}
-    left = [index for index, position in position_of.items() if position not in there]
-    started = time.monotonic()
+def _decode(entries: Sequence[_Making], how: Decoding) -> None:
+    """Add what is missing, as storage yields it: every image is decoded once for all entries that lack it."""
+    indices, samples = entries[0].wanted.indices, entries[0].wanted.samples
+    left_N, by_index_N = np.logical_or.reduce([entry.lacks_N for entry in entries]), np.argsort(indices)
 
-    def viewed(read: tuple[int, Decode]) -> tuple[int, np.ndarray | str]:
-        """An image as the view shows it, or why it is broken; in any thread."""
-        index, image = read[0], _viewed(read[1](), view, resolution)
-        if isinstance(image, Exception):
-            return index, f"{samples.names[index]}: {str(image) or type(image).__name__}"
-        return index, image
+    def lacking() -> Iterator[_Read]:
+        """Each image that an entry lacks, its position in the selection, and which entries these are."""
+        for index, decode in samples.read_lazily(indices[left_N].tolist()):
+            position = int(by_index_N[np.searchsorted(indices, index, sorter=by_index_N)])
+            yield index, position, decode, [n for n, entry in enumerate(entries) if entry.lacks_N[position]]
 
-    for index, image in in_order(viewed, samples.read_lazily(left), threads=how.threads):
-        if partial.add(position_of[index], image):
-            room.refuse_too_little(partial)
-        rate = (partial.done - len(there)) / max(time.monotonic() - started, 1e-9)
-        how.told(str(wanted), partial.done, len(position_of), rate)
+    work = functools.partial(_shown, shows=[entry.wanted.view[1] for entry in entries], limits=_limits())
+    about, started, left = _said([entry.wanted for entry in entries]), time.monotonic(), int(left_N.sum())
+    try:
+        with closing(in_order(work, lacking(), count=left, processes=how.processes)) as shown:
+            for done, (index, position, images) in enumerate(shown, 1):
+                for number, image in images.items():
+                    named = f"{samples.names[index]}: {image}" if isinstance(image, str) else image
+                    entries[number].take(position, named)
+                rate = done / max(time.monotonic() - started, 1e-9)
+                how.told(about, len(indices) - left + done, len(indices), rate)
+    except LostProcessError as error:
+        names = [samples.names[index] for index, *_ in error.items]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise OSError(f"{about}: {error}, decoding one of {', '.join(names[:_LISTED])}{more}") from error
 
 
-def _viewed(image: Image.Image | Exception, view: View, resolution: int) -> np.ndarray | Exception:
+def _shown(
+    read: _Read, *, shows: Sequence[Show], limits: tuple[int | None, bool]
+) -> tuple[int, int, dict[int, np.ndarray | str]]:
+    """An image as some of the views show it, uint8 (H, W, 3), or why it is broken; in any process."""
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limits
+    index, position, decode, numbers = read
+    image = decode()
+    images = {number: _viewed(image, shows[number]) for number in numbers}
+    said = {
+        number: (str(seen) or type(seen).__name__) if isinstance(seen, Exception) else seen
+        for number, seen in images.items()
+    }
+    return index, position, said
+
+
+def _limits() -> tuple[int | None, bool]:
+    """What Pillow reads in this process, which a user's module may have changed: others are to read the same."""
+    return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def _viewed(image: Image.Image | Exception, show: Show) -> np.ndarray | Exception:
     """Pixels of an image, uint8 (H, W, 3); one that does not fit into memory is one broken image, not the end."""
     if isinstance(image, Exception):
         return image
     try:
-        return np.asarray(view[1](image, resolution))
+        return np.asarray(show(image))
     except (ValueError, MemoryError) as error:
         return error
 
 
-def _check(dataset: Dataset, part: Part, indices: np.ndarray, broken: dict[int, str]) -> None:
+def _check(wanted: Wanted, broken: Mapping[int, str]) -> None:
     """Refuse a selection that lost too much: the measurement would be of another dataset."""
     reasons = [broken[position] for position in sorted(broken)]
-    where = f"dataset {dataset.name!r}, {part} part"
+    where = f"dataset {wanted.dataset.name!r}, {wanted.part} part"
     listed = "\n  ".join([*reasons[:_LISTED], *([f"and {len(reasons) - _LISTED} more"] * (len(reasons) > _LISTED))])
-    if len(broken) > _MAX_BROKEN * len(indices):
+    if len(broken) > _MAX_BROKEN * len(wanted.indices):
         raise UserError(
-            f"{where}: {len(broken)} of {len(indices)} images cannot be read, more than {_MAX_BROKEN:.0%}; "
+            f"{where}: {len(broken)} of {len(wanted.indices)} images cannot be read, more than {_MAX_BROKEN:.0%}; "
             f"mend or remove them:\n  {listed}"
         )
-    labels = part_of(dataset, part).labels[indices]
+    labels = wanted.samples.labels[wanted.indices]
     lost = np.setdiff1d(labels, np.delete(labels, list(broken)))
     if len(lost):
-        names = ", ".join(dataset.class_names[label] for label in lost.tolist())
+        names = ", ".join(wanted.dataset.class_names[label] for label in lost.tolist())
         raise UserError(f"{where}: no readable image is left of class {names}; mend or remove:\n  {listed}")

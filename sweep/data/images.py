@@ -3,22 +3,21 @@
 Legend: N images kept, R resolution in pixels, H height, W width, C = 3 colour channels.
 """
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from sweep.data.dataset import Dataset
-from sweep.data.decoded import ALONE, Decoding, Entry, decoded, entry_path, part_of
+from sweep.data.decoded import ALONE, Decoding, Entry, Wanted, decode_together, decoded
 from sweep.data.options import Part
-from sweep.data.pixels import training_pixels, training_side
+from sweep.data.pixels import training_pixels
+from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View
-
-_INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_MAX_PIXELS = 178_956_970  # of a resized image: as many as Pillow agrees to open
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,50 +101,6 @@ class TrainImages:
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def resize_shorter_side(image: Image.Image, side: int, interpolation: str = "bicubic") -> Image.Image:
-    """Antialiased, aspect kept (the longer side rounded down, as torchvision does)."""
-    shorter = min(image.size)
-    width, height = (side if length == shorter else int(side * length / shorter) for length in image.size)
-    return _resized(image, width, height, interpolation)
-
-
-def _resized(image: Image.Image, width: int, height: int, interpolation: str) -> Image.Image:
-    if image.size == (width, height):
-        return image
-    if width * height > _MAX_PIXELS:
-        raise ValueError(f"{image.width} × {image.height} px would be resized to {width:,} × {height:,}")
-    return image.resize((width, height), _INTERPOLATIONS[interpolation])
-
-
-def evaluation_view(image: Image.Image, view: View) -> Image.Image:
-    """An image as a view shows it: resized, then the centred square, rounded as torchvision and timm round."""
-    if view.mode == "squash":
-        resized = _resized(image, view.side, view.side, view.interpolation)
-    elif view.mode == "border":
-        ratio = max(image.size) / view.side
-        width, height = (max(1, round(length / ratio)) for length in image.size)
-        resized = _resized(image, width, height, view.interpolation)
-    else:
-        resized = resize_shorter_side(image, view.side, view.interpolation)
-    return _centre(resized, view.resolution, view.fill)
-
-
-def _centre(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
-    """The centred square; an image that is smaller lies on a colour first."""
-    width, height = image.size
-    if min(width, height) < side:
-        padded = Image.new("RGB", (max(width, side), max(height, side)), fill)
-        padded.paste(image, (max(side - width, 0) // 2, max(side - height, 0) // 2))
-        image = padded
-    left, top = (round((length - side) / 2) for length in image.size)
-    return image.crop((left, top, left + side, top + side))
-
-
-def training_view(image: Image.Image, resolution: int) -> Image.Image:
-    """Shorter side to at most :func:`sweep.data.pixels.training_side`; never enlarged."""
-    return resize_shorter_side(image, min(min(image.size), training_side(resolution)))
-
-
 def evaluation_images(
     dataset: Dataset, split: Part, indices: np.ndarray, *, view: View, cache_dir: Path, how: Decoding = ALONE
 ) -> EvalImages:
@@ -167,12 +122,10 @@ def evaluation_images(
     UserError
         More than 1 % of the selection is broken, or a class has no readable image left.
     """
-    side = view.resolution
-    shown = (_evaluation_name(view), lambda image, _resolution: evaluation_view(image, view))
-    known: dict[str, Any] = {"cache_dir": cache_dir, "how": how, "bytes_each": 3 * side**2}
-    entry = decoded(dataset, split, indices, view=shown, resolution=side, **known)
-    images_NHWC = entry.pixels.reshape(len(entry.kept_N), side, side, 3)
-    return EvalImages(images_NHWC, *_described(dataset, split, indices, entry))
+    wanted = _wanted(dataset, split, indices, view)
+    entry = decoded(wanted, cache_dir=cache_dir, how=how)
+    images_NHWC = entry.pixels.reshape(len(entry.kept_N), view.resolution, view.resolution, 3)
+    return EvalImages(images_NHWC, *_described(wanted, entry))
 
 
 def training_images(
@@ -182,36 +135,41 @@ def training_images(
 
     Parameters and errors are those of :func:`evaluation_images`; the view is that of a resolution.
     """
-    view = (_training_name(resolution), training_view)
-    entry = decoded(dataset, split, indices, view=view, resolution=resolution, cache_dir=cache_dir, how=how)
+    wanted = _wanted(dataset, split, indices, resolution)
+    entry = decoded(wanted, cache_dir=cache_dir, how=how)
     bytes_N = entry.sizes_N2.prod(axis=1) * 3
-    described = _described(dataset, split, indices, entry)
-    return TrainImages(entry.pixels, np.cumsum(bytes_N) - bytes_N, entry.sizes_N2, *described)
+    return TrainImages(entry.pixels, np.cumsum(bytes_N) - bytes_N, entry.sizes_N2, *_described(wanted, entry))
 
 
-def _evaluation_name(view: View) -> str:
-    return f"evaluation {view.identity}".rstrip()
+def decode_views(
+    dataset: Dataset, split: Part, indices: np.ndarray, *, views: Iterable[View | int], cache_dir: Path, how: Decoding
+) -> None:
+    """Have images of a selection under several views, each image decoded once.
 
-
-def _training_name(resolution: int) -> str:
-    version = training_pixels(resolution)
-    return "training" if version == 1 else f"training {version}"
+    Parameters and errors are those of :func:`evaluation_images`; a view that is a number is that of
+    :func:`training_images` at that resolution.
+    """
+    decode_together([_wanted(dataset, split, indices, view) for view in views], cache_dir=cache_dir, how=how)
 
 
 def is_decoded(dataset: Dataset, split: Part, indices: np.ndarray, *, view: View | int, cache_dir: Path) -> bool:
     """Whether the cache has a selection, as a view shows it or, by a resolution, as random crops are cut from it."""
+    return _wanted(dataset, split, indices, view).path(cache_dir).is_dir()
+
+
+def _wanted(dataset: Dataset, split: Part, indices: np.ndarray, view: View | int) -> Wanted:
+    """A selection under an evaluation view or, by a resolution, as random crops are cut from it."""
+    indices = np.asarray(indices, dtype=np.int64)
     if isinstance(view, View):
-        name, resolution = _evaluation_name(view), view.resolution
-    else:
-        name, resolution = _training_name(view), view
-    return entry_path(dataset, split, indices, view=name, resolution=resolution, cache_dir=cache_dir).is_dir()
+        shown = (f"evaluation {view.identity}".rstrip(), functools.partial(evaluation_view, view=view))
+        return Wanted(dataset, split, indices, shown, view.resolution, 3 * view.resolution**2)
+    version = training_pixels(view)
+    name = "training" if version == 1 else f"training {version}"
+    return Wanted(dataset, split, indices, (name, functools.partial(training_view, resolution=view)), view)
 
 
-def _described(
-    dataset: Dataset, split: Part, indices: np.ndarray, entry: Entry
-) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:
+def _described(wanted: Wanted, entry: Entry) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:
     """Labels, names, kept_N and skipped of an entry's images."""
-    samples = part_of(dataset, split)
-    chosen = np.asarray(indices)[entry.kept_N]
+    samples, chosen = wanted.samples, wanted.indices[entry.kept_N]
     names = tuple(samples.names[index] for index in chosen.tolist())
     return samples.labels[chosen], names, entry.kept_N, entry.skipped

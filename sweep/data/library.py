@@ -21,7 +21,14 @@ from sweep.config import Shifted
 from sweep.data.corrupt import Corrupted
 from sweep.data.dataset import Dataset
 from sweep.data.decoded import ALONE, Decoding, part_of
-from sweep.data.images import EvalImages, TrainImages, evaluation_images, is_decoded, training_images
+from sweep.data.images import (
+    EvalImages,
+    TrainImages,
+    decode_views,
+    evaluation_images,
+    is_decoded,
+    training_images,
+)
 from sweep.data.open import opened
 from sweep.data.options import DatasetOptions, Part
 from sweep.data.splits import choose_classes, folds, hold_out, subset
@@ -196,6 +203,19 @@ class Library:
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
         where: dict[str, Any] = {"cache_dir": Path(self.cache_dir), "how": self.how}
         return training_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, **where)
+
+    def decode(self, name: str, views: Sequence[View | int], **chosen: int | None) -> None:
+        """Have the cache hold :meth:`images` by views and :meth:`training_images` by resolutions, each image decoded
+        once for all of them.
+        """
+        selection, cache = self.select(name, **chosen), Path(self.cache_dir)
+        whole = [view for view in views if isinstance(view, View)]
+        parts: list[tuple[Part, np.ndarray, Sequence[View | int]]] = [
+            ("train", selection.train_N, views),
+            ("test", selection.test_N, whole),
+        ]
+        for part, indices, shown in parts:
+            decode_views(selection.dataset, part, indices, views=shown, cache_dir=cache, how=self.how)
 
     def undecoded(self, name: str, view: View | int, **chosen: int | None) -> dict[Part, int]:
         """How many images the cache lacks, by part: of :meth:`images` by a view, else of :meth:`training_images`."""

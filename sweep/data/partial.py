@@ -11,9 +11,8 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from array import array
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,54 +36,67 @@ class _Chunk:
 class Partial:
     """An entry under way in a directory of its own; the caller holds its lock.
 
+    Of every image it holds 16 bytes, whatever is decoded.
+
     Attributes
     ----------
-    sizes : position → (height, width) of the images whose pixels are there, in the order in which they were written.
-    broken : position → why an image has none.
+    broken : position → why an image has no pixels.
+    bytes : of the pixels so far.
+    is_shuffled : whether storage yields the images in another order than the selection: they are copied in the end.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._chunk, self._chunks = directory, _Chunk(), 0
-        self.sizes: dict[int, tuple[int, int]] = {}
+        self._positions, self._sides = array("q"), array("i")  # as they were written; height and width of each
         self.broken: dict[int, str] = {}
+        self.bytes, self.is_shuffled = 0, False
         directory.mkdir(exist_ok=True)
         self._read()
 
     def _read(self) -> None:
         """Take over what another process left, up to the first chunk that is not whole."""
         pixels = self._directory / PIXELS
-        there, length = pixels.stat().st_size if pixels.exists() else 0, 0
+        there = pixels.stat().st_size if pixels.exists() else 0
         while (file := self._file(self._chunks)).exists():
             chunk = _parsed(file)
-            if chunk is None or length + _bytes(chunk.sizes) > there:
+            if chunk is None or self.bytes + sum(3 * height * width for height, width in chunk.sizes.values()) > there:
                 break
-            length += _bytes(chunk.sizes)
-            self.sizes |= chunk.sizes
+            for position, (height, width) in chunk.sizes.items():
+                self._note(position, height, width)
             self.broken |= chunk.broken
             self._chunks += 1
         for name in self._directory.iterdir():
             if name.name not in {PIXELS, *(_CHUNK.format(number) for number in range(self._chunks))}:
                 name.unlink()
-        if there > length:
-            os.truncate(pixels, length)
+        if there > self.bytes:
+            os.truncate(pixels, self.bytes)
+
+    def _note(self, position: int, height: int, width: int) -> None:
+        """An image of which the pixels are there."""
+        self.is_shuffled |= bool(self._positions) and position < self._positions[-1]
+        self._positions.append(position)
+        self._sides.extend((height, width))
+        self.bytes += 3 * height * width
 
     def _file(self, number: int) -> Path:
         return self._directory / _CHUNK.format(number)
 
     @property
+    def images(self) -> int:
+        """Whose pixels are there."""
+        return len(self._positions)
+
+    @property
     def done(self) -> int:
         """Images that need not be decoded any more."""
-        return len(self.sizes) + len(self.broken)
+        return self.images + len(self.broken)
 
-    @property
-    def bytes(self) -> int:
-        """Of the pixels so far."""
-        return _bytes(self.sizes)
-
-    @property
-    def is_shuffled(self) -> bool:
-        """Whether storage yields the images in another order than the selection: they are copied in the end."""
-        return any(later < earlier for earlier, later in pairwise(self.sizes))
+    def lacks(self, images: int) -> np.ndarray:
+        """Of a selection of so many images, at which positions one is still to be decoded; bool."""
+        lacks_N = np.ones(images, dtype=bool)
+        lacks_N[np.array(self._positions, dtype=np.int64)] = False
+        lacks_N[np.array(list(self.broken), dtype=np.int64)] = False
+        return lacks_N
 
     def __enter__(self) -> Partial:
         self._pixels = open(self._directory / PIXELS, "ab")
@@ -99,7 +111,8 @@ class Partial:
         if isinstance(image, str):
             self._chunk.broken[position] = self.broken[position] = image
         else:
-            self._chunk.sizes[position] = self.sizes[position] = (image.shape[0], image.shape[1])
+            self._chunk.sizes[position] = (image.shape[0], image.shape[1])
+            self._note(position, image.shape[0], image.shape[1])
             self._pixels.write(image.tobytes())
         if time.monotonic() - self._since < _CHUNK_SECONDS:
             return False
@@ -120,37 +133,30 @@ class Partial:
 
     def complete(self) -> None:
         """Put the images into the order of the selection, and an index beside them instead of the chunks."""
-        kept = sorted(self.sizes)
+        order_N = np.argsort(np.array(self._positions, dtype=np.int64))
+        sizes_N2 = np.array(self._sides, dtype=np.int64).reshape(-1, 2)
         if self.is_shuffled:
-            self._rearrange()
+            self._rearrange(order_N, sizes_N2)
         skipped = np.array([self.broken[position] for position in sorted(self.broken)], dtype=np.str_)
-        sizes_N2 = np.array([self.sizes[position] for position in kept], dtype=np.int64)
-        np.savez(self._directory / INDEX, kept=np.array(kept, dtype=np.int64), sizes=sizes_N2, skipped=skipped)
+        kept_N = np.array(self._positions, dtype=np.int64)[order_N]
+        np.savez(self._directory / INDEX, kept=kept_N, sizes=sizes_N2[order_N], skipped=skipped)
         for number in range(self._chunks):
             self._file(number).unlink()
 
-    def _rearrange(self) -> None:
+    def _rearrange(self, order_N: np.ndarray, sizes_N2: np.ndarray) -> None:
         """Copy images from the order of storage into the order of the selection."""
-        file = self._directory / PIXELS
-        starts, start = {}, 0
-        for position, (height, width) in self.sizes.items():
-            starts[position] = start
-            start += 3 * height * width
+        file, bytes_N = self._directory / PIXELS, 3 * sizes_N2.prod(axis=1)
+        starts_N = np.cumsum(bytes_N) - bytes_N
         source = np.memmap(file, dtype=np.uint8, mode="r")
         sorted_file = file.with_name("sorted")
         with open(sorted_file, "wb") as target:
-            for position in sorted(self.sizes):
-                height, width = self.sizes[position]
-                target.write(source[starts[position] : starts[position] + 3 * height * width].tobytes())
+            for number in order_N.tolist():
+                target.write(source[starts_N[number] : starts_N[number] + bytes_N[number]].tobytes())
         sorted_file.replace(file)
 
     def remove(self) -> None:
         """Nobody can go on from it."""
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _bytes(sizes: Mapping[int, tuple[int, int]]) -> int:
-    return sum(3 * height * width for height, width in sizes.values())
 
 
 def _arrays(chunk: _Chunk) -> dict[str, Any]:

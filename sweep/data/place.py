@@ -120,12 +120,14 @@ class ImageReader:
         order = sorted(indices, key=lambda index: (self.files[index].offset, self.files[index].path))
         if self.path.is_dir():
             for index in order:
-                yield index, functools.partial(self._decode_file, self.path / self.files[index].path)
+                yield index, functools.partial(_decode_file, self.path / self.files[index].path, self.background)
             return
         with open_tar(self.path) as stream:
             for index in order:  # by offset: one pass forward through a compressed archive
                 stream.seek(self.files[index].offset)
                 yield index, functools.partial(decode_image, stream.read(self.files[index].size), self.background)
 
-    def _decode_file(self, file: Path) -> Image.Image | Exception:
-        return decode_image(file.read_bytes(), self.background)
+
+def _decode_file(file: Path, background: Background) -> Image.Image | Exception:
+    """Of the module, not of a reader: what is sent to another process is a path, not a list of all files."""
+    return decode_image(file.read_bytes(), background)

@@ -76,7 +76,7 @@ class Room:
         ----------
         partial : what of the entry is there.
         """
-        each = self.bytes_each or (partial.bytes / len(partial.sizes) if partial.sizes else 0)
+        each = self.bytes_each or partial.bytes / max(partial.images, 1)
         left = int(each * (self.images - partial.done))
         copy = left + partial.bytes if partial.is_shuffled else 0
         cache_dir = self.entry.parent.parent

@@ -16,11 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sweep.data.dataset import Dataset
 from sweep.data.files import aside, locked, publish
 from sweep.data.listing import file_state
 from sweep.data.options import DatasetOptions
 from sweep.data.tree import Tree, scan, state_of
 
+_NAMED = 5  # classes of which something is said
 _FILES_GLANCED_AT = 1000  # files that are no images: lists that decide about parts
 _glancing = ContextVar("glancing", default=False)
 
@@ -33,6 +37,8 @@ class Summary:
     ----------
     identity : fingerprint, and what is said of the pixels.
     split : "official", or how the test part was made.
+    lacking : what a run would refuse in it, in words; it needs of every class two images to fit and to hold out, and
+        one to test.
     """
 
     identity: str
@@ -41,6 +47,24 @@ class Summary:
     train: int
     test: int
     notes: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+
+
+def lacking(dataset: Dataset) -> tuple[str, ...]:
+    """Classes that have too few images for a run, in words."""
+    total = len(dataset.class_names)
+    train_C, test_C = (np.bincount(part.labels, minlength=total) for part in (dataset.train, dataset.test))
+    found = []
+    for what, few_C in (
+        ("a single training image: two are needed, one to fit and one to hold out", train_C == 1),
+        ("no training image", train_C == 0),
+        ("no test image", test_C == 0),
+    ):
+        names = [repr(dataset.class_names[label]) for label in np.flatnonzero(few_C)]
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            found.append(f"class{'es' * (len(names) > 1)} {', '.join(names[:_NAMED])}{more}: {what}")
+    return tuple(found)
 
 
 @contextmanager
@@ -102,7 +126,8 @@ def _load(entry: Path) -> dict[str, Any] | None:
 
 
 def _summary(saved: dict[str, Any]) -> Summary:
-    return Summary(**saved["summary"] | {"notes": tuple(saved["summary"]["notes"])})
+    lists = {name: tuple(saved["summary"][name]) for name in ("notes", "lacking")}
+    return Summary(**saved["summary"] | lists)
 
 
 @functools.cache

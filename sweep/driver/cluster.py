@@ -15,6 +15,7 @@ from typing import Any
 
 from sweep.base.errors import UserError
 from sweep.base.patience import SAY_SECONDS, watched
+from sweep.base.processor import processor
 from sweep.base.spans import span
 from sweep.config import AUTO, Resources
 
@@ -22,6 +23,7 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _KNOCK_SECONDS = 10.0
 _START_SECONDS = 300.0  # for Ray, and then for its first worker
 _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_ACCELERATOR = "accelerator_type:"  # of what Ray says a node has
 _LINES = 12  # of an error that are shown
 _ADVICE = (  # words of an error → what helps
     ("(?i)version mismatch", "the same versions of Ray and Python are needed here and there"),
@@ -39,8 +41,6 @@ _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up
 @contextmanager
 def connect(resources: Resources) -> Iterator[Resources]:
     """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
-    if not os.environ.get("RAY_ADDRESS", "unset"):
-        del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
     if not os.environ.get("RAY_ADDRESS", "unset"):
         del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
     import ray
@@ -215,6 +215,24 @@ def room(resources: Resources, *, without: Container[str] = ()) -> int:
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
     return _places(alive, int(resources.cpus), float(resources.gpus))
+
+
+def processors(resources: Resources) -> list[str]:
+    """What the processors are called that do the work, or a part of it; none where that is not known.
+
+    GPUs by Ray's name for them, CPUs by this machine's where it is the only one.
+
+    Parameters
+    ----------
+    resources : with ``auto`` resolved.
+    """
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if float(resources.gpus) > 0:
+        marks = {key.partition(":")[2] for node in alive for key in node["Resources"] if key.startswith(_ACCELERATOR)}
+        return sorted(mark.removeprefix("NVIDIA-") for mark in marks)
+    return [processor()] if len(alive) == 1 and not os.environ.get("RAY_ADDRESS") else []
 
 
 def tasks_of_a_node(resources: Resources) -> int:

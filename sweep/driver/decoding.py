@@ -40,24 +40,39 @@ def decode_first(
     if images < WORTH_A_STAGE:
         return
     signals, remote = Signals(), ray.remote(num_cpus=1, num_gpus=0, max_retries=2)(_decode_there)
-    running = []
-    for node, cpus in nodes_of_cells(ray.nodes(), gpu=float(resources.gpus) > 0):
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        running.append(remote.options(scheduling_strategy=there).remote(replace(task, cpus=cpus), tuple(cells)))
-    while running:
-        signals.check()
-        ended, running = ray.wait(running, num_returns=1, timeout=POLL_SECONDS)
-        for reference in ended:
-            try:
-                problems = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None)
-                if isinstance(cause, UserError):
-                    raise cause from error
-                problems = [f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"]
-            for problem in problems:
-                print(f"not decoded beforehand: {problem}", file=sys.stderr)
-        show()
+    nodes = nodes_of_cells(ray.nodes(), gpu=float(resources.gpus) > 0)
+
+    def all_nodes(parts: int) -> None:
+        """Start on every node, with everything or with a part each, and wait."""
+        running = []
+        for number, (node, cpus) in enumerate(nodes):
+            there = remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            running.append(there.remote(replace(task, cpus=cpus), tuple(cells), (number % parts, parts)))
+        while running:
+            signals.check()
+            ended, running = ray.wait(running, num_returns=1, timeout=POLL_SECONDS)
+            for reference in ended:
+                for problem in _problems(reference):
+                    print(f"not decoded beforehand: {problem}", file=sys.stderr)
+            show()
+
+    if task.share_decoded and len(nodes) > 1:
+        all_nodes(len(nodes))  # every set by one node
+    all_nodes(1)
+
+
+def _problems(reference: Any) -> list[str]:
+    """What a node could not decode; UserError if that is for its disk."""
+    import ray
+
+    try:
+        problems: list[str] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            raise cause from error
+        return [f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"]
+    return problems
 
 
 def nodes_of_cells(nodes: Sequence[Mapping[str, Any]], *, gpu: bool) -> list[tuple[str, int]]:
@@ -68,9 +83,9 @@ def nodes_of_cells(nodes: Sequence[Mapping[str, Any]], *, gpu: bool) -> list[tup
     ]
 
 
-def _decode_there(task: CellTask, cells: Sequence[PlannedCell]) -> list[str]:
+def _decode_there(task: CellTask, cells: Sequence[PlannedCell], part: tuple[int, int]) -> list[str]:
     """Body of the task on a node."""
     with profiled(task, "decoding beforehand"):
         from sweep.cell import decode
 
-        return decode(task, cells)
+        return decode(task, cells, part=part)

@@ -22,7 +22,7 @@ class Meter:
     ----------
     name : of the sweep.
     store : looked at, never written.
-    work : for the key of each curve to do, its estimated operations and its number of probes.
+    work : for the key of each curve to do, its estimated work and its number of probes.
     """
 
     def __init__(self, name: str, store: Store, work: Mapping[str, tuple[float, int]]) -> None:

@@ -50,7 +50,7 @@ def look(store: Store, plan: Plan) -> Status:
     done = found.done | (table.done_courses(store) if plan.courses else frozenset())
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
-    planned = (*plan.curves, *plan.courses)
+    planned: list[table.PlannedCurve | table.LabelledCourse] = [*plan.curves, *plan.courses]
     lacking = [each for each in planned if each.key not in done]
     failed = [curve.key for curve in lacking if curve.key in found.failed]  # in the plan's order, as all of it
     records = {r["curve_key"]: r for r in table.read_failures(store, failed)}

@@ -6,11 +6,10 @@ lacks a curve does the rest; only keys and URIs pass through Ray.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,73 +21,44 @@ from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell import CellTask, failure_of, failure_record
 from sweep.config import AUTO, Config, Resources
-from sweep.driver.cluster import JOB_VARIABLE, connect, refuse_too_many, room, tasks_of_a_node, with_cpus
+from sweep.driver.asked import Sweep
+from sweep.driver.cluster import (
+    JOB_VARIABLE,
+    connect,
+    places,
+    processors,
+    refuse_too_many,
+    room,
+    tasks_of_a_node,
+    with_cpus,
+)
 from sweep.driver.decoding import decode_first
 from sweep.driver.meter import Meter
 from sweep.driver.tasks import Lost, run_cells
+from sweep.driver.work import (
+    behind,
+    lacking_readings,
+    longest_first,
+    missing_cells,
+    say_arithmetic,
+    say_together,
+)
 from sweep.study import (
     Cell,
     Curve,
-    Grid,
-    Keyring,
-    Planned,
     PlannedCell,
-    PlannedCourse,
     cache_dir,
     costs,
     course_labels,
-    curve_cost,
     dataset_options,
     expand,
     keyring,
     labels,
     layer_widths,
     sizes,
-    training_flops,
     used_datasets,
     varied_roles,
 )
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A config with everything that follows from it and from what is stored.
-
-    ``cells`` are those of the grid with the keys of their curves; ``profile`` names the profile the run is to have;
-    ``threads`` is what ``threads: auto`` stands for, if that is settled.
-    """
-
-    config: Config
-    grid: Grid
-    keys: Keyring
-    cells: tuple[PlannedCell, ...]
-    store: Store
-    profile: str | None = None
-    threads: int | None = None
-
-    @functools.cached_property
-    def curves(self) -> dict[str, Planned]:
-        """What there is to compute: planned curves by key, in plan order; of those that share a key the first."""
-        found: dict[str, Planned] = {}
-        for planned in self.planned:
-            found.setdefault(planned.key, planned)
-        return found
-
-    @property
-    def planned(self) -> Iterator[Planned]:
-        """Every curve of the grid with its keys."""
-        return (planned for cell in self.cells for planned in cell.curves)
-
-    @functools.cached_property
-    def courses(self) -> dict[str, PlannedCourse]:
-        """Series of tasks by key, in plan order."""
-        return {course.key: course for cell in self.cells for course in cell.courses}
-
-    def listing(self) -> table.Listing:
-        """What the store has: curves, and courses where there are any."""
-        found = table.listing(self.store)
-        learned = table.done_courses(self.store) if self.courses else frozenset()
-        return replace(found, done=found.done | learned, failed=found.failed - learned)
 
 
 @dataclass(frozen=True)
@@ -113,7 +83,7 @@ def prepare(config: Config, out: str) -> Sweep:
     keys = keyring(config)
     store = Store(out)
     threads = table.planned_threads(store, config.name) if config.resources.threads == AUTO else None
-    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads)
+    return Sweep(config, grid, keys, keys.cells(grid), store, threads=threads, rates=table.kept_rates(store))
 
 
 def refuse_relative_in_job(out: str) -> None:
@@ -129,24 +99,6 @@ def finished(sweep: Sweep) -> dict[Curve, bool]:
     """Which planned curves the store has."""
     done = table.listing(sweep.store).done
     return {planned.curve: planned.key in done for planned in sweep.planned}
-
-
-def missing_cells(sweep: Sweep, done: Container[str]) -> list[PlannedCell]:
-    """Cells that lack curves or courses, reduced to those, the most work first; of two with one key the first."""
-    wanted = {planned.key: planned.curve for planned in sweep.curves.values() if planned.key not in done}
-    cells = []
-    for cell in sweep.cells:
-        curves = tuple(planned for planned in cell.curves if wanted.get(planned.key) == planned.curve)
-        learned = tuple(course for course in cell.courses if course.key not in done)
-        if curves or learned:
-            cells.append(replace(cell, curves=curves, courses=learned))
-    return sorted(cells, key=lambda cell: -sum(_work(sweep.config, cell)))
-
-
-def _work(config: Config, cell: PlannedCell) -> list[float]:
-    """Estimated operations behind each curve of a cell, training spread over them."""
-    share = training_flops(config, cell.backbone) / max(1, len(cell.curves))
-    return [share + curve_cost(config, planned.curve).flops for planned in cell.curves]
 
 
 def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
@@ -171,7 +123,8 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     table.publish_plan(sweep.store, plan_of(sweep))
     _tidy(sweep, before)
     ready = before.done & _kept(sweep, before.done)
-    cells = missing_cells(sweep, ready | given_up)
+    measured = table.measured_keys(sweep.store) if lacking_readings(sweep) else None
+    cells = missing_cells(sweep, ready | given_up, measured=measured, spared=given_up)
     if cells:
         with connect(sweep.config.resources) as resources:
             sweep = _with_resources(sweep, resources)
@@ -179,7 +132,8 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
                 _run(sweep, cells, resources, ready)
     done = sweep.listing().done
     missing = [key for key in (*sweep.curves, *sweep.courses) if key not in done]
-    unkept = set(sweep.curves) & done - _kept(sweep, done)
+    unmeasured = lacking_readings(sweep) & done
+    unkept = (set(sweep.curves) & done - _kept(sweep, done)) | unmeasured
     failures = table.read_failures(sweep.store, [*missing, *sorted(unkept)])
     failed = {record["curve_key"] for record in failures}
     with span("the table"):
@@ -190,7 +144,7 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
         computed=len(set(sweep.curves) & (done - before.done)),
         failures=tuple(failures),
         given_up=len(given_up & failed),
-        missing=tuple(key for key in missing if key not in failed),
+        missing=tuple(key for key in (*missing, *sorted(unmeasured)) if key not in failed),
         seconds=time.monotonic() - started,
         table=path,
         courses=learned,
@@ -234,7 +188,10 @@ def _given_up(sweep: Sweep, found: table.Listing) -> frozenset[str]:
 
 def export(sweep: Sweep, *, done: Container[str], failed: Container[str] = ()) -> str:
     """Write the table of what is done; returns its path for people."""
-    return table.export_probes(sweep.store, plan_of(sweep), done=done, failed=failed)
+    plan = plan_of(sweep)
+    path = table.export_probes(sweep.store, plan, done=done, failed=failed)
+    table.export_readings(sweep.store, plan)
+    return path
 
 
 def export_courses(sweep: Sweep, done: Container[str]) -> str | None:
@@ -260,6 +217,7 @@ def plan_of(sweep: Sweep) -> table.Plan:
             backbone=planned.curve.backbone.label,
             dataset=planned.curve.dataset,
             labels=labels(planned),
+            readings=tuple(key for _, key in planned.readings),
         )
         for planned in sweep.planned
     )
@@ -275,15 +233,20 @@ def plan_of(sweep: Sweep) -> table.Plan:
 def _run(sweep: Sweep, cells: list[PlannedCell], resources: Resources, before: frozenset[str]) -> None:
     """Run cells on the cluster, with a progress line."""
     refuse_too_many(max(cell.backbone.processes for cell in cells), resources, room(resources))
+    work_of = behind(sweep, cells)
     work = {
-        planned.key: (operations, len(layer_widths(planned.curve.backbone)))
+        planned.key: (amount, len(layer_widths(planned.curve.backbone)))
         for cell in cells
-        for planned, operations in zip(cell.curves, _work(sweep.config, cell), strict=True)
+        for planned, amount in zip(cell.curves, work_of(cell), strict=True)
     }
-    cells = [longest_first(cell, {key: operations for key, (operations, _) in work.items()}) for cell in cells]
+    cells = sorted(cells, key=lambda cell: -sum(work_of(cell)))  # the device is known by now
+    cells = [longest_first(cell, {key: amount for key, (amount, _) in work.items()}) for cell in cells]
     meter = Meter(sweep.config.name, sweep.store, work)
     meter.announce(len(cells), len(set(sweep.curves) & before), sum(len(cell.courses) for cell in cells))
-    _say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
+    say_arithmetic(sweep.config, cells, gpu=float(resources.gpus) > 0)
+    if before and (said := table.said_before(sweep.store, processors(resources), sweep.config.extraction_precision)):
+        print(f"notice: {said}", file=sys.stderr)
+    say_together(sweep, cells, places(resources))
     common = task_of(
         sweep, cells[0], float(resources.gpus) > 0, share=float(resources.gpus), tasks=tasks_of_a_node(resources)
     )
@@ -306,23 +269,6 @@ def _images(sweep: Sweep, cells: list[PlannedCell]) -> int:
     return costs.cost(sweep.config, asked).images
 
 
-def longest_first(cell: PlannedCell, work: Mapping[str, float]) -> PlannedCell:
-    """The cell with its curves by their estimated operations: where they are dealt out to tasks, these end together."""
-    return replace(cell, curves=tuple(sorted(cell.curves, key=lambda planned: -work[planned.key])))
-
-
-def _say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -> None:
-    """What GPUs could do in fewer bits is said once; it is another result, so nobody chooses it but the user."""
-    trained = any(cell.backbone.recipe and cell.backbone.recipe.precision == "float32" for cell in cells)
-    slow = ["recipe.precision"] * trained + ["extraction.precision"] * (config.extraction_precision == "float32")
-    if gpu and slow:
-        print(
-            f"notice: {' and '.join(slow)}: float32, with all its bits; GPUs are several times faster in bfloat16 or "
-            "tf32, which are other results under other keys",
-            file=sys.stderr,
-        )
-
-
 def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, tasks: int = 1) -> CellTask:
     """What a worker needs to run a cell; ``share``: of a GPU; ``tasks``: on a node at once."""
     config = sweep.config
@@ -335,6 +281,7 @@ def task_of(sweep: Sweep, cell: PlannedCell, gpu: bool, *, share: float = 1.0, t
         cache_dir=str(cache_dir(config)),
         cpus=int(resources.cpus),
         cache_bytes=None if config.cache_limit is None else round(1e9 * config.cache_limit),
+        share_decoded=config.share_decoded,
         threads=sweep.threads or int(resources.threads),
         loader_workers=int(resources.loader_workers),
         gpu=gpu,

@@ -1,14 +1,26 @@
 """Embeddings of every layer from one pass, and what they look like."""
 
-from sweep.embed.extract import cached, embed
+from sweep.embed.collapse import Collapse, collapse
+from sweep.embed.distance import weight_distances
+from sweep.embed.extract import cached, embed, room_bytes
+from sweep.embed.likeness import Likeness, likeness
 from sweep.embed.plugin_statistics import descriptions, registered_statistics
+from sweep.embed.spectrum import Spectrum, spectrum
 from sweep.embed.statistics import Statistics, layer_statistics
 
 __all__ = [
+    "Collapse",
+    "Likeness",
+    "Spectrum",
     "Statistics",
     "cached",
+    "collapse",
     "descriptions",
     "embed",
     "layer_statistics",
+    "likeness",
     "registered_statistics",
+    "room_bytes",
+    "spectrum",
+    "weight_distances",
 ]

@@ -167,6 +167,18 @@ def _room(n: int, width: int, dtype: torch.dtype, *, pinned: bool, spill: Path |
         return torch.from_file(file.name, shared=True, size=n * width, dtype=dtype).view(n, width)
 
 
+def room_bytes(n: int, width: int, *, pinned: bool) -> int:
+    """Bytes of the host that :func:`embed` takes for a layer in memory; torch rounds what it pins up to powers of two.
+
+    Parameters
+    ----------
+    n, width : images, and numbers of an embedding, float16.
+    pinned : whether a GPU embeds.
+    """
+    size = torch.float16.itemsize * n * width
+    return 1 << (size - 1).bit_length() if pinned and size else size
+
+
 def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
     """Embeddings from a safetensors file if it is there, else computed and put there; None only computes."""
     if file is None:

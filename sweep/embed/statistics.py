@@ -194,14 +194,14 @@ def _cka(own: _Moments, other: _Moments | None, cross: float | None) -> float | 
 def _cka_debiased(own: _Moments, other: _Moments | None, cross: float | None) -> float | None:
     if other is None or cross is None or len(own.squares_N) < 4:
         return None
-    mine = _hsic(float(own.second.square().sum()), own.squares_N, own.squares_N)
-    theirs = _hsic(float(other.second.square().sum()), other.squares_N, other.squares_N)
+    mine = unbiased_hsic(float(own.second.square().sum()), own.squares_N, own.squares_N)
+    theirs = unbiased_hsic(float(other.second.square().sum()), other.squares_N, other.squares_N)
     if mine <= 0 or theirs <= 0:
         return None
-    return _hsic(cross, own.squares_N, other.squares_N) / math.sqrt(mine * theirs)
+    return unbiased_hsic(cross, own.squares_N, other.squares_N) / math.sqrt(mine * theirs)
 
 
-def _hsic(cross: float, squares_N: Tensor, others_N: Tensor) -> float:
+def unbiased_hsic(cross: float, squares_N: Tensor, others_N: Tensor) -> float:
     """Unbiased HSIC of two linear kernels, up to a factor that CKA divides out (Song et al. 2012, eq. 5).
 
     Of centred embeddings the rows of K sum to zero, so that with the diagonal removed 1ᵀK̃ = −diag(K), and the
@@ -211,6 +211,12 @@ def _hsic(cross: float, squares_N: Tensor, others_N: Tensor) -> float:
     diagonal = float(squares_N @ others_N)
     total = float(squares_N.sum() * others_N.sum())
     return cross - diagonal + total / ((n - 1) * (n - 2)) - 2 * diagonal / (n - 2)
+
+
+def first_collapse(emb_ND: Tensor, labels_N: Tensor, *, classes: int) -> float | None:
+    """NC1 of one finite layer, see :class:`Statistics`; the work is done where the labels are."""
+    own = _centred(emb_ND, labels_N.device)
+    return None if own is None else _collapse(_accumulate(own, labels_N, classes))[2]
 
 
 def _collapse(own: _Moments) -> tuple[float, float, float | None]:

@@ -15,6 +15,7 @@ from .cut import cut_flops as cut_flops
 from .cut import cut_milliseconds as cut_milliseconds
 from .cut import needed_state as needed_state
 from .feeder import Feeder as Feeder
+from .feeder import read_ahead as read_ahead
 from .feeder import resident as resident
 from .key_map import Proposal as Proposal
 from .layers import ProbedLayer as ProbedLayer

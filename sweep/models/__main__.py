@@ -1,22 +1,31 @@
 """``python -m sweep.models census [--all | --check] [NAME …]``: what is probed of every architecture of timm.
 
 ``python -m sweep.models weights [NAME …]``: what is known of downloaded weights, the study's own where none is named.
+Exit codes: 0 done, 1 the census differs from its file, 2 a mistake in the call.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.base import streams
+
+if __name__ == "__main__":
+    streams.steady()  # before anything that takes a while is imported
+
 import timm
 
+from sweep.base.errors import UserError
+from sweep.config import closest
 from sweep.models import census, weights_catalogue
 
-_SAVE_EVERY = 25
+_SAVE_EVERY, _NEAR = 25, 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("names", nargs="*", help="timm's full names or patterns (vit_*.mae); none: the study's eight")
     listing.add_argument("--csv", action="store_true", help="as CSV")
     given = parser.parse_args(arguments)
-    if given.command == "weights":
-        print(weights_catalogue.text(weights_catalogue.rows(given.names), csv=given.csv))
-        return 0
-    return _census(given)
+    try:
+        if given.command == "weights":
+            print(weights_catalogue.text(weights_catalogue.rows(given.names), csv=given.csv))
+            return 0
+        return _census(given)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _census(given: argparse.Namespace) -> int:
     """Run the census of some architectures or all; print each entry, write the file, sum up."""
+    if unknown := [name for name in given.names if not timm.is_model(name)]:
+        near = ", ".join(closest(unknown[0], timm.list_models())[:_NEAR])
+        raise UserError(f"{unknown[0]}: timm has no architecture of that name; the closest are {near}")
+    if not re.fullmatch(r"\d+/[1-9]\d*", given.part):
+        raise UserError(f"--part {given.part}: K/N is wanted, as 0/4")
     known = census.read(given.file)
     wanted = given.names or [n for n in timm.list_models() if given.all or given.check or n not in known]
     which, parts = (int(number) for number in given.part.split("/"))
@@ -89,4 +107,4 @@ def summary(models: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.run(main)

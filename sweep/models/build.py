@@ -13,10 +13,11 @@ from torch import nn
 
 from sweep import register
 from sweep.base.errors import UserError
-from sweep.models.closed_form import RESNETS, VGGS, VITS, scaled
+from sweep.models.closed_form import RESNETS, VITS, mlp_shape, scaled, vgg_plan
 from sweep.models.evidence import Evidence, gather
 from sweep.models.key_map import Proposal
 from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
+from sweep.models.mlp import MLP
 from sweep.models.source import WeightsSource
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
@@ -27,7 +28,17 @@ Builder = Callable[..., nn.Module]
 
 def _vggm(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
     del resolution
-    return VGGm([scaled(channels, width) if channels else 0 for channels in VGGS[name]], classes)
+    plan = vgg_plan(name)
+    if plan is None:
+        raise UserError(f"{name}: vggm{{depth}} counts convolutions and the head, so that depth is at least 6")
+    return VGGm([scaled(channels, width) if channels else 0 for channels in plan], classes)
+
+
+def _mlp(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
+    shape = mlp_shape(name)
+    if shape is None:
+        raise UserError(f"{name}: mlp{{depth}}x{{width}} has at least one layer of one unit")
+    return MLP(resolution=resolution, depth=shape[0], width=scaled(shape[1], width), classes=classes)
 
 
 def _vit(name: str, *, classes: int, resolution: int, width: float) -> nn.Module:
@@ -57,6 +68,16 @@ resnet18 = functools.partial(_resnet, "resnet18")
 resnet34 = functools.partial(_resnet, "resnet34")
 vit_tiny_patch8 = functools.partial(_vit, "vit_tiny_patch8")
 vit_tiny_plus_patch8 = functools.partial(_vit, "vit_tiny_plus_patch8")
+
+
+def by_depth(name: str) -> Builder:
+    """The builder of a plain CNN ``vggm{depth}``."""
+    return functools.partial(_vggm, name)
+
+
+def by_shape(name: str) -> Builder:
+    """The builder of an MLP ``mlp{depth}x{width}``."""
+    return functools.partial(_mlp, name)
 
 
 def build_backbone(

@@ -6,6 +6,7 @@ Nothing is imported but the standard library; tests hold every number against th
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,44 @@ VGGS: Mapping[str, tuple[int, ...]] = {
     "vggm11_dagger": _without_first_pools(_VGG11),
     "vggm17_dagger": _without_first_pools(_VGG17),
 }
+_STAGES = (64, 128, 256, 512, 512)  # channels of VGG's, each ends in a max-pool
+VGG_NAME, MLP_NAME = r"vggm(\d{1,3})(_dagger)?", r"mlp(\d{1,3})x(\d{1,5})"
+
+
+@functools.cache
+def vgg_plan(name: str) -> tuple[int, ...] | None:
+    """Channels of a plain CNN ``vggm{depth}`` or ``vggm{depth}_dagger``, as :data:`VGGS` has them; None if it is none.
+
+    ``depth`` counts convolutions and the head, as in [H24], from 6. Convolutions are spread over VGG's five stages, the
+    deeper ones first, two at most in the first two: 11 and 17 are those of [H24], 9 and 14 VGG-11's and VGG-16's.
+    """
+    if name in VGGS:
+        return VGGS[name]
+    found = re.fullmatch(VGG_NAME, name)
+    convolutions = int(found[1]) - 1 if found else 0
+    if found is None or found[1].startswith("0") or convolutions < len(_STAGES):
+        return None
+    counts = _spread(convolutions, len(_STAGES))
+    if counts[0] > 2:
+        counts = [2, 2, *_spread(convolutions - 4, 3)]
+    plan = tuple(c for channels, count in zip(_STAGES, counts, strict=True) for c in (*(channels,) * count, 0))
+    return _without_first_pools(plan) if found[2] else plan
+
+
+def _spread(number: int, places: int) -> list[int]:
+    """A number as equal parts; what is left goes to the last ones."""
+    part, more = divmod(number, places)
+    return [part + (place >= places - more) for place in range(places)]
+
+
+def mlp_shape(name: str) -> tuple[int, int] | None:
+    """Hidden layers and their width of an MLP ``mlp{depth}x{width}`` ([M23]); None if it is none."""
+    found = re.fullmatch(MLP_NAME, name)
+    if found is None or found[1].startswith("0") or found[2].startswith("0"):
+        return None
+    return int(found[1]), int(found[2])
+
+
 RESNETS: Mapping[str, tuple[int, ...]] = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 VITS: Mapping[str, int] = {"vit_tiny_patch8": 12, "vit_tiny_plus_patch8": 18}
 _VIT_WIDTH, _PATCH, _MLP_RATIO = 192, 8, 4
@@ -61,8 +100,10 @@ def scaled(channels: int, width: float) -> int:
 @functools.lru_cache(maxsize=4096)
 def trace(name: str, *, width: float, resolution: int) -> tuple[Step, ...]:
     """All steps of a built-in architecture but its head; the last step feeds the head."""
-    if name in VGGS:
-        return tuple(_vgg(VGGS[name], width, resolution))
+    if plan := vgg_plan(name):
+        return tuple(_vgg(plan, width, resolution))
+    if shape := mlp_shape(name):
+        return tuple(_mlp(*shape, width, resolution))
     if name in RESNETS:
         return tuple(_resnet(RESNETS[name], width, resolution))
     return tuple(_vit(VITS[name], width, resolution))
@@ -84,6 +125,14 @@ def _vgg(plan: tuple[int, ...], width: float, side: int) -> Iterator[Step]:
         outputs = scaled(channels, width)
         yield _convolution(f"features.{module}", inputs, outputs, 3, side, bias=True, probed=True)
         inputs, module = outputs, module + 3
+
+
+def _mlp(depth: int, units: int, width: float, side: int) -> Iterator[Step]:
+    inputs, outputs = 3 * side**2, scaled(units, width)
+    for layer in range(depth):
+        parameters = (inputs + 1) * outputs
+        yield Step(f"hidden.{layer}", outputs, 1, parameters, 2.0 * inputs * outputs, True, "vector")
+        inputs = outputs
 
 
 def _resnet(blocks: tuple[int, ...], width: float, side: int) -> Iterator[Step]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sweep import register
 from sweep.base.errors import UserError
-from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, scaled, trace
+from sweep.models.closed_form import RESNETS, VGGS, VITS, Step, mlp_shape, scaled, trace, vgg_plan
 from sweep.models.timm_tags import tags
 
 _FILE = Path(__file__).with_name("catalogue.json")
@@ -40,7 +40,7 @@ class Architecture:
 
     Attributes
     ----------
-    stem : kernel side of the first convolution, or patch side.
+    stem : kernel side of the first convolution, or patch side; None of an MLP, which sees the whole image at once.
     depth : as in the names of [H24]: probed convolutions + 1, or transformer blocks.
     spatial_reduction : φ, output side / input side of the first stage; 1.0 for ViT by convention.
     multiple_of : the resolution must be a multiple of this.
@@ -55,7 +55,7 @@ class Architecture:
     name: str
     source: Literal["built-in", "timm", "plug-in"]
     family: str  # "CNN", "ViT" or "MLP"; a plug-in may have another
-    stem: int
+    stem: int | None
     depth: int
     spatial_reduction: float
     multiple_of: int
@@ -68,9 +68,9 @@ class Architecture:
     refused: str | None = None
 
 
-def _own(name: str, family: Literal["CNN", "ViT"], **facts: Any) -> Architecture:
+def _own(name: str, family: Literal["CNN", "ViT", "MLP"], **facts: Any) -> Architecture:
     common: dict[str, Any] = {"native_resolution": None, "scalable": True, "weights": (), "multiple_of": 1}
-    common["points"] = "conv" if family == "CNN" else "blocks"
+    common["points"] = {"CNN": "conv", "ViT": "blocks", "MLP": None}[family]
     return Architecture(name=name, source="built-in", family=family, **(common | facts))
 
 
@@ -88,6 +88,19 @@ _BUILT_IN: Mapping[str, Architecture] = {
         "vit_tiny_plus_patch8", "ViT", stem=8, depth=18, spatial_reduction=1.0, min_resolution=16, multiple_of=8
     ),
 }
+
+
+@functools.cache
+def _built_in(name: str) -> Architecture | None:
+    """Facts of one of our own networks: those of [H24], plain CNNs of other depths, and MLPs ([M23])."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    if plan := vgg_plan(name):
+        facts = {"depth": 1 + sum(map(bool, plan)), "spatial_reduction": 1.0 if "dagger" in name else 0.5}
+        return _own(name, "CNN", stem=3, min_resolution=2 ** plan.count(0), **facts)
+    if shape := mlp_shape(name):
+        return _own(name, "MLP", stem=None, depth=shape[0], spatial_reduction=1.0, min_resolution=1)
+    return None
 
 
 @functools.cache
@@ -130,8 +143,7 @@ def architecture(name: str) -> Architecture:
     """Facts of an architecture; KeyError if neither built in nor registered nor timm's."""
     if plugin := register.find_plugin("model", name):
         return Architecture(**_described().facts(plugin))
-    if name in _BUILT_IN:
-        own = _BUILT_IN[name]
+    if own := _built_in(name):
         described = _stored()["described"].get(name)
         return own if described is None else Architecture(**(vars(own) | {"weights": tags(name)}))
     entry = _timm_entry(name)
@@ -171,12 +183,13 @@ def layers(
     layers, pooling, norm : what a config says of them, see :func:`sweep.models.probed_layers`; what is not the default
         is asked of the network, built without memory.
     """
-    if (layers, pooling, norm) != (None, "default", "none"):
+    plain = (layers, pooling, norm) == (None, "default", "none") or (mlp_shape(name) and layers == layers_pattern(name))
+    if not plain or (pooling, norm) != ("default", "none"):
         asked = _described().asked(name, resolution, width, layers, pooling, norm)
         return tuple(LayerFact(*fact) for fact in asked)
     if plugin := register.find_plugin("model", name):
         return tuple(LayerFact(*fact) for fact in _described().layers(plugin, width=width, resolution=resolution))
-    if name in _BUILT_IN:
+    if _built_in(name):
         probed = [step for step in trace(name, width=width, resolution=resolution) if step.probed]
         return tuple(LayerFact(s.name, _pooled(s.outputs, s.side, s.kind), s.kind) for s in probed)
     entry = _timm_entry(name)
@@ -196,15 +209,17 @@ def first_rule(name: str, *, layers: str | None, width: float, resolution: int) 
     layers : a regular expression, or None for the default; only our own networks' default is known without torch.
     """
     plugin = register.find_plugin("model", name)
-    if layers is None and plugin is None:
+    if plugin is None and (layers is None or (mlp_shape(name) and layers == layers_pattern(name))):
         return architecture(name).first_rule
     return _described().first_rule(name, plugin, layers, width, resolution)
 
 
 def layers_pattern(name: str) -> str | None:
-    """Which modules a registered model wants probed; None leaves it to the rule for all networks."""
+    """Which modules a registered model, or an MLP, wants probed; None leaves it to the rule for all networks."""
     plugin = register.find_plugin("model", name)
-    return plugin.facts["layers"] if plugin else None
+    if plugin:
+        return plugin.facts["layers"]
+    return r"hidden\.\d+" if mlp_shape(name) else None
 
 
 def _pooled(channels: int, side: int, kind: str) -> int:
@@ -212,11 +227,11 @@ def _pooled(channels: int, side: int, kind: str) -> int:
 
 
 def parameters(name: str, *, classes: int, width: float = 1.0, resolution: int | None = None) -> int:
-    """Trainable parameters with a linear head of so many classes; only registered models may heed the resolution."""
+    """Trainable parameters with a linear head of so many classes; MLPs and registered models heed the resolution."""
     if plugin := register.find_plugin("model", name):
         return _described().parameters(plugin, classes=classes, width=width, resolution=resolution)
-    if name in _BUILT_IN:
-        steps = trace(name, width=width, resolution=max(32, _BUILT_IN[name].min_resolution))
+    if own := _built_in(name):
+        steps = trace(name, width=width, resolution=(mlp_shape(name) and resolution) or max(32, own.min_resolution))
         features = steps[-1].outputs
         return sum(step.parameters for step in steps) + (features + 1) * classes
     entry = _timm_entry(name)
@@ -230,7 +245,7 @@ def forward_flops(name: str, *, resolution: int, width: float = 1.0) -> float:
     """
     if plugin := register.find_plugin("model", name):
         return _described().flops(plugin, width=width, resolution=resolution)
-    if name in _BUILT_IN:
+    if _built_in(name):
         return sum(step.flops for step in trace(name, width=width, resolution=resolution))
     entry = _timm_entry(name)
     return entry["flops"] * (resolution / entry["flops_resolution"]) ** 2
@@ -242,7 +257,7 @@ def width_problem(name: str, width: float) -> str | None:
         return None
     if plugin := register.find_plugin("model", name):
         return None if plugin.facts["ranges"]["scalable"] else "it is registered with scalable=False: one width, 1"
-    if name not in _BUILT_IN:
+    if not _built_in(name):
         return "timm models have one width, 1"
     if name in VITS and (scaled(192, width) % 12 or scaled(192, width) != 192 * width):
         return (

@@ -6,15 +6,36 @@
 
 from sweep.probes.check import drawn
 from sweep.probes.data import LinearProbe, ProbeData, ProbeResult
+from sweep.probes.detection import auroc, energies, fpr95, nearness
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.memory import budget_bytes
+from sweep.probes.readings import (
+    Right,
+    centre,
+    drawn_images,
+    few_shot,
+    nearest_means,
+    nearest_neighbours,
+    shares_right,
+)
 
 __all__ = [
     "LinearProbe",
     "ProbeData",
     "ProbeResult",
+    "Right",
+    "auroc",
     "budget_bytes",
+    "centre",
     "drawn",
+    "drawn_images",
+    "energies",
+    "few_shot",
     "fit_probes",
+    "fpr95",
+    "nearest_means",
+    "nearest_neighbours",
+    "nearness",
     "replicate_seeds",
+    "shares_right",
 ]

@@ -6,7 +6,7 @@ Shapes: N images, D width, E epochs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,16 @@ class ProbeData:
     def device(self) -> torch.device:
         """Where the work is done."""
         return self.train_labels_N.device
+
+    def on_cpu(self) -> ProbeData:
+        """The same, to be worked on by the CPU."""
+        return replace(
+            self,
+            train_labels_N=self.train_labels_N.cpu(),
+            test_labels_N=self.test_labels_N.cpu(),
+            heldout_N=self.heldout_N.cpu(),
+            folds_N=None if self.folds_N is None else self.folds_N.cpu(),
+        )
 
     def width(self, layer: int) -> int:
         """Numbers in an embedding of a layer."""

@@ -17,6 +17,7 @@ from sweep.probes.scores import History, Scores, Tally, summarise
 from sweep.probes.source import rows_apart
 
 _ROWS = 8192  # images scored at once
+_SQUARES = 4  # covariance, its vectors, and what their computation takes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class FitData:
         """The probe on embeddings as they are stored, from one on centred ones."""
         own_DC = weight_DC.double() * self.scale_D[:, None]
         return Linear(own_DC.float(), (bias_C.double() - self.mean_D @ own_DC).float())
+
+
+def exact_bytes(data: ProbeData, layer: int) -> int:
+    """Device memory of one layer: its images as stored and centred, and a few float64 matrices of its width."""
+    n, width = len(data.train_labels_N), data.width(layer)
+    return n * width * (data.train[layer].element_size() + 4) + 8 * _SQUARES * width**2
 
 
 def fit_data(data: ProbeData, layer: int, recipe: Probe, fit_N: Tensor) -> FitData:

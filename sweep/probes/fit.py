@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,9 +18,12 @@ from sweep.probes.adamw import fit_adamw
 from sweep.probes.check import checked
 from sweep.probes.converged import fit_converged
 from sweep.probes.data import ProbeData, ProbeResult
+from sweep.probes.exact import exact_bytes
 from sweep.probes.plugin import fit_registered
 from sweep.probes.training import Request
 
+log = logging.getLogger(__name__)
+_ON_CPU = "%s does not fit the device; its probes are fitted on the CPU"
 _BATCHED = "adamw"  # fits all layers at once, in a memory budget; our others take one layer at a time
 
 
@@ -75,13 +79,14 @@ def fit_probes(
     elif solver == CONVERGED:
         results += fit_converged(data, recipes[0], finite, budget=budget)
     elif ours is not None:
-        results += [result for layer in finite for result in ours(data, recipes, layer)]
+        for layer in finite:
+            results += _one_alone(data, recipes, layer, ours, budget)
     else:
         results += [
             replace(result, layer=layer, recipe=recipe, seed_index=replicate)
             for recipe, replicate in asked
             for layer, result in zip(
-                finite, fit_registered(data, recipes[recipe], finite, seed=replicates[replicate]), strict=True
+                finite, _registered(data, recipes[recipe], finite, replicates[replicate]), strict=True
             )
         ]
     ordered = _flagged(sorted(results, key=lambda r: (r.layer, r.recipe, r.seed_index)))
@@ -136,6 +141,34 @@ def _short_of_memory(data: ProbeData, request: Request, layers: list[int]) -> li
         return fit_adamw(data, replace(request, resident=False), layers)
     half = len(layers) // 2
     return [result for part in (layers[:half], layers[half:]) for result in _short_of_memory(data, request, part)]
+
+
+def _one_alone(
+    data: ProbeData, recipes: Sequence[Probe], layer: int, fit: Callable[..., list[ProbeResult]], budget: int | None
+) -> list[ProbeResult]:
+    """A layer by a solver that takes one at a time; on the CPU if the budget or the device's memory is too small."""
+    fits = budget is None or data.device.type == "cpu" or exact_bytes(data, layer) <= budget
+    if fits:
+        try:
+            return fit(data, recipes, layer)
+        except torch.OutOfMemoryError:
+            pass
+    # here the exception, and with it what filled the memory, is gone
+    log.warning(_ON_CPU, data.layer_names[layer])
+    return fit(data.on_cpu(), recipes, layer)
+
+
+def _registered(data: ProbeData, recipe: Probe, layers: Sequence[int], seed: int) -> list[ProbeResult]:
+    """By a plug-in; if the device's memory runs out, half of the layers at a time, and a single one on the CPU."""
+    try:
+        return fit_registered(data, recipe, layers, seed=seed)
+    except torch.OutOfMemoryError:
+        pass
+    if len(layers) == 1:
+        log.warning(_ON_CPU, data.layer_names[layers[0]])
+        return fit_registered(data.on_cpu(), recipe, layers, seed=seed)
+    half = len(layers) // 2
+    return [result for part in (layers[:half], layers[half:]) for result in _registered(data, recipe, part, seed)]
 
 
 def _flagged(results: list[ProbeResult]) -> list[ProbeResult]:

@@ -61,6 +61,12 @@ def fit_lbfgs(data: ProbeData, recipes: Sequence[Probe], layer: int) -> list[Pro
     return results
 
 
+@torch.inference_mode()
+def regression(fit: FitData, recipe: Probe) -> Linear | None:
+    """One fit with the penalty of its recipe, by :func:`fit_lbfgs`'s rule; None if it does not converge."""
+    return _path(fit, [recipe])[0][0]
+
+
 def _path(fit: FitData, recipes: Sequence[Probe]) -> tuple[list[Linear | None], list[float]]:
     """The probe of each recipe, from the strongest penalty to the weakest; None if it does not converge.
 

@@ -1,6 +1,6 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import costs
+from sweep.study import costs, rates
 from sweep.study.check import read_config
 from sweep.study.columns import course_labels, labels, variables
 from sweep.study.confounding import varied_roles
@@ -20,9 +20,10 @@ from sweep.study.grid import (
     view_of,
 )
 from sweep.study.interventions import Intervention
-from sweep.study.keys import Donor, Keyring, Planned, PlannedCell, Settings, content_key
+from sweep.study.keys import Donor, Keyring, Planned, PlannedCell, Settings, content_key, id_curve
 from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
+from sweep.study.rates import Rates, ends_after
 from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
@@ -48,6 +49,7 @@ __all__ = [
     "Planned",
     "PlannedCell",
     "PlannedCourse",
+    "Rates",
     "Record",
     "Settings",
     "Task",
@@ -60,8 +62,10 @@ __all__ = [
     "course_labels",
     "curve_cost",
     "dataset_options",
+    "ends_after",
     "expand",
     "group_label",
+    "id_curve",
     "id_dataset_of",
     "keyring",
     "labels",
@@ -71,6 +75,7 @@ __all__ = [
     "outcomes",
     "probes_said",
     "propose",
+    "rates",
     "read_config",
     "render_plan",
     "resolution_of",

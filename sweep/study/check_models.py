@@ -20,7 +20,7 @@ def check_architectures(path: KeyPath, names: Iterable[str]) -> Iterator[Problem
             yield Problem(
                 (*path, position),
                 name,
-                "no such architecture (nor a timm model of that name)",
+                "no such architecture (nor a timm model, nor vggm{depth} from 6 on, nor mlp{depth}x{width})",
                 facts.names(),
             )
         except UserError as error:  # a registered one that cannot be described

@@ -12,6 +12,7 @@ from sweep.config import DESIGN_KEYS, RECIPE_KEYS, SCRATCH, Config, KeyPath, Pro
 FIXED = {
     "train_on": "a search trains without the held-out part, which judges its trials",
     "checkpoint_on": "a search judges every trial by its best held-out epoch",
+    "evaluate_every": "a search reads a score of every epoch",
     "data_parallel": "a trial is one process",
     "precision": "arithmetic is no property of a recipe: set recipe.precision, or vary it in the grid",
 }

@@ -13,7 +13,12 @@ from sweep.study.keys import Planned, PlannedCell
 from sweep.study.tasks import PlannedCourse
 
 # keys after `backbone_key`, that leave it alone at these values
-_YOUNGER = {"precision": ("float32", None), "mixup_share": (0.5, None), INTERVENTION: (None,)}
+_YOUNGER = {
+    "precision": ("float32", None),
+    "label_noise": (0.0, None),
+    "mixup_share": (0.5, None),
+    INTERVENTION: (None,),
+}
 
 
 def variables(backbone: Backbone) -> dict[str, Any]:

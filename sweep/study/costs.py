@@ -14,6 +14,7 @@ from sweep.study.grid import Backbone, Cell, Curve, Sizes, selected
 from sweep.study.resolve import sizes
 from sweep.study.tasks import Course
 
+_EMBEDDED_BYTES = 2  # of a number of an embedding, float16
 _ROW_BYTES = 700  # of a probe in a fragment, without the bits of its test images
 _LBFGS_PASSES = 25  # over the images until it has converged; typical
 _FOLD_PASSES = 5  # for each fold of a cross-fit; typical
@@ -95,6 +96,11 @@ def probe_flops(curve: Curve, widths: Sequence[int], sizes: Sizes) -> float:
     per_pass = sum(widths) * classes * (2 * 4 * train + 2 * (train + test))
     covariances = sum(width**2 for width in widths) * 4.0 * train if curve.probe.solver in ("lbfgs", "ridge") else 0.0
     return passes * per_pass + covariances / curve.probes_per_layer
+
+
+def embedded_bytes(widths: Sequence[int], sizes: Sizes) -> int:
+    """Of all layers' embeddings of a curve, training and test images."""
+    return _EMBEDDED_BYTES * sum(widths) * (sizes.train + sizes.test)
 
 
 def training_flops(config: Config, backbone: Backbone) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from sweep import register
 from sweep.base.errors import UserError
 from sweep.config import LAYERS, PENALTIES, RECIPE_KEYS, ExtractionPrecision, Recipe, declared
 from sweep.data import CORRUPTED, training_pixels
@@ -20,7 +21,11 @@ from sweep.study.grid import Backbone, Curve, Grid
 from sweep.study.tasks import Course, PlannedCourse
 
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
-STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "continual": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1, "continual": 1}
+# The same for what is measured of layers beside the probes, each by itself; 1 where nothing is said
+INSTRUMENT_VERSIONS: Mapping[str, int] = {"knn": 2, "few_shot": 2}  # 2: around the mean of the training images
+_CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
+_TRANSFORMED = 2  # of plug-ins' augmentations of evaluation images, which version 1 did not carry out
 
 
 def content_key(stage: str, **parts: Any) -> str:
@@ -39,6 +44,8 @@ class Planned:
     key : of the curve; names its fragment.
     embedding, weights : of the stages below it.
     run : of the training run that the weights come from, which is the key of its kept weights.
+    readings : instrument that the config asks for → key of what it measures of this curve's layers, see
+        :mod:`sweep.table.readings`; those that make no sense of the curve are not among them.
     donor : the backbone that an intervention takes layers from, with its keys; None: no other.
     """
 
@@ -47,6 +54,7 @@ class Planned:
     embedding: str
     weights: str
     run: str
+    readings: tuple[tuple[str, str], ...] = ()
     donor: Donor | None = None
 
 
@@ -113,9 +121,11 @@ class Keyring(Settings):
     Attributes
     ----------
     data : dataset name → identity of its content (fingerprint, caps), never its path.
+    instruments : what is measured of every curve's layers beside its probes.
     """
 
     data: Mapping[str, str]
+    instruments: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -166,11 +176,44 @@ class Keyring(Settings):
         """A curve of these weights; each key is made once, from the one below it."""
         embedding, changed = self._embedding(curve, weights), curve.backbone.intervention
         donor = self._donor(changed.donor) if changed is not None and changed.donor is not None else None
-        return Planned(curve, self._curve(curve, embedding), embedding, weights, run, donor)
+        bare = Planned(curve, self._curve(curve, embedding), embedding, weights, run, donor=donor)
+        return replace(bare, readings=self._readings(bare)) if self.instruments else bare
 
     def _donor(self, backbone: Backbone) -> Donor:
         images = self.selection(backbone) if backbone.id_dataset in self.data else {}
         return Donor(backbone, self.weights(backbone), self.run(backbone), images)
+
+    def _readings(self, planned: Planned) -> tuple[tuple[str, str], ...]:
+        found = []
+        for name in self.instruments:
+            basis = self._basis(name, planned)
+            if basis is not None:
+                version = INSTRUMENT_VERSIONS.get(name, 1)
+                found.append((name, content_key("reading", instrument=name, of=version, **basis)))
+        return tuple(found)
+
+    def _basis(self, instrument: str, planned: Planned) -> dict[str, Any] | None:
+        """What decides the numbers of an instrument; None where it has nothing to measure.
+
+        Distances from initial weights need a training run of ours, detection an ID dataset and images from elsewhere.
+        """
+        curve, backbone = planned.curve, planned.curve.backbone
+        if instrument == "weight_distance":
+            return None if backbone.recipe is None else {"weights": planned.weights, **_points(backbone)}
+        if instrument == "image_complexity":
+            return {"images": self._images(curve), "resolution": backbone.resolution, **_view(backbone)}
+        if instrument in ("collapse", "per_class", "concatenation"):
+            return {"curve": planned.key}
+        if instrument == "ood_detection":
+            if curve.is_id or curve.shifted is not None or backbone.id_dataset not in self.data:
+                return None
+            own = id_curve(curve)
+            return {
+                "embedding": planned.embedding,
+                "id": self._curve(own, self._embedding(own, planned.weights)),
+            }
+        split = {} if instrument in ("spectrum", "cka") else {"split_seed": self.split_seed, "holdout": self.holdout}
+        return {"embedding": planned.embedding, **split}
 
     def _code(self, *labels: str) -> dict[str, Any]:
         """What plug-ins among these add to a key; nothing if there are none, so that other keys stay as they are."""
@@ -273,6 +316,11 @@ class Keyring(Settings):
         )
 
 
+def id_curve(curve: Curve) -> Curve:
+    """The curve of the same backbone, with the same probes, on its ID dataset."""
+    return replace(curve, dataset=curve.backbone.id_dataset, shifted=None)
+
+
 def _arithmetic(precision: ExtractionPrecision) -> dict[str, str]:
     """What a precision adds to the key of embeddings: for float32 nothing, halves under the older word."""
     return {} if precision == "float32" else {"precision" if precision == "tf32" else "autocast": precision}
@@ -300,9 +348,18 @@ def _probe_identity(curve: Curve) -> Any:
 
 
 def _pixels(backbone: Backbone) -> dict[str, int]:
-    """Version of the pixels that augmented training sees, where they are not those of the first version."""
-    version = 1 if backbone.augmentation in (None, "off") else training_pixels(backbone.resolution)
-    return {"pixels": version} if version > 1 else {}
+    """What augmented training sees, where that is not what the first version saw."""
+    name = backbone.augmentation
+    if name in (None, "off"):
+        return {}
+    version = training_pixels(backbone.resolution)
+    parts = {"pixels": version} if version > 1 else {}
+    plugin = register.find_plugin("augmentation", name)
+    if plugin is None:
+        parts["crops"] = _CROPS
+    elif plugin.facts["source"] == "evaluation":
+        parts["transformed"] = _TRANSFORMED
+    return parts
 
 
 def _view(backbone: Backbone) -> dict[str, str]:

@@ -110,7 +110,8 @@ def _of_group(search: Search, group: tuple[tuple[str, Any], ...], backbone: Back
     from scipy.stats import qmc
 
     assert backbone.recipe is not None
-    default = backbone.recipe.model_copy(update={"train_on": "fit", "checkpoint_on": "heldout", "data_parallel": 1})
+    fixed = {"train_on": "fit", "checkpoint_on": "heldout", "data_parallel": 1, "evaluate_every": 1}
+    default = backbone.recipe.model_copy(update=fixed)
     recipes = [{key: getattr(default, key) for key in sorted(search.recipe)}]
     seed = derive_seed("search", search.seed, json.dumps(group))
     points = qmc.Halton(d=len(search.recipe), rng=seed).random(_DRAWS_PER_TRIAL * search.trials)

@@ -120,6 +120,7 @@ def counted(config: Config) -> list[str]:
                 lines.append(f"dataset {name}: {str(error).splitlines()[0]}")
                 continue
             lines.append(f"dataset {name}: {found.classes:,} classes, {found.train:,} + {found.test:,} images")
+            lines += [f"warning: dataset {name}: {said}; a run refuses curves with it" for said in found.lacking]
     return lines
 
 
@@ -160,6 +161,7 @@ def keyring(config: Config) -> Keyring:
         code=plugin_code(config),
         statistics=config.statistics,
         extraction=config.extraction_precision,
+        instruments=tuple(dict.fromkeys((*config.instruments, *config.readings))),
     )
 
 

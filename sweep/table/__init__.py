@@ -7,6 +7,7 @@ from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
+from sweep.table.origins import said_before
 from sweep.table.plans import (
     LabelledCourse,
     Plan,
@@ -16,6 +17,9 @@ from sweep.table.plans import (
     read_plans,
     readable_plans,
 )
+from sweep.table.rates import kept_rates, publish_rates
+from sweep.table.readings import drop_damaged, is_measured, measured_keys, read_reading, write_reading
+from sweep.table.readings_export import export_readings
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
 from sweep.table.trials import RECORDS, read_records, write_record
@@ -40,27 +44,35 @@ __all__ = [
     "copy_sorted",
     "describe_verified",
     "done_courses",
+    "drop_damaged",
     "drop_kept",
     "export_courses",
     "export_probes",
+    "export_readings",
     "finish_profile",
     "fresh_notes",
     "is_kept",
+    "is_measured",
     "kept_curves",
+    "kept_rates",
     "labelled_probes",
     "listing",
+    "measured_keys",
     "new_profile",
     "parse_parquet",
     "planned_threads",
     "problem_of",
     "publish_plan",
+    "publish_rates",
     "read_failures",
     "read_fragments",
     "read_kept",
     "read_plans",
+    "read_reading",
     "read_records",
     "readable_plans",
     "refuse_taken",
+    "said_before",
     "saver",
     "serialised",
     "verify_fragments",
@@ -68,5 +80,6 @@ __all__ = [
     "write_failure",
     "write_fragment",
     "write_kept",
+    "write_reading",
     "write_record",
 ]

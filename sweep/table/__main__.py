@@ -21,8 +21,11 @@ from sweep.base.line import Line
 from sweep.base.store import Store
 from sweep.table.continual import continual_dictionary
 from sweep.table.export import MANIFEST, ROWS_PER_FILE, copy_sorted
+from sweep.table.readings import readings_dictionary
 from sweep.table.schema import data_dictionary
 from sweep.table.verify import describe_verified, verify_fragments
+
+DICTIONARIES = {"probes": data_dictionary, "readings": readings_dictionary, "continual": continual_dictionary}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,8 +40,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser("verify", help="parse every fragment; damaged ones move to quarantine/")
     copying = actions.add_parser("export", help="write all fragments as few sorted Parquet files")
-    naming = actions.add_parser("columns", help="print the data dictionary of a table as Markdown")
-    naming.add_argument("--of", choices=("probes", "continual"), default="probes", help="which table (default: probes)")
+    describing = actions.add_parser("columns", help="print the data dictionary of a table as Markdown")
+    describing.add_argument("--of", choices=tuple(DICTIONARIES), default="probes", help="which table (default: probes)")
     for action in (checking, copying):
         action.add_argument("store", help="directory or URI of the results")
     copying.add_argument("--to", required=True, help="directory or URI of the copy")
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks: 0 all is well, 1 something is damaged or the store fails, 2 a mistake."""
     arguments = parse(argv)
     if arguments.action == "columns":
-        print(continual_dictionary() if arguments.of == "continual" else data_dictionary(), end="")
+        print(DICTIONARIES[arguments.of](), end="")
         return 0
     try:
         store = Store(arguments.store)

@@ -65,7 +65,7 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     names = []
     with _spooled(store, sorted(_everything(store, keys), key=lambda curve: _place(store, curve))) as spool:
         for number, pieces in groupby(_dealt(spool.parts(), rows_per_file), key=itemgetter(0)):
-            with _written((piece for _, piece in pieces), spool.schema) as (data, digest):
+            with written((piece for _, piece in pieces), spool.schema) as (data, digest):
                 names.append(f"probes-{number:04d}-{digest[:12]}.parquet")
                 target.put(names[-1], data)
     old = [name for name in _exported(target) if name not in names]
@@ -114,7 +114,9 @@ def _place(store: Store, curve: PlannedCurve) -> tuple[tuple[bool, str], ...]:
 
 @contextmanager
 def _spooled(store: Store, curves: Sequence[PlannedCurve]) -> Iterator[Spool]:
-    """Rows of these finished curves; says where labels of old fragments are not those of the plan."""
+    """Rows of these finished curves; says where labels of old fragments are not those of the plan, and where curves
+    were not computed alike.
+    """
     with Spool() as spool:
         spool.read(store, curves)
         for name, count in spool.relabelled.items():
@@ -122,6 +124,8 @@ def _spooled(store: Store, curves: Sequence[PlannedCurve]) -> Iterator[Spool]:
                 f"notice: {name} of {count} curves stands otherwise in fragments of version 0.1.0; the plan's is taken",
                 file=sys.stderr,
             )
+        for said in spool.origins.mixed:
+            print(f"notice: {said}", file=sys.stderr)
         yield spool
 
 
@@ -142,7 +146,7 @@ def _dealt(tables: Iterable[pa.Table], rows: int) -> Iterator[tuple[int, pa.Tabl
 
 
 @contextmanager
-def _written(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Buffer, str]]:
+def written(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[tuple[pa.Buffer, str]]:
     """The tables as one Parquet file with checksums of its pages: its bytes, on the local disk, and their SHA-256."""
     with tempfile.TemporaryDirectory(prefix="tunnel-sweep-export-") as directory:
         place = str(Path(directory) / EXPORT)
@@ -178,7 +182,7 @@ def export_probes(store: Store, plan: Plan, *, done: Container[str], failed: Con
     for other in others:
         _export(store, other, f"probes-{other.name}.parquet", stamps, there.done, there.failed)
     both = sorted([plan, *others], key=lambda each: each.name)  # whoever runs last
-    _export(store, _together(both), EXPORT, stamps, there.done, there.failed)
+    _export(store, together(both), EXPORT, stamps, there.done, there.failed)
     return _export(store, plan, f"probes-{plan.name}.parquet", stamps, done, failed)
 
 
@@ -186,7 +190,7 @@ def _key(name: str) -> str:
     return name.removeprefix(FRAGMENTS).removesuffix(".parquet")
 
 
-def _together(plans: Sequence[Plan]) -> Plan:
+def together(plans: Sequence[Plan]) -> Plan:
     """All curves of some plans; what two of them name alike stands once."""
     curves = {json.dumps([curve.key, curve.labels], sort_keys=True): curve for plan in plans for curve in plan.curves}
     roles: dict[str, Role] = {}
@@ -206,11 +210,11 @@ def _export(
         "about": hashlib.sha256(about.encode()).hexdigest(),
         "fragments": {curve.key: stamps.get(curve.key) for curve in finished},
     }
-    if not _is_current(store, name, record, made_from):
+    if not is_current(store, name, record, made_from):
         with _spooled(store, finished) as spool:
             fields = [_with_role(field, plan.roles) for field in spool.schema]
             metadata = {"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": about}
-            with _written(spool.parts(), pa.schema(fields, metadata=metadata)) as (data, digest):
+            with written(spool.parts(), pa.schema(fields, metadata=metadata)) as (data, digest):
                 store.put(name, data)
                 store.put(record, json.dumps(made_from | {"sha256": digest}).encode())
     return store.path(name)
@@ -232,7 +236,7 @@ def _about(plan: Plan, finished: Sequence[PlannedCurve], done: Container[str], f
     return json.dumps(about)
 
 
-def _is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any]) -> bool:
+def is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any]) -> bool:
     """Whether a file was made from what is there now, and nobody changed it since."""
     try:
         recorded = json.loads(store.get(record))

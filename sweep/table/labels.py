@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,16 @@ def joined(fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) ->
     -------
     a table of :data:`sweep.table.SCHEMA`, columns of registered statistics after it.
     """
-    registered = {field.name: field for table in fragments.values() for field in table.schema if is_statistic(field)}
+    schemas = _distinct(fragments.values())
+    registered = {field.name: field for schema in schemas for field in schema if is_statistic(field)}
     schema = pa.schema([*SCHEMA, *registered.values()], SCHEMA.metadata)
     if not curves:
         return schema.empty_table()
     own = pa.schema([*FRAGMENT_SCHEMA, *registered.values(), *(SCHEMA.field(name) for name in LABELS)])
     keys = list(dict.fromkeys(curve.key for curve in curves))
-    measured = conform(pa.concat_tables([fragments[key] for key in keys], promote_options="permissive"), own)
+    options = "none" if len(schemas) == 1 else "permissive"
+    every = pa.concat_tables([fragments[key] for key in keys], promote_options=options)
+    measured = conform(every.combine_chunks(), own)  # in one piece: fragments are thousands of small arrays
     lengths = np.array([len(fragments[key]) for key in keys])
     starts = dict(zip(keys, np.cumsum(lengths) - lengths, strict=True))
     rows = [np.arange(len(fragments[curve.key])) + starts[curve.key] for curve in curves]
@@ -40,6 +43,16 @@ def joined(fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) ->
     if len(keys) < len(curves):
         measured = measured.take(pa.array(np.concatenate(rows)))
     return _with_labels(measured, curves, curve_of_row, schema)
+
+
+def _distinct(tables: Iterable[pa.Table]) -> list[pa.Schema]:
+    """Schemas of some tables, each once: nearly all fragments have the same."""
+    found: list[pa.Schema] = []
+    for table in tables:
+        schema = table.schema
+        if not any(schema.equals(other) for other in found):
+            found.append(schema)
+    return found
 
 
 def _with_labels(
@@ -69,8 +82,9 @@ def relabelled(fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]
     counts: dict[str, int] = {}
     for curve in curves:
         stored = fragments[curve.key]
-        for name in LABELS if curve.labels else ():
-            if name not in stored.schema.names or not len(stored) or (name in _MEASURED and curve.labels[name] is None):
+        there = {*stored.schema.names}.intersection(LABELS) if curve.labels and len(stored) else ()
+        for name in (label for label in LABELS if label in there):
+            if name in _MEASURED and curve.labels[name] is None:
                 continue
             if stored[name][0].as_py() != curve.labels.get(name):
                 counts[name] = counts.get(name, 0) + 1

@@ -33,6 +33,7 @@ class PlannedCurve:
     backbone : the backbone for people.
     labels : columns of the table that the key does not determine, ``dataset`` and ``is_id`` among them; empty in plans
         of version 0.1.0, whose fragments carry their own.
+    readings : keys of what is measured of its layers besides, see :mod:`sweep.table.readings`.
     """
 
     key: str
@@ -40,6 +41,7 @@ class PlannedCurve:
     backbone: str
     dataset: str
     labels: Mapping[str, Any] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _serialised(plan: Plan) -> bytes:
         "blocks": plan.blocks,
         "backbones": [json.loads(text) for text in backbones],
         "curves": curves,
+        **({"readings": asked} if any(asked := [list(curve.readings) for curve in plan.curves]) else {}),
     }
     if plan.courses:
         about["courses"] = [[each.key, each.run, each.backbone, each.labels] for each in plan.courses]
@@ -201,11 +204,12 @@ def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
     if saved["version"] != _VERSION:
         raise ValueError(f"a plan of version {saved['version']}, this program reads {_VERSION}")
     backbones = [(str(label), str(run), dict(labels)) for label, run, labels in saved["backbones"]]
+    asked = saved.get("readings") or [[]] * len(saved["curves"])
     found = []
-    for key, number, dataset, is_id in saved["curves"]:
+    for (key, number, dataset, is_id), readings in zip(saved["curves"], asked, strict=True):
         label, run, shared = backbones[number]
         labels = shared | {"dataset": dataset, "is_id": is_id} if shared else {}
-        found.append(PlannedCurve(str(key), run, label, dataset, labels))
+        found.append(PlannedCurve(str(key), run, label, dataset, labels, tuple(map(str, readings))))
     return tuple(found)
 
 

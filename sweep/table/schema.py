@@ -318,7 +318,9 @@ FAILURE_SCHEMA: pa.Schema = pa.schema(
         pa.field(
             "stage",
             _text,
-            metadata={"description": "import, pretrain, data, embed, probe, write, keep, worker; tasks, fine-tune"},
+            metadata={
+                "description": "import, pretrain, data, embed, probe, write, keep, measure, worker; tasks, fine-tune"
+            },
         ),
         pa.field("exception", _text, metadata={"description": "type of the exception"}),
         pa.field("message", _text, metadata={"description": "its message"}),

@@ -7,21 +7,25 @@ curves.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from sweep.base.store import Store
 from sweep.table.fragments import conform, read_fragment
 from sweep.table.labels import joined, relabelled
+from sweep.table.origins import Origins
 from sweep.table.plans import PlannedCurve
 from sweep.table.schema import SCHEMA, is_statistic
 
-_CURVES, _READERS = 512, 2  # of a part; threads that wait for the store
+_CURVES, _FIRST, _READERS = 512, 16, 4  # of a part, at most and the first; threads that wait for the store
+_BYTES = 128 << 20  # of a part, as the last one had them: bits of a million images are 160 kB in every row
+_Part: TypeAlias = "tuple[list[PlannedCurve], dict[str, Future[pa.Table]]]"
 
 
 class Spool:
@@ -31,6 +35,7 @@ class Spool:
     ----------
     schema : of all parts: the table's, and every registered statistic that some curve has.
     relabelled : columns whose labels in old fragments are not the plan's; of how many curves each.
+    origins : where the curves were computed.
     """
 
     def __init__(self) -> None:
@@ -38,6 +43,8 @@ class Spool:
         self._parts: list[Path] = []
         self._registered: dict[str, pa.Field] = {}
         self.relabelled: dict[str, int] = {}
+        self.origins = Origins()
+        self._curves = _FIRST
 
     def __enter__(self) -> Spool:
         return self
@@ -60,14 +67,32 @@ class Spool:
         UserError
             If a fragment is damaged.
         """
-        waiting = iter(curves)
+        waiting, coming = deque(curves), deque[_Part]()
         with ThreadPoolExecutor(_READERS) as pool:
-            while part := list(islice(waiting, _CURVES)):
-                keys = list(dict.fromkeys(curve.key for curve in part))
-                fragments = dict(zip(keys, pool.map(lambda key: read_fragment(store, key), keys), strict=True))
-                for name, count in relabelled(fragments, part).items():
-                    self.relabelled[name] = self.relabelled.get(name, 0) + count
-                self._keep(joined(fragments, part))
+            try:
+                while waiting or coming:
+                    while waiting and len(coming) < 2:  # the next is read while this one is joined
+                        coming.append(self._started(store, waiting, pool))
+                    part, futures = coming.popleft()
+                    self._add({key: future.result() for key, future in futures.items()}, part)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _started(self, store: Store, waiting: deque[PlannedCurve], pool: ThreadPoolExecutor) -> _Part:
+        """The next curves, and their fragments as they come."""
+        part = [waiting.popleft() for _ in range(min(self._curves, len(waiting)))]
+        keys = dict.fromkeys(curve.key for curve in part)
+        return part, {key: pool.submit(read_fragment, store, key) for key in keys}
+
+    def _add(self, fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) -> None:
+        for name, count in relabelled(fragments, curves).items():
+            self.relabelled[name] = self.relabelled.get(name, 0) + count
+        for fragment in fragments.values():
+            self.origins.add(fragment)
+        each = max(1, sum(fragment.nbytes for fragment in fragments.values()) // len(curves))
+        self._curves = max(1, min(_CURVES, _BYTES // each))
+        self._keep(joined(fragments, curves))
 
     def _keep(self, rows: pa.Table) -> None:
         self._registered |= {field.name: field for field in rows.schema if is_statistic(field)}

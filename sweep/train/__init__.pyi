@@ -1,6 +1,6 @@
 from . import augment as augment
 from .checkpoint import checkpoint_name as checkpoint_name
-from .intervene import obtain_intervened as obtain_intervened
+from .intervene import obtain as obtain
 from .look import Glasses as Glasses
 from .look import Seen as Seen
 from .look import glasses_of as glasses_of
@@ -18,6 +18,7 @@ from .weights import Workshop as Workshop
 from .weights import cuts_crops as cuts_crops
 from .weights import has_weights as has_weights
 from .weights import help_training as help_training
+from .weights import initial_network as initial_network
 from .weights import obtain_weights as obtain_weights
 from .weights import train_backbone as train_backbone
 from .weights import train_missing as train_missing

@@ -1,10 +1,12 @@
-"""Training batches from the decode-once image caches, plain or augmented.
+"""Training batches from the decode-once image caches, plain or augmented, on the device that trains.
 
-Shapes: N images, B batch, H and W pixels.
+Shapes: N images, B batch, H and W pixels, R resolution.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from sweep.base.seeds import derive_seed
 from sweep.data import TrainImages
+from sweep.models import Feeder, read_ahead, resident
+from sweep.train.crops import CROP_DRAWS, Windows, cut, packed, random_crops, windows
+from sweep.train.draws import draws
+from sweep.train.operations import OPERATION_DRAWS, operate
+from sweep.train.resample import Resampler, longest_window
+
+_SHARE = 1 / 3  # of a GPU's free memory that images may take; the network, and others, need theirs
+_COPIED = 2**26  # bytes at a time
 
 
 class PlainImages:
@@ -28,16 +38,128 @@ class PlainImages:
 
     def __init__(self, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray) -> None:
         self.images_NHWC, self.labels_N, self.positions_N = images_NHWC, labels_N, positions_N
+        self._there = _Resident(images_NHWC.reshape(-1))
 
-    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
-        """uint8 (B, H, W, 3) images of each batch; nothing is random here."""
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
+        """uint8 (B, H, W, 3) images of each batch on the feeder's device; nothing is random here."""
         del seed
-        for indices_B in batches:
-            yield torch.from_numpy(self.images_NHWC[self.positions_N[indices_B]])
+        positions = [self.positions_N[indices_B] for indices_B in batches]
+        flat = self._there.on(feeder.device)
+        if flat is None:
+            yield from feeder.on_device(torch.from_numpy(self.images_NHWC[positions_B]) for positions_B in positions)
+            return
+        images_NHWC = flat.view(self.images_NHWC.shape)
+        for positions_B in resident(np.concatenate(positions), feeder.device).split(list(map(len, positions))):
+            yield images_NHWC[positions_B]
+
+
+class CroppedImages:
+    """Random crops of our own policies, cut anew in every epoch, a batch at a time.
+
+    An image's randomness is a function of the epoch's seed and its position. Pixels depend neither on the batch nor on
+    the device: a GPU holds the images where a third of its free memory suffices, else it is sent the windows.
+
+    Parameters
+    ----------
+    images : ragged training images.
+    labels_N, positions_N : as for :class:`PlainImages`.
+    side : R, px.
+    operations : whether RandAugment follows.
+    ahead : whether, without a GPU, a thread cuts the next batches while this one is used.
+    """
+
+    def __init__(
+        self,
+        images: TrainImages,
+        labels_N: np.ndarray,
+        positions_N: np.ndarray,
+        *,
+        side: int,
+        operations: bool = False,
+        ahead: bool = False,
+    ) -> None:
+        self.images, self.labels_N, self.positions_N = images, labels_N, positions_N
+        self.side, self.operations, self.ahead = side, operations, ahead
+        self._flat, self._there = _shared(images.flat), _Resident(images.flat)
+        self._resampler: Resampler | None = None
+
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
+        """uint8 (B, R, R, 3) images of each batch on the feeder's device."""
+        drawn = (self._drawn(self.positions_N[indices_B], seed) for indices_B in batches)
+        if feeder.device.type == "cpu":
+            made = self._on_host(drawn)
+            yield from read_ahead(made, lambda images: images) if self.ahead else made
+        elif (flat := self._there.on(feeder.device)) is not None:
+            yield from self.on_device(((flat, at, uniform_BD) for at, uniform_BD in drawn), feeder.device)
+        else:
+            yield from self.streamed(drawn, feeder)
+
+    def on_device(
+        self, batches: Iterator[tuple[Tensor, Windows, np.ndarray]], device: torch.device
+    ) -> Iterator[Tensor]:
+        """Images of windows in tensors that are on the device."""
+        if self._resampler is None:
+            self._resampler = Resampler(longest_window(self.images.sizes_N2), self.side, device)
+        for flat, at, uniform_BD in batches:
+            yield self._operated(self._resampler.cut(flat, at), uniform_BD)
+
+    def streamed(self, drawn: Iterator[tuple[Windows, np.ndarray]], feeder: Feeder) -> Iterator[Tensor]:
+        """Images whose windows alone are brought to the device."""
+        packs = deque[tuple[Windows, np.ndarray]]()
+
+        def sent() -> Iterator[Tensor]:
+            """The pixels of each batch; where they lie is told to whoever gets them."""
+            for at, uniform_BD in drawn:
+                pixels, told = packed(self.images.flat, at)
+                packs.append((told, uniform_BD))
+                yield pixels
+
+        arrived = ((pixels, *packs.popleft()) for pixels in feeder.on_device(sent()))
+        yield from self.on_device(arrived, feeder.device)
+
+    def _drawn(self, positions_B: np.ndarray, seed: int) -> tuple[Windows, np.ndarray]:
+        """Windows of a batch, and all its random numbers."""
+        uniform_BD = draws(seed, positions_B, CROP_DRAWS + OPERATION_DRAWS)
+        sizes_B2 = self.images.sizes_N2[positions_B]
+        crops = random_crops(sizes_B2, uniform_BD[:, :CROP_DRAWS])
+        return windows(crops, self.images.offsets_N[positions_B], sizes_B2), uniform_BD[:, CROP_DRAWS:]
+
+    def _on_host(self, drawn: Iterator[tuple[Windows, np.ndarray]]) -> Iterator[Tensor]:
+        for at, uniform_BD in drawn:
+            yield self._operated(cut(self._flat, at, self.side), uniform_BD)
+
+    def _operated(self, images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
+        return operate(images_BRRC, uniform_BD) if self.operations else images_BRRC
+
+
+class _Resident:
+    """Pixels on a GPU, brought there once if there is room."""
+
+    def __init__(self, flat: np.ndarray) -> None:
+        self._flat, self._asked = flat, False
+        self._there: Tensor | None = None
+
+    def on(self, device: torch.device) -> Tensor | None:
+        """The flat uint8 pixels on this device; None where they stay on the host."""
+        if device.type == "cuda" and not self._asked:
+            self._asked = True
+            if self._flat.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]:
+                self._there = torch.empty(self._flat.size, dtype=torch.uint8, device=device)
+                for start in range(0, self._flat.size, _COPIED):
+                    part = np.array(self._flat[start : start + _COPIED])
+                    self._there[start : start + len(part)] = torch.from_numpy(part).to(device)
+        return self._there
+
+
+def _shared(flat: np.ndarray) -> Tensor:
+    """The same memory as a tensor that is only read, which torch cannot know of a map that may not be written."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.asarray(flat))
 
 
 class AugmentedImages:
-    """Images cut anew in every epoch by an augmentation policy.
+    """Images cut anew in every epoch by a plug-in's transform, one by one.
 
     Parameters
     ----------
@@ -62,8 +184,11 @@ class AugmentedImages:
         self._order = _Order()
         self._loader: DataLoader[Tensor] | None = None
 
-    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
         """uint8 (B, R, R, 3) images of each batch, each image's randomness from the seed and its position."""
+        yield from feeder.on_device(self._transformed(batches, seed))
+
+    def _transformed(self, batches: Sequence[np.ndarray], seed: int) -> Iterator[Tensor]:
         # torch's loader draws a number for itself when an epoch begins; persistent processes would draw only once, and
         # the noise of drop path, which comes after it, would depend on how many there are
         torch.empty((), dtype=torch.int64).random_()
@@ -83,6 +208,14 @@ class AugmentedImages:
                 generator=torch.Generator(),
             )
         return self._loader
+
+
+def squares(images_NHWC: np.ndarray) -> TrainImages:
+    """Evaluation images as what transforms are given; of them, only the pixels matter there."""
+    count, height, width = images_NHWC.shape[:3]
+    offsets_N, sizes_N2 = np.arange(count) * height * width * 3, np.tile([height, width], (count, 1))
+    nothing = np.empty(0, np.int64)
+    return TrainImages(images_NHWC.reshape(-1), offsets_N, sizes_N2, nothing, (), nothing, ())
 
 
 class _Order:

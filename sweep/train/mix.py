@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sweep.base.seeds import derive_seed
 from sweep.config import Recipe
+from sweep.models import resident
 
 _EVEN = Recipe().mixup_share  # odds of keys that are older than the choice, which draws as it did for them
 
@@ -53,7 +54,9 @@ class Mixed:
         return self.share * own + (1 - self.share) * partner
 
 
-def mixed(recipe: Recipe, images: int, side: int, *, key: str, epoch: int, batch: int) -> Mixed | None:
+def mixed(
+    recipe: Recipe, images: int, side: int, *, key: str, epoch: int, batch: int, device: torch.device
+) -> Mixed | None:
     """How a batch of so many images is mixed by a recipe; None: not at all. Random by key, epoch and batch alone."""
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(recipe, kind) > 0]
     if not kinds:
@@ -64,7 +67,7 @@ def mixed(recipe: Recipe, images: int, side: int, *, key: str, epoch: int, batch
     else:
         kind = kinds[int(rng.integers(len(kinds)))]
     alpha = getattr(recipe, kind)
-    share, order_B = float(rng.beta(alpha, alpha)), torch.from_numpy(rng.permutation(images))
+    share, order_B = float(rng.beta(alpha, alpha)), resident(rng.permutation(images), device)
     if kind == "mixup":
         return Mixed(order_B, share)
     length = round(side * np.sqrt(1 - share))

@@ -27,9 +27,10 @@ from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
 from sweep.models import Feeder, resident
-from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
+from sweep.train.saving import Saver, apart, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -46,24 +47,38 @@ class ImageSource(Protocol):
 
     labels_N: np.ndarray
 
-    def epoch(self, batches: Sequence[np.ndarray], *, seed: int) -> Iterator[Tensor]:
-        """For each batch of indices its uint8 (B, H, W, 3) images, augmented by ``seed`` and each index."""
+    def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
+        """For each batch of indices its uint8 (B, H, W, 3) images on the device, augmented by ``seed`` and index."""
         ...
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """uint8 (N, H, W, 3) evaluation images with their labels."""
+    """uint8 (M, H, W, 3) evaluation images, and labels of those that are meant.
+
+    Attributes
+    ----------
+    images_NHWC : may be mapped from a file: they are read a batch at a time.
+    labels_N : of the images meant.
+    positions_N : where these are among the images; None: they are all of them.
+    """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
+    positions_N: np.ndarray | None = None
+
+    def batch(self, part: slice) -> Tensor:
+        """Copies of some of the images meant, (B, H, W, 3)."""
+        places = part if self.positions_N is None else self.positions_N[part]
+        return torch.from_numpy(np.array(self.images_NHWC[places]))
 
 
 @dataclass(frozen=True)
 class Trained:
     """Weights of a training run after ``epoch`` epochs, and how they came about; 0 are the initial weights.
 
-    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, heldout_top1.
+    ``images`` is how many it trains on; ``history`` has an entry per epoch: train_loss, and heldout_top1 where that was
+    looked at.
     """
 
     state: dict[str, Tensor]
@@ -148,22 +163,22 @@ def pretrain(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
     run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
-    saved_at = started = time.monotonic()
+    started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
     if run.epoch in along.epochs:
         along.save(run.weights(heldout, test))
-    for epoch in range(run.epoch, epochs):
-        with float32_bits(device, recipe.precision):
-            run.train_epoch(epoch, train)
-        run.keep_best(epoch, heldout, test)
-        run.seconds = spent + time.monotonic() - started
-        if run.epoch in along.epochs:
-            along.save(run.weights(heldout, test))
-        on_epoch(run.history, epochs)
-        if epoch + 1 < epochs and time.monotonic() - saved_at >= checkpoints.every_seconds:
-            with span("checkpoints", f"epoch {epoch + 1}"):
-                checkpoints.save(run.snapshot())
-            saved_at = time.monotonic()
+    with Saver(checkpoints) as saver:
+        for epoch in range(run.epoch, epochs):
+            with float32_bits(device, recipe.precision):
+                run.train_epoch(epoch, train)
+            run.keep_best(epoch, heldout, test)
+            run.seconds = spent + time.monotonic() - started
+            if run.epoch in along.epochs:
+                along.save(run.weights(heldout, test))
+            on_epoch(run.history, epochs)
+            if epoch + 1 < epochs and saver.is_due:
+                with span("checkpoints", f"epoch {epoch + 1}"):
+                    saver.save(run.snapshot())
     if last_epoch is not None:
         return run.weights(heldout, test)
     best = run.best
@@ -212,10 +227,10 @@ class _Run:
         n = len(train.labels_N)
         batches = epoch_batches(n, self.recipe.batch_size, derive_seed(self.key, "order", epoch))
         parts = [self.ranks.part(batch) for batch in batches]
-        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch))
+        images_of = train.epoch(parts, seed=derive_seed(self.key, "augment", epoch), feeder=self.feeder)
         targets = self._targets(train.labels_N, parts)  # on the device once an epoch: a step waits for nothing
         total = torch.zeros((), device=self.device)
-        fed = waited(self.feeder.on_device(images_of), "waiting for images to train on")
+        fed = waited(images_of, "waiting for images to train on")
         for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
             rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
             for group in self.optimizer.param_groups:
@@ -236,7 +251,8 @@ class _Run:
     def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
         """Loss of a batch, mixed where the recipe says so."""
         recipe = self.recipe
-        mix = mixed(recipe, len(images_BHWC), images_BHWC.shape[1], key=self.key, epoch=epoch, batch=batch)
+        count, side = images_BHWC.shape[:2]
+        mix = mixed(recipe, count, side, key=self.key, epoch=epoch, batch=batch, device=self.device)
         logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
         if mix is None:
             return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)
@@ -249,15 +265,17 @@ class _Run:
 
     @span("scores while training")
     def keep_best(self, epoch: int, heldout: Labelled, test: Labelled) -> None:
-        """Keep this epoch's weights if they are the best so far, or the last where the recipe says so."""
+        """Keep this epoch's weights if it is one to score, and they are the best so far or, by the recipe, the last."""
+        done, recipe = epoch + 1, self.recipe
+        if done % recipe.evaluate_every and done < recipe.epochs:
+            return
         heldout_top1 = top1(self, heldout)
         self.history[-1]["heldout_top1"] = heldout_top1
-        on = self.recipe.checkpoint_on
         score = {
             "heldout": lambda: heldout_top1,
             "test": lambda: top1(self, test),
             "last": lambda: float(epoch),
-        }[on]()
+        }[recipe.checkpoint_on]()
         if score > self.best["score"]:
             best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
             self.best = best
@@ -267,20 +285,17 @@ class _Run:
         accuracies = top1(self, heldout), top1(self, test)
         return Trained(_copied(self.model), self.epoch, *accuracies, self.seconds, self.images, list(self.history))
 
-    def snapshot(self) -> bytes:
-        """Everything needed to go on, as bytes."""
-        buffer = io.BytesIO()
-        state = {
+    def snapshot(self) -> dict[str, Any]:
+        """Everything needed to go on, apart from what training changes; the best weights are never changed in place."""
+        return {
             "key": self.key,
             "epoch": self.epoch,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": apart(self.model.state_dict()),
+            "optimizer": apart(self.optimizer.state_dict()),
             "best": self.best,
-            "history": self.history,
+            "history": [dict(entry) for entry in self.history],
         }
-        torch.save(state, buffer)
-        return sealed(buffer.getvalue())
 
     def restore(self, data: bytes | None, *, not_after: int) -> None:
         """Go on from a snapshot; one that is damaged, foreign, or past an epoch still wanted is said and ignored."""
@@ -332,7 +347,7 @@ def top1(run: _Run, data: Labelled) -> float:
     n, ranks = len(data.labels_N), run.ranks
     starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
     parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
-    images_of = (torch.from_numpy(np.array(data.images_NHWC[part])) for part in parts)
+    images_of = (data.batch(part) for part in parts)
     labels_N = resident(data.labels_N, run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):

@@ -24,7 +24,7 @@ from sweep.data import Library
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
-from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.batches import AugmentedImages, CroppedImages, PlainImages, squares
 from sweep.train.checkpoint import Checkpoints, checkpoint_name
 from sweep.train.pretrain import (
     NOTHING_ALONG,
@@ -162,16 +162,20 @@ def _named(backbone: Backbone, shop: Workshop) -> Weights:
     return Weights(_build(backbone, shop), Facts(), backbone.weights.mean, backbone.weights.std)
 
 
-def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
-    network = build_backbone(
+def initial_network(backbone: Backbone, run: str) -> nn.Module:
+    """A backbone before its first step, as the key of its training run draws it; of named weights, with these."""
+    return build_backbone(
         backbone.architecture,
         classes=backbone.head,
         resolution=backbone.resolution,
         width=backbone.width,
         weights=backbone.weights,
-        seed=derive_seed("init", shop.run),
+        seed=derive_seed("init", run),
     )
-    return shop.start(network)
+
+
+def _build(backbone: Backbone, shop: Workshop) -> nn.Module:
+    return shop.start(initial_network(backbone, shop.run))
 
 
 def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | None]) -> None:
@@ -250,7 +254,7 @@ def _clear(store: Store, name: str) -> None:
         store.delete(name)
 
 
-def _save_if_possible(store: Store, name: str, data: bytes) -> None:
+def _save_if_possible(store: Store, name: str, data: memoryview) -> None:
     """A checkpoint that cannot be written costs what a kill would cost, no more."""
     try:
         store.put(name, data)
@@ -292,6 +296,20 @@ def cuts_crops(backbone: Backbone) -> bool:
     return policy(str(backbone.augmentation)).source == "training"
 
 
+def with_noise(labels_N: np.ndarray, share: float, classes: int, key: tuple[str | int, ...]) -> np.ndarray:
+    """Labels of which a share, drawn image by image, is another class, each of the others equally likely (N,).
+
+    Held-out and test images keep theirs, and so do probes. The images whose label is wrong at one share are among those
+    at a larger one; what draws them (``key``) are the images and the replicate, so that architectures are compared on
+    the same labels.
+    """
+    if not share or classes < 2:
+        return labels_N
+    rng = np.random.default_rng(derive_seed("label noise", *key))
+    lot_N, step_N = rng.random(len(labels_N)), rng.integers(1, classes, len(labels_N))
+    return np.where(lot_N < share, (labels_N + step_N) % classes, labels_N).astype(labels_N.dtype)
+
+
 def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Labelled, Labelled]:
     """ID training images under the backbone's augmentation, its held-out part, and its test set."""
     recipe, name = backbone.recipe, backbone.id_dataset
@@ -300,19 +318,28 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     images = shop.library.images(name, backbone.view, **chosen)
     fit_N = ~images.heldout_N if recipe.train_on == "fit" else np.ones_like(images.heldout_N)
     positions_N = np.flatnonzero(fit_N)
-    labels_N = images.train_labels_N[positions_N]
-    augmentation = policy(str(backbone.augmentation))
-    source: ImageSource
-    if augmentation.source == "evaluation":
-        source = PlainImages(images.train_NHWC, labels_N, positions_N)
-    else:
-        source = AugmentedImages(
-            shop.library.training_images(name, backbone.resolution, **chosen),
-            labels_N,
-            positions_N,
-            transform=augmentation.build(backbone.resolution),
-            workers=shop.loader_workers,
-        )
+    noisy_N = with_noise(images.train_labels_N, recipe.label_noise, images.classes, (images.fingerprint, backbone.seed))
+    labels_N = noisy_N[positions_N]
+    source = _source(backbone, shop, images.train_NHWC, labels_N, positions_N)
     held_N = np.flatnonzero(images.heldout_N)
-    heldout = Labelled(images.train_NHWC[held_N], images.train_labels_N[held_N])
+    heldout = Labelled(images.train_NHWC, images.train_labels_N[held_N], held_N)  # in the map: they may be many GB
     return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)
+
+
+def _source(
+    backbone: Backbone, shop: Workshop, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray
+) -> ImageSource:
+    """Batches of a backbone's augmentation: evaluation images as they are, our crops, or a plug-in's transform."""
+    augmentation, side = policy(str(backbone.augmentation)), backbone.resolution
+    if augmentation.source == "evaluation" and augmentation.build is None:
+        return PlainImages(images_NHWC, labels_N, positions_N)
+    if augmentation.source == "evaluation":
+        images = squares(images_NHWC)
+    else:
+        chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
+        images = shop.library.training_images(backbone.id_dataset, side, **chosen)
+    if augmentation.build is None:
+        ahead = shop.loader_workers > 0
+        return CroppedImages(images, labels_N, positions_N, side=side, operations=augmentation.operations, ahead=ahead)
+    transform = augmentation.build(side)
+    return AugmentedImages(images, labels_N, positions_N, transform=transform, workers=shop.loader_workers)

@@ -12,12 +12,28 @@ from typing import Any
 
 import torch
 
-from . import attribution, browse, coverage, embed, gpu, growth, jobs, machine, probes, report, solvers, storage, train
+from . import (
+    attribution,
+    browse,
+    coverage,
+    decode,
+    embed,
+    gpu,
+    growth,
+    jobs,
+    machine,
+    probes,
+    report,
+    solvers,
+    storage,
+    train,
+)
 
 BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
     "solvers": solvers,
     "train": train,
+    "decode": decode,
     "embed": embed,
     "gpu": gpu,
     "growth": growth,
@@ -28,9 +44,9 @@ BENCHMARKS: dict[str, ModuleType] = {
     "browse": browse,
 }
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
-ON_CPU = ("probes", "solvers", "growth", "attribution", "coverage", "storage", "browse")
+ON_CPU = ("probes", "solvers", "decode", "growth", "attribution", "coverage", "storage", "browse")
 # most of the work is done by their own processes, which look like others
-OWN_WORKERS = ("storage", "coverage", "jobs", "browse")
+OWN_WORKERS = ("storage", "coverage", "decode", "growth", "jobs", "browse")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -5,9 +5,7 @@ On a GPU the real size; without one a small case, so that the script stays teste
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,48 +14,17 @@ from sweep.config import CONVERGED
 from sweep.config.recipe import PENALTIES, Probe
 from sweep.embed.statistics import layer_statistics
 from sweep.probes.fit import fit_probes
-from sweep.study import costs
-from sweep.study.check import read_config
-from sweep.study.grid import Sizes, expand
-from sweep.study.resolve import sizes
 
-from . import gpu_stages, machine
+from . import gpu_stages, machine, paper
+from .paper import Work, study, work
 from .report import table
 from .shapes import Case, data_flops, synthetic, widths_of
 
-PAPER = machine.ROOT / "configs" / "paper.yaml"
 FULL = Case("ResNet-34, ImageNet-100, 224 px", widths_of("resnet34"), 100, 126_689, 5_000, 30)
 SMALL = Case("small stand-in", (64, 64, 128), 10, 1_000, 500, 3)
 TARGET_SECONDS = 600.0
 CONVERGED_DEFAULT = Probe(solver=CONVERGED, standardize="feature", label_smoothing=0.0, penalties=PENALTIES[CONVERGED])
 _SEED = 3
-_STATE_BYTES = 32  # of a weight in one step: read weight, gradient and both moments, write them again, float32
-
-
-@dataclass(frozen=True)
-class Work:
-    """What fitting one curve's probes cannot do without.
-
-    Attributes
-    ----------
-    flops : of matmuls, both fits and scores.
-    bytes : moved to and from device memory: optimizer state once a step, embeddings twice a step and once a score.
-    steps : optimizer steps, both fits, whatever the number of layers.
-    """
-
-    flops: float
-    bytes: float
-    steps: float
-
-
-def work(widths: tuple[int, ...], *, classes: int, n: int, n_held: int, n_test: int, case: Case) -> Work:
-    """Work of one curve with the epochs and batch size of ``case``."""
-    trained, total = 2 * n - n_held, sum(widths)
-    steps = case.epochs * (math.ceil(n / case.batch_size) + math.ceil((n - n_held) / case.batch_size))
-    scored = case.epochs * (n_held + n_test) + n
-    flops = total * classes * (4.0 * case.epochs * trained + 2.0 * scored)
-    moved = total * (steps * classes * _STATE_BYTES + 2.0 * (2 * case.epochs * trained + scored))
-    return Work(flops, moved, steps)
 
 
 def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
@@ -70,6 +37,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         their path of penalties, and of the statistics.
     limits : seconds of the probes' arithmetic at the matmul peak and of their traffic at the copy bandwidth.
     others : the other stages, see :func:`tests.bench.gpu_stages.run`; None unless measured.
+    hours : GPU-hours of every block of ``paper.yaml`` by stage; None unless measured.
     study : number of probes of the scratch-trained study, and its seconds extrapolated by arithmetic, by traffic
         and by steps; None unless measured.
     """
@@ -91,6 +59,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
     held = int(data.heldout_N.sum())
     counted = work(case.widths, classes=case.classes, n=case.n, n_held=held, n_test=case.n_test, case=case)
     measured = on_gpu and case == FULL
+    others = gpu_stages.run(small=False) if measured else None
     return {
         "measured": measured,
         "case": case.name,
@@ -113,52 +82,20 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         "peak_bytes": memory.extra_bytes,
         "data_bytes": sum(emb_ND.nbytes for emb_ND in (*data.train, *data.test)),
         "study": extrapolate(counted, fitted, case) | ({} if measured else {"seconds": None}),
-        "others": gpu_stages.run(small=False) if measured else None,
+        "others": others,
+        "hours": paper.hours_by_block(gpu_stages.rates(others, (counted, fitted)), case) if others else None,
     }
 
 
 def extrapolate(counted: Work, seconds: float, case: Case) -> dict[str, Any]:
     """The scratch-trained study of the paper, if its time went by arithmetic, by memory traffic or by steps."""
-    parts = [_curve_work(curve, case) for curve in study()]
-    totals = {
-        "arithmetic": sum(part.flops for part in parts) / counted.flops,
-        "memory traffic": sum(part.bytes for part in parts) / counted.bytes,
-        "steps": sum(part.steps for part in parts) / counted.steps,
-    }
+    parts = [curve.work(case) for curve in study()]
+    whole = Work(*(sum(getattr(part, name) for part in parts) for name in ("flops", "bytes", "steps")))
     return {
         "probes": sum(len(curve.widths) for curve in study()),
         "curves": len(study()),
-        "seconds": {name: seconds * share for name, share in totals.items()},
+        "seconds": {name: seconds * share for name, share in whole.times(counted).items()},
     }
-
-
-@dataclass(frozen=True)
-class StudyCurve:
-    """Sizes and probe recipe of one curve of the paper."""
-
-    widths: tuple[int, ...]
-    sizes: Sizes
-    held: int
-    recipe: Probe
-
-
-@functools.cache
-def study() -> tuple[StudyCurve, ...]:
-    """Curves of the backbones that the paper trained from scratch."""
-    config = read_config(PAPER)
-    grid = expand(config, lambda name: sizes(config, name))
-    found = []
-    for curve in (curve for cell in grid.cells if cell.backbone.recipe is not None for curve in cell.curves):
-        counts = costs.curve_sizes(config, curve)
-        widths = costs.layer_widths(curve.backbone)
-        found.append(StudyCurve(widths, counts, round(config.holdout * counts.train), curve.probe))
-    return tuple(found)
-
-
-def _curve_work(curve: StudyCurve, case: Case) -> Work:
-    classes, n, n_test = curve.sizes
-    own = replace(case, epochs=curve.recipe.epochs, batch_size=curve.recipe.batch_size)
-    return work(curve.widths, classes=classes, n=n, n_held=curve.held, n_test=n_test, case=own)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -193,5 +130,6 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             table(["if time goes by", "min"], minutes),
             *(["", gpu_stages.markdown(result["others"])] if result["others"] else []),
+            *(["", "\n\n".join(paper.markdown(result["hours"]))] if result["hours"] else []),
         ]
     )

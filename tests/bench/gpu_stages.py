@@ -1,10 +1,9 @@
-"""What a GPU does besides probes: training, several trainings at once, extraction, decoding; and hours of the study."""
+"""What a GPU does besides probes: training, several trainings at once, extraction, decoding."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -16,19 +15,16 @@ from PIL import Image
 
 from sweep.config import Recipe
 from sweep.data.decode import decode_image
-from sweep.data.images import evaluation_view
+from sweep.data.shown import evaluation_view
+from sweep.data.view import study_view
 from sweep.models import facts
-from sweep.study import costs
-from sweep.study.check import read_config
-from sweep.study.grid import expand
-from sweep.study.resolve import sizes
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, pretrain
 
-from . import embed, machine, train
+from . import embed, machine, paper, train
+from .photos import SIZE, jpeg, photograph
 from .report import table
 
-AUTHORS_HOURS = 1_161.0  # on four RTX A5000, [H24] App. A.4: all training and probing of the study
 PACKED = (1, 2, 4)
 EXTRACTION = (
     embed.Case("vggm11", 32, 16_384, batches=(256, 1024)),
@@ -36,32 +32,46 @@ EXTRACTION = (
     embed.Case("vit_tiny_patch8", 224, 4_096, batches=(128, 256, 512)),
 )
 SMALL = (embed.Case("vggm11", 32, 64, width=0.05, batches=(32, 64)),)
-_PHOTO = (375, 500)  # pixels of a typical photograph of ImageNet
 
 
-def run(*, small: bool, cases: Sequence[train.Case] | None = None) -> dict[str, Any]:
+def run(
+    *, small: bool, cases: Sequence[train.Case] | None = None, packing: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Measure; ``small`` shows on a CPU that it runs.
+
+    Parameters
+    ----------
+    cases, packing : of training, and processes that train at a time, where not those of ``small``.
 
     Returns
     -------
     training : as of :func:`tests.bench.train.run`.
-    packing : processes that train VGGm-11 at 32 px on one device → images per second of all.
+    packing : processes that train the first case's network on one device → images per second of all.
     extraction : as of :func:`tests.bench.embed.measure`, by case.
     decode : images per second of one core, ours and Pillow's decoding alone.
-    hours : GPU-hours of training by part of ``paper.yaml``, from the rates of the cases; None where small.
+    operations : a second of ``training`` with ``on`` and of ``extraction``, by case.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cases = cases or (train.QUICK if small else train.ON_GPU)
+    embedded = SMALL if small else EXTRACTION
     training = train.run(quick=small, cases=cases)
-    packing = {number: packed(cases[0], number) for number in (PACKED[:2] if small else PACKED)}
-    extraction = [embed.measure(case, device=device, repeats=1) for case in (SMALL if small else EXTRACTION)]
-    hours = None if small else training_hours(training["cases"], cases)
+    together = {number: packed(cases[0], number) for number in packing or (PACKED[:2] if small else PACKED)}
+    extraction = [embed.measure(case, device=device, repeats=1) for case in embedded]
     return {
         "training": training,
-        "packing": packing,
+        "packing": together,
         "extraction": extraction,
         "decode": decoding(20 if small else 400),
-        "hours": hours,
+        "operations": {
+            "training": [
+                _operations(case, found["images_s_on"], passes=3)
+                for case, found in zip(cases, training["cases"], strict=True)
+            ],
+            "extraction": [
+                _operations(case, 1e3 / found["extract_ms"], passes=1)
+                for case, found in zip(embedded, extraction, strict=True)
+            ],
+        },
     }
 
 
@@ -119,18 +129,13 @@ def _trains(case: train.Case, barrier: Barrier, seconds: Any) -> None:
 
 def decoding(images: int) -> dict[str, float]:
     """Images per second of one core: a photograph's bytes to the view at 224 px, and Pillow's decoding alone."""
-    height, width = _PHOTO
-    noise = np.random.default_rng(0).normal(size=(height // 8, width // 8, 3)) * 60 + 128
-    smooth = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    smooth.save(buffer, "JPEG", quality=90)
-    content = buffer.getvalue()
+    content, view = jpeg(photograph(0)), study_view(224)
 
     def ours() -> None:
         for _ in range(images):
             image = decode_image(content)
             assert isinstance(image, Image.Image)
-            np.asarray(evaluation_view(image, 224))
+            np.asarray(evaluation_view(image, view))
 
     def pillow() -> None:
         for _ in range(images):
@@ -140,29 +145,24 @@ def decoding(images: int) -> dict[str, float]:
     return {name: images / each for name, each in seconds.items()}
 
 
-def training_hours(measured: Sequence[Mapping[str, Any]], cases: Sequence[train.Case]) -> dict[str, float]:
-    """Hours of training of each part of the study at the measured rates: arithmetic over what one GPU achieved.
+def _operations(case: train.Case | embed.Case, images_s: float, *, passes: int) -> float:
+    """Operations a second of a case's network; a step of training is three passes."""
+    return passes * images_s * facts.forward_flops(case.architecture, resolution=case.resolution, width=case.width)
 
-    A network goes at the rate of the case of its kind: ViT, CNN at most 64 px, CNN above. Several at a time are not
-    counted.
+
+def rates(measured: Mapping[str, Any], probes: tuple[paper.Work, float]) -> paper.Rates:
+    """Operations a second by kind of network: those of the case of the kind, or of the last case there is.
+
+    Parameters
+    ----------
+    measured : what :func:`run` found.
+    probes : work and seconds of one curve's.
     """
-    rates = [
-        3 * facts.forward_flops(case.architecture, resolution=case.resolution, width=case.width) * found["images_s_on"]
-        for case, found in zip(cases, measured, strict=True)
+    by_kind = [
+        dict(zip(paper.KINDS, (*of, *(of[-1:] * 3)), strict=False))
+        for of in (measured["operations"][name] for name in ("training", "extraction"))
     ]
-    small_cnn, large_cnn, vit = rates
-    config = read_config(train.machine.ROOT / "configs" / "paper.yaml")
-    grid = expand(config, lambda name: sizes(config, name))
-    hours: dict[str, float] = defaultdict(float)
-    for cell in grid.cells:
-        backbone = cell.backbone
-        if backbone.recipe is None:
-            continue
-        is_vit = backbone.architecture.startswith("vit")
-        rate = vit if is_vit else small_cnn if backbone.resolution <= 64 else large_cnn
-        part = f"{backbone.id_dataset}, {backbone.resolution} px"
-        hours[part] += costs.training_flops(config, backbone) / rate / 3600
-    return dict(hours)
+    return paper.Rates(*by_kind, probes)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -180,16 +180,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         table(["trainings at a time", "images/s of all"], packing),
         "Extraction of all layers against the bare forward pass at its best batch size and layout:",
         table(["backbone", "images/s", "bare, images/s", "ratio"], extraction),
-        f"Decoding a photograph of {_PHOTO[1]} × {_PHOTO[0]} px to the view at 224 px, one core: "
+        f"Decoding a photograph of {SIZE[1]} × {SIZE[0]} px to the view at 224 px, one core: "
         f"{decode['ours']:,.0f} images/s; Pillow's decoding alone {decode['pillow']:,.0f}.",
     ]
-    if result["hours"]:
-        whole = sum(result["hours"].values())
-        hours = [[name, f"{value:.1f}"] for name, value in sorted(result["hours"].items())]
-        parts += [
-            "GPU-hours of ID training of `configs/paper.yaml` at these rates (`on`, one at a time; ViT, CNN up "
-            f"to 64 px and CNN above by the case of its kind): {whole:.0f}; the authors report {AUTHORS_HOURS:,.0f} "
-            "hours on four RTX A5000 for everything.",
-            table(["part", "GPU-hours"], [*hours, ["all", f"{whole:.1f}"]]),
-        ]
     return "\n\n".join(parts)

@@ -14,7 +14,7 @@ from sweep.embed.statistics import layer_statistics
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 
-from . import machine
+from . import growth_stages, machine
 from .report import table
 from .shapes import Case, chosen_layers, synthetic
 
@@ -45,8 +45,14 @@ QUICK = Base(Case("growth", (64,) * 2, 10, 500, 200, 2), (1, 2, 4), 4)
 Measured = dict[str, Any]
 
 
-def run(*, quick: bool, base: Base | None = None) -> dict[str, Any]:
+def run(
+    *, quick: bool, base: Base | None = None, stages: Sequence[growth_stages.Series] | None = None
+) -> dict[str, Any]:
     """Measure all sweeps.
+
+    Parameters
+    ----------
+    stages : measured already, in place of :func:`tests.bench.growth_stages.run`.
 
     Returns
     -------
@@ -76,7 +82,8 @@ def run(*, quick: bool, base: Base | None = None) -> dict[str, Any]:
             series.append(
                 _series(f"statistics: {name}", [sizes[name](c) for c in cases], [_describe(c) for c in cases])
             )
-    return {"series": [*series, _in_flight(base)]}
+    stages = growth_stages.run(quick=quick) if stages is None else stages
+    return {"series": [*series, _in_flight(base), *(_series(*each) for each in stages)]}
 
 
 def _fit(case: Case) -> tuple[float, int]:
@@ -149,8 +156,10 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "One size at a time is doubled, the others stay. The exponent is the slope of the log-log line since the "
-            "row above: 1 is linear, 0 is free. Memory is the peak beyond the embeddings.",
+            "One size at a time is multiplied, the others stay. The exponent is the slope of the log-log line since "
+            "the row above: 1 is linear, 0 is free. Memory is the peak beyond the embeddings; of decoding (2 "
+            "processes), training, extraction and scheduling what the processes hold for themselves beyond what they "
+            "held before.",
             "",
             table(["what", "size", "log₂", "s", "log₂ s", "exponent", "MiB"], rows),
             "",

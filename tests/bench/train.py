@@ -23,7 +23,7 @@ from sweep.config import Recipe
 from sweep.data import TrainImages
 from sweep.models import Feeder, build_backbone, memory_layout, probed_layers
 from sweep.train.augment import policy
-from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.batches import CroppedImages, PlainImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import ImageSource, Labelled, pretrain
 
@@ -184,8 +184,8 @@ def images(case: Case, augmentation: str, *, workers: int) -> ImageSource:
         kept_N=np.arange(case.images),
         skipped=(),
     )
-    transform = chosen.build(case.resolution)
-    return AugmentedImages(stored, labels_N, np.arange(case.images), transform=transform, workers=workers)
+    how = {"side": case.resolution, "operations": chosen.operations, "ahead": workers > 0}
+    return CroppedImages(stored, labels_N, np.arange(case.images), **how)
 
 
 def _bare(case: Case, device: torch.device) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from sweep.study.check import read_config
 from sweep.train.batch_norm import synchronised
-from sweep.train.batches import AugmentedImages, PlainImages
+from sweep.train.batches import CroppedImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, pretrain
 from tests.bench.train import Case, images
@@ -140,7 +140,7 @@ def test_the_feeder_brings_every_batch_unharmed_while_the_device_is_busy():
 def trained(*, stop_at=None, state=None):
     """A small network on glyph-like noise with two classes; its weights and, if asked, its state after some epochs."""
     source = images(Case("vggm11", 32, 256, (32, 32), width=0.125, batch_size=32), "on", workers=0)
-    assert isinstance(source, AugmentedImages | PlainImages)
+    assert isinstance(source, CroppedImages)
     torch.manual_seed(0)
     model = build_backbone("vggm11", classes=100, resolution=32, width=0.125)
     saved = []

@@ -74,20 +74,26 @@ class _Reader:
     background: Background
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, Image.Image | Exception]]:
-        for index in sorted(indices):
-            yield index, self._read(int(self.indices_N[index]))
+        return ((index, decode()) for index, decode in self.read_lazily(indices))
 
     def read_lazily(self, indices: Iterable[int]) -> Iterator[tuple[int, Decode]]:
         for index in sorted(indices):
-            yield index, functools.partial(self._read, int(self.indices_N[index]))
+            own = int(self.indices_N[index])
+            if self.paths is None:
+                yield index, functools.partial(_in_memory, self.samples[own][0])
+            else:
+                yield index, functools.partial(_decode_file, self.paths[own], self.background)
 
-    def _read(self, index: int) -> Image.Image | Exception:
-        if self.paths is None:
-            return self.samples[index][0].convert("RGB")
-        try:
-            return decode_image(self.paths[index].read_bytes(), self.background)
-        except OSError as error:  # one file that cannot be read; the caller counts and names broken images
-            return error
+
+def _in_memory(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def _decode_file(file: Path, background: Background) -> Image.Image | Exception:
+    try:
+        return decode_image(file.read_bytes(), background)
+    except OSError as error:  # one file that cannot be read; the caller counts and names broken images
+        return error
 
 
 def _advice(error: Exception, standard: _Standard, root: Path) -> str:

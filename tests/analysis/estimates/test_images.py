@@ -112,3 +112,18 @@ def test_bits_of_the_images_that_choose_are_held_against_their_accuracy(tmp_path
     table.loc[0, column.replace("correct", "top1")] += 0.2
     with pytest.raises(metrics.UserError, match=f"column {column} disagrees"):
         _measured(tmp_path, table)
+
+
+def test_places_of_the_tunnel_have_their_noise(tmp_path: Path) -> None:
+    steep = np.array([0.1, 0.3, 0.84, 0.9, 0.9])  # 84 is 93 % of 90: 95 % are reached at layer 4, by noise at 3
+    own = _table(steep, 60, held=50, test=300).assign(is_id=True)
+    own = own.assign(curve_key="id " + own["curve_key"], dataset="id " + own["dataset"])
+    table = pd.concat([own, _table(np.array([0.2, 0.5, 0.8, 0.5, 0.3]), 60, held=50, test=300)], ignore_index=True)
+    _, found = _measured(tmp_path, table)
+    assert ((found.id_start_95_low <= 4) & (found.id_start_95_high >= 4)).mean() >= 0.92
+    assert found.id_start_95_low.min() == 3
+    assert (found.id_start_95_low <= found.id_start_98_low).all()
+    assert (found.tunnel_length_low == 5 - found.tunnel_start_high).all()
+    assert ((found.tunnel_length_low <= 2) & (found.tunnel_length_high >= 2)).mean() >= 0.92
+    assert (metrics.places(found, "tunnel_length") == found.tunnel_length).all()
+    assert (metrics.places(found, "id_length_95") == 5 - found.id_start_95.astype(float)).all()

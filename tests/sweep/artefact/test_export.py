@@ -17,7 +17,7 @@ from sweep.artefact import find
 from sweep.artefact.load_probe import Probe
 from sweep.cell.cell import run_cell
 from sweep.data.decode import decode_image
-from sweep.data.images import evaluation_view
+from sweep.data.shown import evaluation_view
 from sweep.data.view import View, exact_view, study_view
 from sweep.study.check import read_config
 from tests.class_folders import write_classes

@@ -1,5 +1,6 @@
 """What is decoded beforehand is what cells ask for: no less, no more."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,24 @@ def test_cells_find_all_of_it_and_leave_none(sweep_in, tmp_path):
     assert not list((tmp_path / "out").glob("running/*"))
 
 
+def test_nodes_that_share_decode_each_set_once(sweep_in, tmp_path, monkeypatch):
+    tasks = []
+    for node in ("one", "two"):
+        sweep = sweep_in(node)
+        tasks.append(replace(driver.task_of(sweep, sweep.cells[0], gpu=False), share_decoded=True))
+    for number, task in enumerate(tasks):
+        assert decode(task, sweep.cells, part=(number, 2)) == []
+    apart = [entries(tmp_path, node).keys() for node in ("one", "two")]
+    assert not apart[0] & apart[1]
+    monkeypatch.setattr("sweep.data.decoded._make", None)  # nothing is decoded any more
+    for task in tasks:
+        assert decode(task, sweep.cells) == []
+    assert entries(tmp_path, "one").keys() == entries(tmp_path, "two").keys() == apart[0] | apart[1]
+    for name in apart[0]:
+        pixels = [(tmp_path / node / "images" / name / "pixels.u8").read_bytes() for node in ("one", "two")]
+        assert pixels[0] == pixels[1]
+
+
 def test_a_disk_without_room_ends_it_and_a_broken_set_does_not(sweep_in, tmp_path, monkeypatch):
     sweep = sweep_in("two")
     task = driver.task_of(sweep, sweep.cells[0], gpu=False)
@@ -62,7 +81,7 @@ def test_a_disk_without_room_ends_it_and_a_broken_set_does_not(sweep_in, tmp_pat
         decode(task, sweep.cells)
     assert not (tmp_path / "two" / "images").exists()
     monkeypatch.undo()
-    monkeypatch.setattr("sweep.data.decoded._viewed", lambda image, view, resolution: ValueError("broken"))
+    monkeypatch.setattr("sweep.data.decoded._viewed", lambda image, show: ValueError("broken"))
     problems = decode(task, sweep.cells[-1:])
     assert problems
     assert all("images cannot be read" in problem for problem in problems)

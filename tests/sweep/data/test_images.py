@@ -4,8 +4,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import warnings
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,14 +16,17 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from sweep.base.errors import UserError
+from sweep.base.store import Store
 from sweep.data.dataset import Split
 from sweep.data.decoded import Decoding
-from sweep.data.images import evaluation_images, evaluation_view, training_images, training_view
+from sweep.data.images import decode_views, evaluation_images, training_images
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
 from sweep.data.scratch import keep_newest
-from sweep.data.view import study_view
+from sweep.data.shelf import Shelf
+from sweep.data.shown import evaluation_view, training_view
+from sweep.data.view import View, study_view
 
 
 def picture(width, height, seed=0):
@@ -214,7 +217,7 @@ import os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from sweep.data.decoded import decoded
+from sweep.data.decoded import Wanted, decoded
 from sweep.data.dataset import Split
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
@@ -234,8 +237,8 @@ class Slow:
             yield pair
 
 slow = replace(data, train=Split(data.train.labels, data.train.names, Slow()))
-view = ("evaluation", lambda image, resolution: image.resize((resolution, resolution)))
-entry = decoded(slow, "train", np.arange(20), view=view, resolution=16, cache_dir=cache_dir)
+view = ("evaluation", lambda image: image.resize((16, 16)))
+entry = decoded(Wanted(slow, "train", np.arange(20), view, 16), cache_dir=cache_dir)
 print(len(entry.kept_N), int(entry.pixels.sum(dtype=np.int64)))
 """
 
@@ -294,9 +297,15 @@ class Dies:
             yield index, decode
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_whoever_goes_on_loses_a_chunk_at_most_and_pixels_stay(tree, tmp_path, monkeypatch, threads, kind):
+@pytest.fixture
+def busy(monkeypatch):
+    """As if images took so long that others are asked from the first on."""
+    monkeypatch.setattr("sweep.data.parallel._TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.data.parallel._WORTH_SECONDS", 1e-9)
+
+
+@pytest.mark.parametrize(("processes", "kind"), [(1, "folder"), (1, "archive"), (2, "folder"), (3, "archive")])
+def test_whoever_goes_on_loses_a_chunk_at_most_and_pixels_stay(tree, tmp_path, monkeypatch, busy, processes, kind):
     truncate(tree / "train/cat/002.png")
     if kind == "archive":
         with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as archive:
@@ -311,8 +320,8 @@ def test_whoever_goes_on_loses_a_chunk_at_most_and_pixels_stay(tree, tmp_path, m
     for index, image_HWC in zip(indices[expected.kept_N][:9], expected.images_NHWC, strict=False):  # as if one by one
         assert np.array_equal(image_HWC, evaluation_view(data.train.read(index), study_view(16)))
     monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)  # every image is a chunk
-    monkeypatch.setattr("sweep.data.parallel._AHEAD", 3)
-    told, how = [], Decoding(threads, told=lambda *state: told.append(state))
+    monkeypatch.setattr("sweep.data.parallel._MOST", 1)
+    told, how = [], Decoding(processes, told=lambda *state: told.append(state))
     reader = Dies(data.train.reader, at=int(sorted(indices)[20]))
     broken_off = replace(data, train=replace(data.train, reader=reader))
     with pytest.raises(KeyboardInterrupt):
@@ -322,7 +331,7 @@ def test_whoever_goes_on_loses_a_chunk_at_most_and_pixels_stay(tree, tmp_path, m
         pixels.write(b"half an image")
     done = len(list(left.glob("chunk-*.npz")))
     assert 2 in reader.seen[:3]  # the broken one is in a chunk too
-    assert max(1, len(reader.seen) - 3 * threads - 1) <= done <= len(reader.seen) == 20
+    assert max(1, len(reader.seen) - 3 * processes - 1) <= done <= len(reader.seen) == 20
     first = set(reader.seen[:done])
     monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 10.0)
     reader = Dies(data.train.reader)
@@ -360,13 +369,6 @@ def test_a_damaged_chunk_and_those_after_it_are_decoded_again(tree, tmp_path, mo
     assert reader.seen == list(range(5, 12))
     for index in range(12):
         assert np.array_equal(images.images_NHWC[index], evaluation_view(data.train.read(index), study_view(16)))
-
-
-def test_threads_leave_warnings_as_they_were(tree, tmp_path):
-    data, before = opened(tree, tmp_path), list(warnings.filters)
-    how = Decoding(8)
-    evaluation_images(data, "train", np.arange(160), view=study_view(16), cache_dir=tmp_path / "cache", how=how)
-    assert warnings.filters == before
 
 
 def test_a_full_disk_is_said_before_anything_is_decoded(tree, tmp_path, monkeypatch):
@@ -411,3 +413,81 @@ def test_a_limited_cache_drops_what_was_used_longest_ago(tree, tmp_path):
     with pytest.raises(UserError, match="which cache_limit = 5e-06 GB does not hold"):
         images(100, 5_000)
     assert keep_newest(tmp_path / "cache", most=0)[0] == 3
+
+
+def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_path, monkeypatch, busy):
+    truncate(tree / "train/cat/002.png")
+    monkeypatch.setattr("sweep.data.decoded._MAX_BROKEN", 0.1)
+    data, indices = opened(tree, tmp_path), np.random.default_rng(1).permutation(24)
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)  # every image is a chunk
+    monkeypatch.setattr("sweep.data.parallel._MOST", 1)
+    views = (study_view(16), 8, study_view(24), 24)
+    apart, together = ({"cache_dir": tmp_path / name, "how": Decoding(2)} for name in ("apart", "together"))
+    evaluation_images(data, "train", indices, view=study_view(24), **together)  # is there already, and stays
+    reader = Dies(data.train.reader, at=18)  # is killed in the middle: the views differ in what they have
+    with pytest.raises(KeyboardInterrupt):
+        decode_views(replace(data, train=replace(data.train, reader=reader)), "train", indices, views=views, **together)
+    left = sorted((tmp_path / "together/images").glob("*.tmp"))
+    assert len(left) == 3
+    (left[0] / "chunk-000003.npz").unlink()
+    counted_data, counting = counted(data)
+    decode_views(counted_data, "train", indices, views=views, **together)
+    assert 24 - 18 <= counting.count <= 24 - 3
+    for view in views:
+        of_view = {"view": view} if isinstance(view, View) else {"resolution": view}
+        images = evaluation_images if isinstance(view, View) else training_images
+        one, other = (images(counted_data, "train", indices, **of_view, **each) for each in (apart, together))
+        both = [getattr(each, "flat", getattr(each, "images_NHWC", None)) for each in (one, other)]
+        assert np.array_equal(*both)
+        assert (one.names, one.skipped) == (other.names, other.skipped)
+        assert len(one) == 23
+
+
+def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp_path, monkeypatch):
+    truncate(tree / "train/cat/002.png")
+    monkeypatch.setattr("sweep.data.shelf._PART_BYTES", 5_000)
+    data, reader = counted(opened(tree, tmp_path))
+    how = Decoding(shelf=Shelf(Store(str(tmp_path / "store"))))
+
+    def crops(cache):
+        images = training_images(data, "train", np.arange(160), resolution=8, cache_dir=tmp_path / cache, how=how)
+        return np.array(images.flat), images.names, images.skipped
+
+    first = crops("one")
+    assert reader.count == 160
+    again = crops("two")
+    assert reader.count == 160
+    assert np.array_equal(again[0], first[0])
+    assert again[1:] == first[1:]
+    parts = sorted((tmp_path / "store/decoded").rglob("*.u8"))
+    assert len(parts) == -(-len(first[0]) // 5_000) > 10
+    parts[3].unlink()  # lost on the way
+    assert np.array_equal(crops("three")[0], first[0])
+    assert reader.count == 320
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
+    with pytest.raises(UserError, match="GB are free"):
+        crops("four")
+
+
+def test_a_decoder_that_crashes_is_told_with_its_files_and_what_was_done_is_kept(tree, tmp_path, monkeypatch, busy):
+    data = opened(tree, tmp_path)
+    monkeypatch.setattr("sweep.data.partial._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.data.parallel._MOST", 1)
+    reader = Crashes(data.train.reader, at=20)
+    wanted = {"view": study_view(16), "cache_dir": tmp_path / "cache", "how": Decoding(2)}
+    with pytest.raises(OSError, match=rf"died of SIGSEGV, decoding one of {data.train.names[20]}"):
+        evaluation_images(replace(data, train=replace(data.train, reader=reader)), "train", np.arange(40), **wanted)
+    reader = Dies(data.train.reader)
+    evaluation_images(replace(data, train=replace(data.train, reader=reader)), "train", np.arange(40), **wanted)
+    assert len(reader.seen) <= 40 - 12
+
+
+class Crashes:
+    """Stands before a reader; decoding an image ends the process that does it, as a fault of a library would."""
+
+    def __init__(self, reader, at):
+        self.reader, self.at = reader, at
+
+    def read_lazily(self, indices):
+        for index, decode in self.reader.read_lazily(indices):
+            yield index, partial(signal.raise_signal, signal.SIGSEGV) if index == self.at else decode

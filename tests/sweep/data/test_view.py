@@ -8,7 +8,7 @@ from timm.data import create_transform
 from torchvision.models import get_weight
 from torchvision.transforms.functional import pil_to_tensor
 
-from sweep.data.images import evaluation_view
+from sweep.data.shown import evaluation_view
 from sweep.data.view import View, cropped_view, exact_view, study_view
 from sweep.models.timm_tags import _stored
 

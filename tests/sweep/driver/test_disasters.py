@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -143,20 +142,10 @@ def test_a_full_and_a_read_only_disk_are_said_and_outlived(tmp_path, small_disk)
 
 
 def test_the_command_for_more_kills(undisturbed, tmp_path):
+    """Every kind of process, several signals and configs: here a worker, once, in the middle of training."""
     file, _ = undisturbed
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.sweep.driver.test_disasters", file, tmp_path, "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.endswith("1 kills: the table is the same\n"), done.stdout + done.stderr
-
-
-if __name__ == "__main__":  # python -m … CONFIG OUT KILLS: more of them than CI has time for
-    config_file, place, times = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    run(config_file, place / "undisturbed")
-    kill_again_and_again(config_file, place / "killed", times, random.Random(0))
-    same_rows = rows(place / "undisturbed") == rows(place / "killed")
-    print(f"{times} kills: the table is {'the same' if same_rows else 'ANOTHER'}")
-    sys.exit(not same_rows)
+    harness = [sys.executable, "-m", "tests.sweep.driver.disasters"]
+    command = [*harness, tmp_path, "1", "--config", file, "--only", "worker"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert "1 of 1 at work" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.endswith("1 kills of 1 sweeps: the tables are the same\n"), done.stdout + done.stderr

@@ -44,6 +44,8 @@ LAYERS = {
     "vit_base_patch16_224": 12,
 }
 
+BY_PATTERN = ("vggm7", "vggm14_dagger", "mlp3x64")
+
 
 def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
@@ -65,18 +67,46 @@ def test_layer_counts_are_the_papers(name):
     assert len(layers_of(name, resolution=facts.architecture(name).native_resolution or 32)) == LAYERS[name]
 
 
-@pytest.mark.parametrize("name", register.OURS["model"])
+@pytest.mark.parametrize("name", [*register.OURS["model"], *BY_PATTERN])
 @pytest.mark.parametrize(("width", "resolution"), [(1.0, 32), (0.125, 32), (0.25, 64), (0.0625, 224)])
 def test_closed_forms_equal_the_networks(name, width, resolution):
     model = meta(name, resolution, width)
-    built = [(layer.name, layer.width, layer.kind) for layer in probed_layers(model, resolution=resolution)]
-    about = facts.layers(name, width=width, resolution=resolution)
+    said = facts.layers_pattern(name)
+    built = [
+        (layer.name, layer.width, layer.kind) for layer in probed_layers(model, resolution=resolution, pattern=said)
+    ]
+    about = facts.layers(name, width=width, resolution=resolution, layers=said)
     assert [(fact.name, fact.width, fact.kind) for fact in about] == built
-    assert facts.parameters(name, classes=100, width=width) == count(model)
+    assert facts.parameters(name, classes=100, width=width, resolution=resolution) == count(model)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.eval()(torch.zeros(1, 3, resolution, resolution, device="meta"))
     ours = facts.forward_flops(name, resolution=resolution, width=width)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+@pytest.mark.parametrize(("depth", "theirs"), [(9, "vgg11_bn"), (11, "vgg13_bn"), (14, "vgg16_bn"), (17, "vgg19_bn")])
+def test_a_plain_cnn_of_any_depth_has_the_convolutions_of_vgg_where_there_is_one(depth, theirs):
+    with torch.device("meta"):
+        model = timm.create_model(theirs)
+    channels = [m.out_channels for m in model.features if isinstance(m, nn.Conv2d)]
+    ours = facts.layers(f"vggm{depth}", resolution=224)
+    assert [fact.width // 4 for fact in ours] == channels
+    assert facts.architecture(f"vggm{depth}").depth == depth
+    assert facts.architecture(f"vggm{depth}").min_resolution == 32
+
+
+@pytest.mark.parametrize("name", ["vggm5", "vggm07", "mlp0x4", "mlp3x0", "mlp3", "vggm7x", "mlp3x100000"])
+def test_names_that_only_look_like_a_pattern_are_none(name):
+    with pytest.raises(KeyError):
+        facts.architecture(name)
+
+
+def test_an_mlp_says_of_itself_what_there_is_to_say():
+    about = facts.architecture("mlp12x1024")
+    assert (about.family, about.depth, about.stem, about.scalable) == ("MLP", 12, None, True)
+    assert facts.first_rule("mlp12x1024", layers=facts.layers_pattern("mlp12x1024"), width=1.0, resolution=32)
+    half = facts.layers("mlp12x1024", width=0.5, resolution=32, layers=facts.layers_pattern("mlp12x1024"))
+    assert [fact.width for fact in half] == [512] * 12
 
 
 def test_small_maps_are_only_flattened():

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+from sweep import register
 from sweep.config.recipe import Probe
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
@@ -149,6 +150,43 @@ def test_results_are_of_one_layer_alone(solver):
     (single,) = fit_probes(alone, recipe, seed=9)  # nothing is drawn: the seed does not matter
     assert (single.top1_E, single.correct) == (together[2].top1_E, together[2].correct)
     assert single.test_loss == together[2].test_loss
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "ridge"])
+def test_a_layer_that_does_not_fit_the_device_is_fitted_on_the_cpu(solver, monkeypatch, caplog):
+    recipe, data, calls = Probe(solver=solver, weight_decay=1e-2), make_data(), []
+    whole = fit_probes(data, recipe, seed=1)
+    ours = register.find_ours("probe", solver)
+
+    def fit(data, recipes, layer):
+        calls.append(layer)
+        if calls.count(2) == 1 and layer == 2:
+            raise torch.OutOfMemoryError
+        return ours(data, recipes, layer)
+
+    monkeypatch.setattr(register, "find_ours", lambda kind, name: fit)
+    assert fit_probes(data, recipe, seed=1) == whole
+    assert calls == [0, 1, 2, 2, 3]
+    assert "layer2 does not fit the device" in caplog.text
+
+
+def test_registered_probes_that_do_not_fit_are_fitted_fewer_at_a_time(monkeypatch, caplog):
+    sizes = []
+
+    def nearest_mean(train, labels_N, *, classes, recipe, seed):
+        sizes.append(len(train))
+        if len(train) > 1 or sizes.count(1) == 1:
+            raise torch.OutOfMemoryError
+        means = [torch.stack([x_ND[labels_N == c].mean(0) for c in range(classes)]) for x_ND in train]
+        return [lambda x_MD, mean_CD=mean_CD: -torch.cdist(x_MD, mean_CD) for mean_CD in means]
+
+    plugin = register.Plugin("probe", "nearest", nearest_mean, __name__, "source", {})
+    monkeypatch.setitem(register._REGISTERED, ("probe", "nearest"), plugin)
+    results = fit_probes(make_data(signal=3.0), Probe(solver="nearest"), seed=1)
+    assert [result.layer for result in results] == [0, 1, 2, 3]
+    assert all(result.problem is None and result.top1 > 0.5 for result in results)
+    assert sizes[:3] == [4, 2, 1]
+    assert "layer0 does not fit the device" in caplog.text
 
 
 def test_lbfgs_says_that_it_converged_and_a_closed_form_says_nothing():

@@ -1,5 +1,6 @@
 """Expansion, keys and plans."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from sweep.config.schema import Config
 from sweep.study.check import read_config
 from sweep.study.columns import derived, variables
 from sweep.study.confounding import correlations, varied_roles
-from sweep.study.costs import cost
+from sweep.study.costs import cost, curve_sizes, embedded_bytes, layer_widths
+from sweep.study.costs_said import memory_lines
 from sweep.study.grid import Sizes, expand
 from sweep.study.keys import Keyring, content_key
 from sweep.study.plan import render_plan
@@ -163,6 +165,16 @@ def test_plan_command(name, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"paper": "72 backbones, 648 curves, 10,584 probes", "demo": "already done: 0 curves"}[name] in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_says_the_largest_curve():
+    config = read_config(ROOT / "configs" / "paper.yaml", need_data=False)
+    grid = expand(config, lambda name: sizes(config, name))
+    curves = [c for c in grid.curves if (c.backbone.architecture, c.backbone.resolution) == ("resnet34", 224)]
+    widths = layer_widths(curves[0].backbone)
+    assert max(embedded_bytes(widths, curve_sizes(config, c)) for c in curves) == 2 * sum(widths) * 131_689
+    said = memory_lines(config, curves)[0]
+    assert re.fullmatch(r"embeddings of a curve: at most resnet34 imagenet100\S* 224px .* imagenet100 \(8 GB\)", said)
 
 
 def test_plan_warns_of_confounded_variables():

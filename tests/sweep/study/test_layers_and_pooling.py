@@ -77,7 +77,7 @@ def test_one_training_serves_every_pooling():
     ("extra", "said"),
     [
         ("layers: '('", "neither a kind of layers nor a regular expression"),
-        ("layers: {vggm12: conv}", "no such architecture"),
+        ("layers: {vggm5: conv}", "no such architecture"),
         ("layers: {vggm11: '['}", "neither a kind of layers nor a regular expression"),
     ],
 )

@@ -12,7 +12,9 @@ import pytest
 from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.table.origins import Origins
 from sweep.table.schema import LABELS
+from sweep.table.spool import Spool
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -71,6 +73,39 @@ def test_impossible_exports_are_refused(store, tmp_path):
         table.copy_sorted(store, Store(str(tmp_path / "big")), rows_per_file=0)
     with pytest.raises(UserError, match="no fragment"):
         table.copy_sorted(Store(str(tmp_path / "nothing")), store)
+
+
+def test_parts_of_the_copy_keep_to_their_bytes(store, tmp_path, monkeypatch):
+    """Bits of many images: 512 curves of them would be more than the 2 GiB that an array of bytes may have."""
+    size = 1 << 16
+    for number in range(40):
+        bits = bytes([number]) * size
+        rows = [row(f"many{number:02d}", layer) | {"correct": bits} for layer in (1, 2, 3)]
+        table.write_fragment(store, f"many{number:02d}", rows)
+    monkeypatch.setattr("sweep.table.spool._BYTES", 2 * 3 * size)
+    kept = []
+    keep = Spool._keep
+    monkeypatch.setattr(Spool, "_keep", lambda spool, rows: (kept.append(rows.nbytes), keep(spool, rows)))
+    (name,) = table.copy_sorted(store, Store(str(tmp_path / "big")))
+    written = pq.read_table(tmp_path / "big" / name, columns=["curve_key", "correct"]).to_pylist()
+    assert {(r["curve_key"], r["correct"]) for r in written if r["curve_key"].startswith("many")} == {
+        (f"many{number:02d}", bytes([number]) * size) for number in range(40)
+    }
+    assert len(written) == 3 * 43
+    assert max(kept[2:]) < 3 * 3 * size  # after the first two, whose size nobody knows
+
+
+def test_a_store_of_several_processors_says_so(store, tmp_path, capsys):
+    assert not Origins().mixed
+    for number, (device, precision) in enumerate([("NVIDIA H100", "float32"), ("AMD EPYC", None)]):
+        rows = [row(f"m{number}", 1) | {"device": device, "extraction_precision": precision}]
+        table.write_fragment(store, f"m{number}", rows)
+    table.copy_sorted(store, Store(str(tmp_path / "big")))
+    said = capsys.readouterr().err
+    assert "computed on 2 kinds of processor (NVIDIA H100: 1; AMD EPYC: 1)" in said or "AMD EPYC: 1; NVIDIA" in said
+    assert "4 of 5 curves do not record the precision" in said
+    assert "1 were computed on NVIDIA H100: 1, this run is on AMD" in table.said_before(store, ["AMD"], "float32")
+    assert "computed on" not in table.said_before(store, [], "float32")
 
 
 def run(*arguments):

@@ -1,73 +1,58 @@
-import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from sweep import register
+from sweep.base.store import Store
+from sweep.data import Library
+from sweep.data.options import DatasetOptions
+from sweep.models import Feeder
+from sweep.study.keys import _pixels
+from sweep.train import Workshop
 from sweep.train.augment import policy
+from sweep.train.weights import _training_data
+from tests.sweep.study.test_grid import grid_of, make
 
-IMAGE = torch.arange(3 * 60 * 80).reshape(3, 60, 80).remainder(251).to(torch.uint8)
-SQUARE = IMAGE[:, :32, :32]
-
-
-def source_image(augmentation):
-    return SQUARE if augmentation.source == "evaluation" else IMAGE
-
-
-def augmented(name, seed, count=5):
-    augmentation = policy(name)
-    transform = augmentation.build(32)
-    torch.manual_seed(seed)
-    return torch.stack([transform(source_image(augmentation)) for _ in range(count)])
+CPU = torch.device("cpu")
+SQUARE = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(251).to(torch.uint8)
 
 
 def test_policies():
-    assert {name: policy(name).source for name in register.OURS["augmentation"]} == {
-        "off": "evaluation",
-        "on": "training",
-        "strong": "training",
+    assert {name: (policy(name).source, policy(name).operations) for name in register.OURS["augmentation"]} == {
+        "off": ("evaluation", False),
+        "on": ("training", False),
+        "strong": ("training", True),
     }
 
 
-@pytest.mark.parametrize("name", ["off", "on", "strong"])
-def test_uint8_square_of_the_resolution(name):
-    images = augmented(name, 0)
-    assert images.shape == (5, 3, 32, 32)
-    assert images.dtype == torch.uint8
-
-
-def test_off_changes_nothing():
-    assert torch.equal(augmented("off", 0, 1)[0], SQUARE)
-
-
-@pytest.mark.parametrize("name", ["on", "strong"])
-def test_torchs_default_generator_decides_alone(name):
-    random.seed(0)
-    np.random.seed(0)
-    first = augmented(name, seed=7)
-    random.seed(1)
-    np.random.seed(1)
-    assert torch.equal(augmented(name, seed=7), first)
-    assert not torch.equal(augmented(name, seed=8), first)
-    assert len(torch.unique(first, dim=0)) == 5
-
-
-def test_on_crops_within_the_image_and_flips():
-    torch.manual_seed(0)
-    ramp = torch.arange(80).expand(3, 60, 80).to(torch.uint8)  # brightness = column
-    images = [policy("on").build(32)(ramp) for _ in range(60)]
-    rising = sum(bool(image[0, 0, -1] > image[0, 0, 0]) for image in images)
-    assert 15 < rising < 45
-    assert all(image.max() <= 79 for image in images)
-
-
-def test_a_policy_of_ones_own(monkeypatch):
+@pytest.fixture
+def ones_own(monkeypatch):
+    """A plug-in's policies: of the evaluation image, and of the training image."""
     monkeypatch.setattr(register, "_REGISTERED", {})
+    register.register_augmentation("invert", source="evaluation")(lambda resolution: lambda image: 255 - image)
+    register.register_augmentation("corner")(lambda resolution: lambda image: image[:, :resolution, :resolution])
 
-    @register.register_augmentation("invert", source="evaluation")
-    def invert(resolution):
-        return lambda image: 255 - image
 
-    assert policy("invert").source == "evaluation"
+def test_a_policy_of_ones_own(ones_own):
+    assert (policy("invert").source, policy("corner").source) == ("evaluation", "training")
     assert torch.equal(policy("invert").build(32)(SQUARE), 255 - SQUARE)
+
+
+def test_training_sees_what_the_policy_says_and_keys_say_what_changed(ones_own, tmp_path):
+    options = DatasetOptions(kind="builtin", generator="fractals", classes=3, train_per_class=6, test_per_class=2)
+    shop = Workshop(Store(str(tmp_path)), Library({"fractals": options}, str(tmp_path / "cache")), "run", CPU)
+    cell = grid_of(make()).cells[0].backbone
+    feeder = Feeder((0.5,) * 3, (0.25,) * 3, device=CPU, layout=torch.channels_last)
+    first, parts = {}, {}
+    for name in ("off", "on", "strong", "invert", "corner"):
+        backbone = replace(cell, augmentation=name, id_classes=3, images_per_class=None)
+        source, *_ = _training_data(backbone, shop)
+        (first[name],) = source.epoch([np.arange(5)], seed=1, feeder=feeder)
+        parts[name] = _pixels(backbone)
+    assert {(images.shape, images.dtype) for images in first.values()} == {((5, 32, 32, 3), torch.uint8)}
+    assert torch.equal(first["invert"], 255 - first["off"])
+    assert len({images.numpy().tobytes() for images in first.values()}) == 5
+    new = {"crops": 2}
+    assert parts == {"off": {}, "on": new, "strong": new, "invert": {"transformed": 2}, "corner": {}}

@@ -10,8 +10,10 @@ from torch.utils.data import DataLoader
 
 from sweep.base.seeds import derive_seed
 from sweep.data import TrainImages
+from sweep.models import Feeder
 from sweep.train.batches import AugmentedImages
 
+FEEDER = Feeder((0.5,) * 3, (0.25,) * 3, device=torch.device("cpu"), layout=torch.channels_last)
 POSITIONS_N = np.array([7, 2, 5, 0, 3, 9, 4])
 EPOCHS = (11, [np.array([6, 0, 2]), np.array([1, 5])]), (12, [np.array([3]), np.array([4, 1, 0])])
 
@@ -66,11 +68,11 @@ def test_every_epoch_is_that_of_the_slow_twin_and_processes_stay(images, workers
         expected, _ = split(list(slow_twin(images, batches, seed)))
         after = torch.get_rng_state()
         torch.manual_seed(5)
-        found, made_by = split(list(source.epoch(batches, seed=seed)))
+        found, made_by = split(list(source.epoch(batches, seed=seed, feeder=FEEDER)))
         assert torch.equal(found, expected)
         assert torch.equal(torch.get_rng_state(), after)  # the noise of drop path goes on from here
         processes.append(made_by)
-        next(source.epoch(batches, seed=99))  # an epoch that is left early leaves nothing for the next
+        next(source.epoch(batches, seed=99, feeder=FEEDER))  # an epoch that is left early leaves nothing for the next
     assert set().union(*processes) <= {*processes[0]}
     assert len(processes[0]) == max(1, workers)
     assert (os.getpid().to_bytes(4, "big") in processes[0]) == (workers == 0)

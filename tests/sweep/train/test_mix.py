@@ -11,6 +11,7 @@ from sweep.train.mix import mixed
 from tests.sweep.train.test_pretrain import RECIPE, nowhere, train
 
 SIDE, IMAGES = 16, 6
+AT = {"key": "k", "epoch": 0, "device": torch.device("cpu")}
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -20,7 +21,7 @@ def test_a_mixed_batch_is_what_its_share_says(kind):
     logits_BK, target_B = torch.randn(IMAGES, 4), torch.arange(IMAGES) % 4
     shares = []
     for batch in range(30):
-        mix = mixed(recipe, IMAGES, SIDE, key="k", epoch=0, batch=batch)
+        mix = mixed(recipe, IMAGES, SIDE, **AT, batch=batch)
         partner_B = mix.order_B.float()
         own_B = torch.arange(IMAGES).float()
         expected_B = mix.share * own_B + (1 - mix.share) * partner_B  # of flat images only the mean is left
@@ -28,15 +29,15 @@ def test_a_mixed_batch_is_what_its_share_says(kind):
         one_hot_BK = mix.share * F.one_hot(target_B, 4) + (1 - mix.share) * F.one_hot(target_B[mix.order_B], 4)
         loss = mix.loss(logits_BK, target_B, smoothing=0.1)
         torch.testing.assert_close(loss, F.cross_entropy(logits_BK, one_hot_BK, label_smoothing=0.1))
-        assert mix.share == mixed(recipe, IMAGES, SIDE, key="k", epoch=0, batch=batch).share
+        assert mix.share == mixed(recipe, IMAGES, SIDE, **AT, batch=batch).share
         shares.append(mix.share)
     assert np.std(shares) > 0.1  # Beta(1, 1) has .29
-    assert mixed(Recipe(), IMAGES, SIDE, key="k", epoch=0, batch=0) is None
+    assert mixed(Recipe(), IMAGES, SIDE, **AT, batch=0) is None
 
 
 def test_both_kinds_take_turns():
     recipe = Recipe(mixup=0.2, cutmix=1.0)
-    boxes = [mixed(recipe, IMAGES, SIDE, key="k", epoch=0, batch=batch).box is None for batch in range(60)]
+    boxes = [mixed(recipe, IMAGES, SIDE, **AT, batch=batch).box is None for batch in range(60)]
     assert 15 < sum(boxes) < 45
 
 

@@ -11,9 +11,10 @@ from torch import nn
 from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
 from sweep.base.errors import UserError
 from sweep.config.recipe import Recipe
-from sweep.train.batches import PlainImages
-from sweep.train.checkpoint import Checkpoints, sealed, unsealed
+from sweep.train.batches import CroppedImages, PlainImages, squares
+from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
+from sweep.train.saving import sealed, unsealed
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
@@ -38,7 +39,24 @@ def data(n=30, seed=0):
     return images_NHWC, labels_N
 
 
-def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, key="k", dropout=0.2, **layout):
+def plain(images_NHWC, labels_N):
+    return PlainImages(images_NHWC, labels_N, np.arange(len(labels_N)))
+
+
+def strong(images_NHWC, labels_N):
+    return CroppedImages(squares(images_NHWC), labels_N, np.arange(len(labels_N)), side=6, operations=True)
+
+
+def train(
+    checkpoints,
+    *,
+    recipe=RECIPE,
+    on_epoch=lambda history, total: None,
+    key="k",
+    dropout=0.2,
+    source=plain,
+    **layout,
+):
     images_NHWC, labels_N = data()
     model = network(dropout)
     with torch.no_grad():
@@ -48,7 +66,7 @@ def train(checkpoints, *, recipe=RECIPE, on_epoch=lambda history, total: None, k
         nn.init.normal_(parameter, std=0.1)
     return pretrain(
         model,
-        PlainImages(images_NHWC, labels_N, np.arange(30)),
+        source(images_NHWC, labels_N),
         heldout=Labelled(*data(9, seed=1)),
         test=Labelled(*data(9, seed=2)),
         recipe=recipe,
@@ -93,9 +111,10 @@ def test_batches_cover_everything_once_and_none_is_tiny():
     assert [b.tolist() for b in batches] == [b.tolist() for b in epoch_batches(33, 8, seed=5)]
 
 
-@pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_resumed_training_ends_with_the_same_weights(killed_after):
-    undisturbed = train(nowhere())
+@pytest.mark.parametrize(("killed_after", "source"), [(1, plain), (2, strong), (3, plain)])
+def test_resumed_training_ends_with_the_same_weights(killed_after, source):
+    mixing = RECIPE.model_copy(update={"mixup": 0.2, "cutmix": 1.0} if source is strong else {})
+    undisturbed = train(nowhere(), recipe=mixing, source=source)
     kept = {}
 
     class KilledError(Exception):
@@ -108,13 +127,16 @@ def test_resumed_training_ends_with_the_same_weights(killed_after):
         if len(history) == killed_after + 1:
             raise KilledError
 
+    checkpoints = Checkpoints(load=lambda: None, save=save, every_seconds=0)
     with pytest.raises(KilledError):
-        train(Checkpoints(load=lambda: None, save=save, every_seconds=0), on_epoch=kill)
+        train(checkpoints, on_epoch=kill, recipe=mixing, source=source)
     torch.manual_seed(123)  # whatever happened in between
     epochs = []
     resumed = train(
         Checkpoints(load=lambda: kept["state"], save=save, every_seconds=0),
         on_epoch=lambda history, total: epochs.append(len(history)),
+        recipe=mixing,
+        source=source,
     )
     assert epochs == list(range(killed_after + 1, 5))
     assert same(resumed, undisturbed)
@@ -159,10 +181,8 @@ def test_a_sealed_checkpoint_of_other_content_is_said_and_ignored(caplog, conten
     if content == "nets":  # the same run by its key, another network inside
         content = torch.load(io.BytesIO(unsealed(kept[0])), weights_only=True)
         content["model"] = {"other.weight": torch.zeros(3)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
     whole = train(nowhere())
-    assert same(train(Checkpoints(load=lambda: sealed(buffer.getvalue()), save=lambda data: None)), whole)
+    assert same(train(Checkpoints(load=lambda: sealed(content), save=lambda data: None)), whole)
     assert "training starts anew" in caplog.text
 
 
@@ -173,6 +193,16 @@ def test_kept_epoch(on, expected):
     assert expected in (None, trained.epoch)
     if on == "heldout":
         assert trained.heldout_top1 == max(h["heldout_top1"] for h in trained.history)
+
+
+@pytest.mark.parametrize(("every", "scored"), [(3, [3, 4]), (2, [2, 4]), (9, [4])])
+def test_only_every_so_many_epochs_are_scored_and_kept(every, scored):
+    recipe = RECIPE.model_copy(update={"evaluate_every": every})
+    trained, each = train(nowhere(), recipe=recipe), train(nowhere())
+    assert [entry["epoch"] for entry in trained.history if "heldout_top1" in entry] == scored
+    best = max((each.history[epoch - 1]["heldout_top1"], -epoch) for epoch in scored)
+    assert (trained.heldout_top1, -trained.epoch) == best
+    assert [entry["train_loss"] for entry in trained.history] == [entry["train_loss"] for entry in each.history]
 
 
 def test_divergence_has_a_name():

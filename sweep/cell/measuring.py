@@ -1,0 +1,71 @@
+"""What a config asks for beside probes, measured of one curve and published, each by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from sweep import table
+from sweep.base.spans import span
+from sweep.base.store import Store
+from sweep.cell.bench import Bench, Reference
+from sweep.cell.instruments import INSTRUMENTS
+from sweep.embed import weight_distances
+from sweep.models import ProbedLayer
+from sweep.study import Planned
+
+OF_WEIGHTS = "weight_distance"  # the one instrument that needs no images
+OF_ID = "ood_detection"  # and the one that needs those of the ID dataset
+log = logging.getLogger(__name__)
+
+
+def lacking(store: Store, planned: Planned) -> dict[str, str]:
+    """Instruments that a curve is to have and has not, with the keys of what they measure."""
+    return {name: key for name, key in planned.readings if not table.is_measured(store, key)}
+
+
+def measure_weights(
+    store: Store, planned: Planned, model: nn.Module, initial: Callable[[], nn.Module], layers: list[ProbedLayer]
+) -> None:
+    """Publish how far the weights of each layer have moved, if that is asked for and not there.
+
+    Parameters
+    ----------
+    initial : gives the same network before its first step.
+    """
+    key = lacking(store, planned).get(OF_WEIGHTS)
+    if key is None:
+        return
+    with span(f"measuring {OF_WEIGHTS}", planned.curve.backbone.label):
+        found = weight_distances(model, initial(), layers)
+        rows = [
+            {"reading": OF_WEIGHTS, "layer": at + 1, "layer_name": layer.label, "value": value}
+            for at, (layer, value) in enumerate(zip(layers, found, strict=True))
+        ]
+        table.write_reading(store, key, OF_WEIGHTS, rows)
+
+
+def measure(bench: Bench, reference: Callable[[], Reference]) -> None:
+    """Publish what is asked for of an embedded curve whose probes are in the table, and not there.
+
+    Parameters
+    ----------
+    reference : gives the backbone's ID images; asked only if they are needed.
+    """
+    for name, key in lacking(bench.store, bench.planned).items():
+        with span(f"measuring {name}", bench.planned.curve.dataset):
+            own = replace(bench, reference=reference().on(bench.device)) if name == OF_ID else bench
+            try:
+                rows = list(INSTRUMENTS[name](own))
+            except torch.OutOfMemoryError:
+                if bench.device.type == "cpu":
+                    raise
+                log.warning("%s of %s does not fit the device: on the CPU", name, bench.planned.curve.backbone.label)
+                cpu = torch.device("cpu")
+                elsewhere = own.reference.on(cpu) if own.reference is not None else None
+                rows = list(INSTRUMENTS[name](replace(own, device=cpu, reference=elsewhere)))
+            table.write_reading(bench.store, key, name, rows)

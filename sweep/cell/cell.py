@@ -48,6 +48,7 @@ from sweep.train import (
     Workshop,
     has_weights,
     initial_network,
+    obtain,
     obtain_weights,
     train_missing,
 )

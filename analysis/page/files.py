@@ -22,6 +22,7 @@ from analysis.tables.experiments import Experiments
 
 FIRST = "figures/layer_curves.png"
 PIXELS_PER_INCH = 100
+TASKS_ACCURACY = "test top-1 of whole networks, not of probes"
 MOST_TOLD = 7  # findings that the terminal shows
 
 
@@ -75,8 +76,9 @@ def pictures(study: Study) -> dict[str, bytes]:
     """Every file by its name below the report's folder: figures, tables (Markdown, LaTeX), ``index.html``."""
     drawn, captions = draw(study)
     experiments = study.experiments
-    for made in drawn.values():
-        style.sign(made, f"{experiments.title}. Accuracy: {experiments.accuracy}.")
+    for name, made in drawn.items():
+        accuracy = TASKS_ACCURACY if name.startswith("tasks_") else experiments.accuracy
+        style.sign(made, f"{experiments.title}. Accuracy: {accuracy}.")
     result = {f"figures/{name}.png": style.save(made, "png") for name, made in drawn.items()}
     vectors = {name: style.save(made, "svg") for name, made in drawn.items()}
     result |= {f"figures/{name}.svg": data for name, data in vectors.items()}

@@ -29,7 +29,7 @@ from sweep.cell import KeptProbe, embed_curve, kept_probe, layers_of_backbone, l
 from sweep.data import Images, Selection, dataset_options
 from sweep.models import ProbedLayer, needed_state
 from sweep.study import Backbone
-from sweep.train import ALONE, Weights, obtain_weights
+from sweep.train import ALONE, Weights, obtain
 
 LOADER = Path(__file__).with_name("load_probe.py")
 _GREYS = {"white": 255, "grey": 128, "black": 0}
@@ -65,7 +65,7 @@ def export(found: Found, folder: Path, *, onnx: bool = True) -> str:
 def _made(found: Found, folder: Path, *, onnx: bool) -> list[str]:
     """Make the files, and look at them; what there is to say."""
     backbone = found.planned.curve.backbone
-    weights = obtain_weights(backbone, workshop(found.task, found.store, found.device, ALONE))
+    weights = obtain(backbone, workshop(found.task, found.store, found.device, ALONE), found.planned.donor)
     images = probe_images(library_of(found.task), found.planned.curve)
     kept, how = kept_probe(found.store, found.planned.key, found.row["layer"]), "its weights were kept"
     if kept is None:

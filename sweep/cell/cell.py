@@ -48,7 +48,7 @@ from sweep.train import (
     Workshop,
     has_weights,
     initial_network,
-    obtain_intervened,
+    obtain,
     obtain_weights,
     train_missing,
 )
@@ -181,9 +181,7 @@ def _by_weights(
 
 def _obtained(backbone: Backbone, curves: Sequence[Planned], shop: Workshop, *, as_trained: bool) -> Weights:
     """Weights that curves of one backbone are probed with."""
-    if backbone.intervention is None or as_trained:
-        return obtain_weights(backbone, shop)
-    return obtain_intervened(backbone, shop, curves[0].donor)
+    return obtain_weights(backbone, shop) if as_trained else obtain(backbone, shop, curves[0].donor)
 
 
 def _record(task: CellTask, store: Store, planned: Planned, stage: str, error: Exception, seconds: float) -> None:

@@ -1,6 +1,6 @@
 from . import augment as augment
 from .checkpoint import checkpoint_name as checkpoint_name
-from .intervene import obtain_intervened as obtain_intervened
+from .intervene import obtain as obtain
 from .look import Glasses as Glasses
 from .look import Seen as Seen
 from .look import glasses_of as glasses_of

@@ -14,7 +14,12 @@ from sweep.train.look import glasses_of, look, refitted_top1
 from sweep.train.weights import Facts, Weights, Workshop, obtain_weights, train_missing
 
 
-def obtain_intervened(backbone: Backbone, shop: Workshop, donor: Donor | None) -> Weights:
+def obtain(backbone: Backbone, shop: Workshop, donor: Donor | None) -> Weights:
+    """A backbone ready to embed, as :func:`sweep.train.obtain_weights`, with its intervention if it has one."""
+    return obtain_weights(backbone, shop) if backbone.intervention is None else _intervened(backbone, shop, donor)
+
+
+def _intervened(backbone: Backbone, shop: Workshop, donor: Donor | None) -> Weights:
     """A backbone with its intervention, and how good its classifier is now: as it is, and trained anew alone.
 
     Parameters

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from sweep import driver, table
+from sweep.base.store import Store
 from sweep.cell import library_of, run_cell
 from sweep.cell.split import first_reaching, named_layer
 from sweep.config.problem import ConfigError
@@ -229,3 +230,19 @@ def test_mistakes_are_named(tmp_path, change, expected):
     with pytest.raises(ConfigError) as error:
         read_config(file)
     assert expected in str(error.value)
+
+
+def test_a_damaged_course_is_set_aside_and_done_again(learned, tmp_path):
+    sweep, task, _ = learned
+    (course,), other = task.cell.courses, Store(str(tmp_path))
+    name = f"courses/{course.key}.parquet"
+    whole = sweep.store.get(name)
+    other.put(name, whole)
+    assert table.verify_fragments(other).quarantined == {}
+    for bad in (whole[:-9], whole.replace(b"PAR1", b"PAR0")):
+        other.put(name, bad)
+        assert len(table.verify_fragments(other).quarantined) == 1
+        assert table.done_courses(other) == frozenset()
+    other.put("courses/another.parquet", whole)
+    (reason,) = table.verify_fragments(other).quarantined.values()
+    assert reason == "rows of another course"

@@ -11,6 +11,7 @@ from sweep.train.mix import mixed
 from tests.sweep.train.test_pretrain import RECIPE, nowhere, train
 
 SIDE, IMAGES = 16, 6
+EVER = [(True, [3, 4, 0, 5, 1, 2]), (True, [5, 0, 3, 4, 1, 2]), (False, [0, 2, 5, 4, 3, 1])]  # whether mixup, and order
 AT = {"key": "k", "epoch": 0, "device": torch.device("cpu")}
 
 
@@ -55,3 +56,17 @@ def test_recipes_that_mix_or_heat_train_otherwise_and_the_defaults_as_before():
     assert set(study_keys._recipe_parts(RECIPE.model_copy(update={"temperature": 2.0}))) - set(
         study_keys._recipe_parts(RECIPE)
     ) == {"temperature"}
+
+
+def test_the_share_of_mixup_is_as_asked_and_its_default_draws_as_ever():
+    both = Recipe(mixup=0.1, cutmix=1.0)
+
+    def kinds(recipe):
+        return [mixed(recipe, IMAGES, SIDE, **AT, batch=batch).box is None for batch in range(600)]
+
+    assert abs(np.mean(kinds(both.model_copy(update={"mixup_share": 0.6}))) - 0.6) < 0.06
+    assert {*kinds(both.model_copy(update={"mixup_share": 1.0}))} == {True}
+    assert {*kinds(both.model_copy(update={"mixup_share": 0.0}))} == {False}
+    drawn = [mixed(both, IMAGES, SIDE, **AT, batch=batch) for batch in range(3)]
+    assert [(mix.box is None, mix.order_B.tolist()) for mix in drawn] == EVER
+    assert {*kinds(Recipe(cutmix=1.0, mixup_share=0.9))} == {False}  # there is no other to share with

@@ -246,3 +246,27 @@ def test_a_damaged_course_is_set_aside_and_done_again(learned, tmp_path):
     other.put("courses/another.parquet", whole)
     (reason,) = table.verify_fragments(other).quarantined.values()
     assert reason == "rows of another course"
+
+
+def test_datasets_as_tasks_with_any_number_and_another_architecture(tmp_path):
+    text = TINY.replace("{architecture: vggm11, id_dataset: glyphs, tasks: 2, width: 0.0625}", (
+        "{architecture: vit_tiny_patch8, tasks: [glyphs, gratings, digits], width: 0.25}"
+    )).replace("split: [id95, ood, 4, all]", "split: blocks.2, fine_tune: {decay_epochs: [1]}")  # fmt: skip
+    text = text.replace("gratings: {", "digits: {train_per_class: 4, test_per_class: 2}\n  gratings: {")
+    text = text.replace("epochs: 2, warmup_epochs: 1", "epochs: 1, warmup_epochs: 0")
+    text = text.replace("train_per_class: 16", "train_per_class: 6")
+    sweep = prepared(tmp_path, text)
+    (task,) = tasks_of(sweep)
+    assert run_cell(task).failed == ()
+    rows = written(sweep)
+    assert {row["tasks"] for row in rows} == {"glyphs → gratings → digits"}
+    matrix = [row for row in rows if row["kind"] == "matrix"]
+    assert [(row["after_task"], row["task"]) for row in matrix] == [(m, t) for m in range(4) for t in (1, 2, 3)]
+    assert {row["task"]: row["classes"] for row in matrix} == {1: 6, 2: 3, 3: 10}
+    swaps = {row["combination"] for row in rows if row["kind"] == "combination"}
+    assert swaps == {
+        "E1+T1", "E1+T2", "E2+T1", "E2+T2", "E1+T3", "E3+T1", "E3+T3", "E2+T1 fine-tuned", "E2 fine-tuned",
+        "E3+T1 fine-tuned", "E3 fine-tuned",
+    }  # fmt: skip
+    assert {(row["split_layer"], row["split_layer_name"]) for row in rows if row["split_layer"]} == {(3, "blocks.2")}
+    assert {row["tunnel_layers"] for row in rows if row["split_layer"]} == {9}

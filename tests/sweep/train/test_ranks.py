@@ -153,7 +153,9 @@ def child(rank, home, home_diverging):
         found[kind.__name__] = normalised(kind, *parts, together=True)
     kept, passed = [], []
     trained = train(
-        ranks, Checkpoints(lambda: None, kept.append, every_seconds=0), along=Along(frozenset({2}), passed.append)
+        ranks,
+        Checkpoints(lambda: None, lambda data: kept.append(bytes(data)), every_seconds=0),
+        along=Along(frozenset({2}), passed.append),
     )
     found["whole"], found["passed"] = trained, passed
     found["resumed"] = train(ranks, Checkpoints(lambda: kept[1] if ranks.leads else None, lambda _data: None))
@@ -165,7 +167,11 @@ def child(rank, home, home_diverging):
     (home / f"{rank}.pickle").write_bytes(pickle.dumps(found))
     try:
         with ranks.watched():
-            train(ranks, Checkpoints(lambda: None, kept.append, every_seconds=0), source=Dying if rank else PlainImages)
+            train(
+                ranks,
+                Checkpoints(lambda: None, lambda data: kept.append(bytes(data)), every_seconds=0),
+                source=Dying if rank else PlainImages,
+            )
     except RankLostError as error:
         (home / "lost.json").write_text(json.dumps([str(error), len(kept)]))
     os._exit(0)  # destroying the process group would wait for the dead

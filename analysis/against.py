@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "analysis"]
+sys.path[:] = [p for p in sys.path if not (Path(p).is_absolute() and Path(p).resolve() == ROOT / "analysis")]
 
 from analysis import streams  # noqa: E402  (after the path is set: the file runs from any directory)
 

@@ -30,6 +30,7 @@ from sweep.study import (
     propose,
     render_plan,
     resolution_of,
+    said_of_sizes,
     sizes,
     trial_key,
     view_of,
@@ -147,6 +148,8 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
             f"notice: {sweep.grid.merged} backbones stand in more than one block; each is run once",
             file=sys.stderr,
         )
+    for said in said_of_sizes(config):
+        print(f"notice: {said}", file=sys.stderr)
     try:
         outcome = _profiled(sweep, lambda: driver.run(sweep, retry_failed=retry_failed))
     except (InterruptedSweepError, KeyboardInterrupt) as interruption:

@@ -36,7 +36,7 @@ from bench.loops import fit_one, loaded, sliced
 from bench.shapes import Case, chosen_layers, data_flops, synthetic, widths_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.study import plan
+from sweep.study import training_flops
 from sweep.study.check import read_config
 from sweep.study.grid import expand
 from sweep.study.resolve import sizes
@@ -148,7 +148,7 @@ def test_gpu_tables_and_extrapolation_by_hand(monkeypatch):
     config = read_config(paper.PAPER)
     assert list(hours) == list(dict.fromkeys(block.block for block in config.grid))
     cells = expand(config, lambda name: sizes(config, name)).cells
-    operations = sum(plan.training_flops(config, cell.backbone) for cell in cells)
+    operations = sum(training_flops(config, cell.backbone) for cell in cells)
     (rate,) = others["operations"]["training"]
     assert sum(by["training"] for by in hours.values()) == pytest.approx(operations / rate / 3600)
     probes = sum(by["probes"] for name, by in hours.items() if name != "weights") * 3600

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from sweep import table
+from sweep.base.errors import UserError
 from sweep.base.spans import span
 from sweep.base.store import Store
-from sweep.cell.bench import Bench, Reference
+from sweep.cell.bench import Bench, Reference, Row
 from sweep.cell.instruments import INSTRUMENTS
 from sweep.embed import weight_distances
 from sweep.models import ProbedLayer
@@ -52,20 +53,37 @@ def measure_weights(
 def measure(bench: Bench, reference: Callable[[], Reference]) -> None:
     """Publish what is asked for of an embedded curve whose probes are in the table, and not there.
 
+    An instrument that fails does not keep the others from measuring; the first error is raised when they have.
+
     Parameters
     ----------
     reference : gives the backbone's ID images; asked only if they are needed.
     """
+    first: Exception | None = None
     for name, key in lacking(bench.store, bench.planned).items():
-        with span(f"measuring {name}", bench.planned.curve.dataset):
-            own = replace(bench, reference=reference().on(bench.device)) if name == OF_ID else bench
-            try:
-                rows = list(INSTRUMENTS[name](own))
-            except torch.OutOfMemoryError:
-                if bench.device.type == "cpu":
-                    raise
-                log.warning("%s of %s does not fit the device: on the CPU", name, bench.planned.curve.backbone.label)
-                cpu = torch.device("cpu")
-                elsewhere = own.reference.on(cpu) if own.reference is not None else None
-                rows = list(INSTRUMENTS[name](replace(own, device=cpu, reference=elsewhere)))
-            table.write_reading(bench.store, key, name, rows)
+        try:
+            with span(f"measuring {name}", bench.planned.curve.dataset):
+                own = replace(bench, reference=reference().on(bench.device)) if name == OF_ID else bench
+                table.write_reading(bench.store, key, name, _rows(name, own))
+        except (
+            UserError,
+            ValueError,
+            torch.linalg.LinAlgError,
+        ) as error:  # not of storage or device
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _rows(name: str, bench: Bench) -> list[Row]:
+    """What an instrument measures; on the CPU where it does not fit the device."""
+    try:
+        return list(INSTRUMENTS[name](bench))
+    except torch.OutOfMemoryError:
+        if bench.device.type == "cpu":
+            raise
+    # here the exception, and with it what filled the memory, is gone
+    log.warning("%s of %s does not fit the device: on the CPU", name, bench.planned.curve.backbone.label)
+    cpu = torch.device("cpu")
+    elsewhere = bench.reference.on(cpu) if bench.reference is not None else None
+    return list(INSTRUMENTS[name](replace(bench, device=cpu, reference=elsewhere)))

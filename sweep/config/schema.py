@@ -207,7 +207,7 @@ class Resources(Model):
     max_in_flight: PositiveInt | Literal["auto"] = "auto"
     wait_for_nodes: bool = Field(default=False, strict=True)  # the nodes come later: a cluster that scales from zero
     retries: NonNegativeInt = 3  # dead workers, I/O errors
-    loader_workers: NonNegativeInt | Literal["auto"] = "auto"  # processes that augment training images; auto: cpus − 1
+    loader_workers: NonNegativeInt | Literal["auto"] = "auto"  # processes for plug-ins' transforms; auto: cpus − 1
     memory: Fraction = 0.7  # of what is free: what embeddings on the host and probes on the device may take
 
 

@@ -44,23 +44,33 @@ class Status:
 
 def look(store: Store, plan: Plan) -> Status:
     """State of each curve of a plan; a curve is running if its backbone's worker has left a note of late, also where an
-    earlier attempt failed in passing and this one tries again.
+    earlier attempt failed in passing and this one tries again. One that lacks a reading is not done.
     """
     found = table.listing(store)
     done = found.done | (table.done_courses(store) if plan.courses else frozenset())
     notes = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
     planned: list[table.PlannedCurve | table.LabelledCourse] = [*plan.curves, *plan.courses]
-    lacking = [each for each in planned if each.key not in done]
-    failed = [curve.key for curve in lacking if curve.key in found.failed]  # in the plan's order, as all of it
+    unread = _unread(store, plan)
+    lacking = [each for each in planned if each.key not in done or each.key in unread]
+    recorded = found.failed | (found.outvoted & unread)
+    failed = [curve.key for curve in lacking if curve.key in recorded]  # in the plan's order, as all of it
     records = {r["curve_key"]: r for r in table.read_failures(store, failed)}
     states = dict.fromkeys((each.key for each in planned), "done")
     for curve in lacking:
         record, busy = records.get(curve.key), curve.run in under_way
-        stays = curve.key in found.failed and not (record and record["transient"] and busy)
+        stays = curve.key in recorded and not (record and record["transient"] and busy)
         states[curve.key] = "failed" if stays else "running" if busy else "missing"
     runs = {curve.run for curve in plan.curves}
     return Status(plan, states, list(records.values()), [note for note in notes if note.get("key") in runs])
+
+
+def _unread(store: Store, plan: Plan) -> set[str]:
+    """Keys of the curves that lack what is to be measured beside their probes."""
+    if not any(curve.readings for curve in plan.curves):
+        return set()
+    there = table.measured_keys(store)
+    return {curve.key for curve in plan.curves if not there.issuperset(curve.readings)}
 
 
 def table_of(status: Status) -> str:

@@ -10,7 +10,7 @@ from sweep.study.costs import Cost, cost, course_trainings, layer_widths
 from sweep.study.costs_said import bytes_said, hours_said, memory_lines
 from sweep.study.grid import Curve, Grid
 from sweep.study.grid_said import left_out_lines, seen_lines, trained_on_all_lines, weights_lines
-from sweep.study.probes_said import probes_said
+from sweep.study.probes_said import probes_said, readings_lines
 from sweep.study.resolve import counted, said_of_sizes
 
 
@@ -36,7 +36,7 @@ def render_plan(
     total = cost(config, grid.cells)
     lines += [_row("total".ljust(wide), total), ""]
     lines += [f"{total.backbones} backbones, {total.curves:,} curves, {total.probes:,} probes", hours_said(total.flops)]
-    lines += [f"probes: {probes_said(grid.curves)}", *memory_lines(config, grid.curves)]
+    lines += [f"probes: {probes_said(grid.curves)}", *readings_lines(config, grid), *memory_lines(config, grid.curves)]
     if grid.merged:
         lines.append(f"notice: {grid.merged} backbones stand in more than one block; each is run once")
     lines += [*counted(config), *(f"notice: {said}" for said in said_of_sizes(config))]

@@ -18,7 +18,7 @@ from sweep.table.plans import (
     readable_plans,
 )
 from sweep.table.rates import kept_rates, publish_rates
-from sweep.table.readings import drop_damaged, is_measured, measured_keys, read_reading, write_reading
+from sweep.table.readings import READINGS, drop_damaged, is_measured, measured_keys, read_reading, write_reading
 from sweep.table.readings_export import export_readings
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
@@ -30,6 +30,7 @@ __all__ = [
     "DRIVER",
     "FRAGMENTS",
     "KEPT",
+    "READINGS",
     "RECORDS",
     "LabelledCourse",
     "Listing",

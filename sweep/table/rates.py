@@ -8,7 +8,8 @@ import sys
 from sweep.base.store import Store
 from sweep.study import Rates
 
-_NAME = "calibration.json"
+_FOLDER = "calibration/"
+_NAME = f"{_FOLDER}rates.json"
 
 
 def publish_rates(store: Store, rates: Rates) -> None:
@@ -18,7 +19,7 @@ def publish_rates(store: Store, rates: Rates) -> None:
 
 def kept_rates(store: Store) -> Rates | None:
     """The rates that were left, or None; damaged ones are passed over with a notice."""
-    if not store.exists(_NAME):
+    if _NAME not in store.names(_FOLDER):  # a listing is answered with a reason where it is refused, a look is not
         return None
     try:
         return Rates(**json.loads(store.get(_NAME)))

@@ -18,6 +18,7 @@ from sweep.table.export import EXPORTS, is_current, together, written
 from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
 from sweep.table.readings import TABLE_SCHEMA, measured_keys, read_reading, under_labels
 
+READINGS_TABLE = "readings.parquet"
 _CURVES = 64  # of a part in memory
 
 
@@ -35,10 +36,10 @@ def export_readings(store: Store, plan: Plan) -> str | None:
     for each in asking if others else ():
         _export(store, each, f"readings-{each.name}.parquet", keys)
     if asking:
-        _export(store, asking[0] if len(asking) == 1 else together(asking), "readings.parquet", keys)
+        _export(store, asking[0] if len(asking) == 1 else together(asking), READINGS_TABLE, keys)
     if not _asked(plan):
         return None
-    return store.path(f"readings-{plan.name}.parquet" if others else "readings.parquet")
+    return store.path(f"readings-{plan.name}.parquet" if others else READINGS_TABLE)
 
 
 def _asked(plan: Plan) -> bool:

@@ -82,12 +82,11 @@ def windows(crops: Crops, offsets_B: np.ndarray, sizes_B2: np.ndarray) -> Window
 
 def cut(flat: Tensor, at: Windows, side: int) -> Tensor:
     """uint8 (B, R, R, 3) of windows in host memory; one after the other, as torch's kernel of 8 bits beats a matmul."""
-    images_BRRC = torch.empty((len(at.start_B), side, side, 3), dtype=torch.uint8)
-    images_BCRR = images_BRRC.permute(0, 3, 1, 2)
-    numbers = zip(*(each.tolist() for each in at[:4]), strict=True)
-    for image_CRR, (start, stride, height, width) in zip(images_BCRR, numbers, strict=True):
+    found: list[Tensor] = []
+    for start, stride, height, width in zip(*(each.tolist() for each in at[:4]), strict=True):
         window_1CHW = flat.as_strided((1, 3, height, width), (height * stride, 1, stride, 3), start)
-        image_CRR.copy_(F.interpolate(window_1CHW, size=(side, side), mode="bicubic", antialias=True)[0])
+        found.append(F.interpolate(window_1CHW, size=(side, side), mode="bicubic", antialias=True))
+    images_BRRC = torch.cat(found).permute(0, 2, 3, 1).contiguous()  # as they are, where the kernel keeps the layout
     flipped_B = torch.from_numpy(at.flipped_B)
     images_BRRC[flipped_B] = images_BRRC[flipped_B].flip(2)
     return images_BRRC

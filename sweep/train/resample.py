@@ -21,7 +21,7 @@ from sweep.train.crops import RATIO, Windows
 _CUBIC = -0.5  # Keys' a, as Pillow and torch have it where they antialias
 _REACH = 2.0  # source pixels on either side
 _MOST_BITS = 22
-_CHUNK = 2**26  # numbers of a matmul's result at a time, so that memory does not grow with the batch
+_CHUNK = 2**24  # numbers of a matmul's result at a time, so that memory does not grow with the batch
 
 
 def weights_of(length: int, side: int) -> tuple[np.ndarray, np.ndarray, int]:

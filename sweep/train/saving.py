@@ -86,7 +86,7 @@ class _Sink(io.BytesIO):
         """Digest and content, not copied."""
         self.seek(0)
         super().write(self._digest.digest())
-        return self.getbuffer()
+        return self.getbuffer().toreadonly()
 
 
 def sealed(state: object) -> memoryview:

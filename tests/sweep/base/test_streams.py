@@ -28,11 +28,17 @@ def bash(command, cwd=ROOT, **options):
         (f"{WORK} >&- 2>/dev/full", 2),
         (f"{COMMAND} --layers resnet18 >/dev/full", 0),
         (f"{COMMAND} --layers resnet18 >&-", 0),
+        (f"{sys.executable} -m sweep.table columns >/dev/full", 0),
     ],
 )
 def test_streams_that_take_nothing_change_no_exit_code(command, code):
     done = bash(command)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_a_reader_that_has_gone_ends_every_command_alike():
+    done = bash(f"{sys.executable} -m sweep.table columns | true; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) == ("141\n", "")
 
 
 def test_characters_that_a_stream_lacks_are_written_as_numbers():

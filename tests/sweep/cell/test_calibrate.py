@@ -90,7 +90,7 @@ def test_the_longest_by_calibrated_time_comes_first(tmp_path, capsys):
     assert "2 places end after" in capsys.readouterr().err
     say_together(sweep, [cell for cell in sweep.cells if cell.backbone.processes == 2], 2)
     assert capsys.readouterr().err == ""
-    store.put("calibration.json", b"{")
+    store.put("calibration/rates.json", b"{")
     assert order()[0] == by_operations
     assert "is damaged" in capsys.readouterr().err
 

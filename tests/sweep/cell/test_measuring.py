@@ -9,6 +9,7 @@ from sweep import driver, table
 from sweep.cell.cell import run_cell
 from sweep.cell.instruments import INSTRUMENTS as MEASURED
 from sweep.config import INSTRUMENTS, READINGS
+from sweep.driver import status
 from sweep.study.check import read_config
 
 TINY = """
@@ -109,6 +110,29 @@ def test_what_is_there_is_not_measured_again_and_what_is_damaged_is(place):
     assert pq.read_table(place / "out" / "readings.parquet").equals(before)
 
 
+def test_an_instrument_that_fails_is_a_record_and_its_curve_not_done_until_it_is_measured(place, monkeypatch):
+    sweep, _ = run(place, "readings: [nearest_mean, knn]\n")
+    planned = next(sweep.planned)
+    for _, key in planned.readings:
+        sweep.store.delete(f"readings/{key}.parquet")
+    look = lambda: status.look(sweep.store, driver.plan_of(sweep)).states[planned.key]  # noqa: E731
+    assert look() == "missing"
+
+    def fails(bench):
+        raise ValueError("a matrix of an instrument is singular")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(MEASURED, "nearest_mean", fails)
+        (cell,) = driver.missing_cells(sweep, sweep.curves, measured=table.measured_keys(sweep.store))
+        assert run_cell(driver.task_of(sweep, cell, gpu=False)).failed == (planned.key,)
+    (record,) = table.read_failures(sweep.store, [planned.key])
+    assert (record["stage"], record["message"]) == ("measure", "a matrix of an instrument is singular")
+    assert look() == "failed"
+    assert dict(planned.readings)["knn"] in table.measured_keys(sweep.store)  # the others go on
+    run(place, "readings: [nearest_mean, knn]\n")
+    assert look() == "done"
+
+
 def test_other_probes_keep_what_does_not_depend_on_them(place):
     asked = "instruments: [spectrum, collapse]\nreadings: [knn, concatenation]\n"
     (place / "tiny.yaml").write_text(f"{TINY}{PROBE}{asked}")
@@ -131,3 +155,16 @@ def test_a_plan_says_which_readings_are_whose(place):
     assert [curve.readings for curve in read.curves] == [(dict(each.readings)["knn"],) for each in sweep.planned]
     bare = dataclasses.replace(sweep, cells=tuple(dataclasses.replace(cell, curves=()) for cell in sweep.cells))
     assert table.export_readings(bare.store, driver.plan_of(bare)) is None
+
+
+def test_plans_that_share_a_store_have_a_table_each_and_one_of_all(place):
+    sweep, _ = run(place, "readings: knn\n")
+    own = driver.plan_of(sweep)
+    some = tuple(curve for curve in own.curves if curve.dataset == "few")
+    other = dataclasses.replace(own, name="other", curves=some, blocks={})
+    table.publish_plan(sweep.store, other)
+    assert table.export_readings(sweep.store, other) == str(place / "out" / "readings-other.parquet")
+    counted = {name: len(pq.read_table(place / "out" / f"{name}.parquet")) for name in ("readings-other", "readings")}
+    assert counted["readings"] == 2 * counted["readings-other"] > 0
+    silent = dataclasses.replace(own, name="silent", curves=tuple(dataclasses.replace(c, readings=()) for c in some))
+    assert table.export_readings(sweep.store, silent) is None

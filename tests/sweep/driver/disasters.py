@@ -114,7 +114,8 @@ class Harness:
             time.sleep(self._random.uniform(0.0, 1.0) if working else self._random.uniform(0.5, 6.0))
             at_work, there = _at_work(self.out, started), len(list((self.out / "checkpoints").glob("*.pt")))
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
-                self._victim(driver, what).send_signal(number)
+                what, victim = self._victim(driver, what)
+                victim.send_signal(number)
             code = driver.wait(timeout=ENDS_SECONDS)
         finally:
             if driver.poll() is None:
@@ -128,8 +129,8 @@ class Harness:
             for place in [*self._random.sample(there, len(there) // 2), *(self.out / "weights").glob("*")]:
                 place.unlink()
 
-    def _victim(self, driver: subprocess.Popen, what: str) -> psutil.Process:
-        """A process of that kind, the driver itself if there is none yet."""
+    def _victim(self, driver: subprocess.Popen, what: str) -> tuple[str, psutil.Process]:
+        """A process of that kind, the driver itself if there is none yet; and of which kind it is."""
         own = psutil.Process(driver.pid)
         kinds = TARGETS.get(what, ())
         found = []
@@ -139,7 +140,7 @@ class Harness:
                     line = " ".join(process.cmdline()) or process.name()
                     if any(word in line for word in kinds):
                         found.append(process)
-        return self._random.choice(found) if found else own
+        return (what, self._random.choice(found)) if found else ("driver", own)
 
     def finish(self) -> None:
         """Let every config end undisturbed on what is left of the store."""
@@ -154,7 +155,11 @@ class Harness:
             if _rows(own) != rows:
                 found.append(f"the table of {name} is ANOTHER")
         left = [path.relative_to(self.out).as_posix() for path in self.out.rglob("*") if path.is_file()]
-        litter = [name for name in left if name.startswith(("failures/", "checkpoints/", "quarantine/"))]
+        litter = [  # half a file of a killed writer stays for a day: it might be alive on another machine
+            name
+            for name in left
+            if name.startswith(("failures/", "checkpoints/", "quarantine/")) and "/.tmp-" not in name
+        ]
         return found + [f"left behind: {name}" for name in litter]
 
     def _command(self, config: Path, out: Path, *more: str) -> list[str]:

@@ -71,3 +71,11 @@ def test_the_command_counts_and_checks(tmp_path, capsys):
     assert command.main(["census", "test_vit", "--file", str(file), "--check"]) == 0
     file.write_text(file.read_text().replace("BTC 64", "BTC 46"))
     assert command.main(["census", "test_vit", "--file", str(file), "--check"]) == 1
+
+
+def test_a_name_or_part_that_is_none_is_answered_in_words(capsys):
+    assert command.main(["census", "resnt50"]) == 2
+    assert "timm has no architecture of that name; the closest are resnet50" in capsys.readouterr().err
+    assert command.main(["census", "--part", "1"]) == 2
+    assert command.main(["weights", "no_such.*"]) == 2
+    assert capsys.readouterr().out == ""

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from sweep import commands
-from sweep.data import glance, listing, summaries
+from sweep.base.errors import UserError
+from sweep.data import Library, dataset_options, glance, listing, summaries
 from sweep.data import open as opening
 from sweep.data.once import forget_datasets
 from sweep.study import expand, keyring, keys
@@ -108,6 +109,21 @@ def test_the_files_count_and_not_what_is_declared(tmp_path):
     os.rename(tree, tmp_path / "away")
     absent = config_of(tmp_path, grid, f"bugs: {{path: {tree}, classes: 2, train: 1000, test: 100}}")
     assert sizes(absent, "bugs") == (2, 1000, 100)
+
+
+def test_a_plan_names_classes_that_a_run_refuses_and_curves_beyond_the_memory(tmp_path, monkeypatch):
+    parts = {"train/ant": 9, "train/bee": 1, "test/ant": 3, "test/bee": 3}
+    tree = write_tree(tmp_path / "bugs", parts)
+    config = config_of(tmp_path, "architecture: vggm11, id_dataset: bugs, width: 0.0625", f"bugs: {{path: {tree}}}")
+    planned = commands.plan(config, str(tmp_path / "out"))
+    assert "warning: dataset bugs: class 'bee': a single training image: two are needed" in planned
+    assert "may hold in memory" not in planned
+    forget_datasets()
+    with pytest.raises(UserError, match="'bee' has a single image"):
+        Library({"bugs": dataset_options(config, "bugs")}, str(tmp_path / "cache")).select("bugs")
+    monkeypatch.setattr("sweep.study.plan.host_memory", lambda: (1000, 1000))
+    planned = commands.plan(config, str(tmp_path / "out"))
+    assert "embeddings of 1 curves are more than a task may hold in memory here (700 B" in planned
 
 
 def test_a_known_name_on_other_files_is_noticed(tmp_path):

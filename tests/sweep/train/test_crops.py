@@ -67,7 +67,7 @@ def slow_twin(images, crops, side):
         one_CHW = images[number]
         theirs_CRR = tv.resized_crop(one_CHW, top, left, height, width, [side, side], v2.InterpolationMode.BICUBIC)
         crop = Image.fromarray(one_CHW.permute(1, 2, 0).numpy()).crop((left, top, left + width, top + height))
-        columns = crop.resize((side, height), Image.Resampling.BICUBIC)  # first; Pillow's own order is by cost
+        columns = crop.resize((side, height), Image.Resampling.BICUBIC)  # Pillow has them first if that is cheaper
         pillow_RRC = torch.from_numpy(np.array(columns.resize((side, side), Image.Resampling.BICUBIC)))
         pair = theirs_CRR.permute(1, 2, 0), pillow_RRC
         yield tuple(each_RRC.flip(1) if flipped else each_RRC for each_RRC in pair)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sweep.config.recipe import Recipe
 from sweep.train.batches import CroppedImages, PlainImages, squares
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
-from sweep.train.saving import sealed, unsealed
+from sweep.train.saving import Saver, apart, sealed, unsealed
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
@@ -142,6 +143,35 @@ def test_resumed_training_ends_with_the_same_weights(killed_after, source):
     assert same(resumed, undisturbed)
     assert (resumed.epoch, resumed.heldout_top1) == (undisturbed.epoch, undisturbed.heldout_top1)
     assert [h["train_loss"] for h in resumed.history] == [h["train_loss"] for h in undisturbed.history]
+
+
+def test_a_checkpoint_is_written_beside_training():
+    """A slow store is not waited for, and gets the state as it was, whatever training does to it meanwhile."""
+    may, written, weight = threading.Event(), [], torch.zeros(3)
+
+    def save(data):
+        assert may.wait(timeout=60)
+        written.append(torch.load(io.BytesIO(unsealed(data)), weights_only=True))
+
+    with Saver(Checkpoints(load=lambda: None, save=save, every_seconds=0)) as saver:
+        saver.save({"model": apart({"weight": weight})})
+        weight += 1
+        assert not written
+        may.set()
+    assert written[0]["model"]["weight"].tolist() == [0, 0, 0]
+
+    def fail(data):
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError), Saver(Checkpoints(load=lambda: None, save=fail, every_seconds=0)) as saver:
+        saver.save({})
+
+
+def test_held_out_images_stay_where_they_are():
+    images_NHWC = np.arange(5 * 3, dtype=np.uint8).reshape(5, 1, 1, 3)
+    heldout = Labelled(images_NHWC, np.array([7, 8]), np.array([1, 4]))
+    assert heldout.images_NHWC is images_NHWC
+    assert torch.equal(heldout.batch(slice(1, 2)), torch.from_numpy(images_NHWC[4:5]))
 
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]

@@ -16,6 +16,7 @@ from sweep.base.errors import UserError
 from sweep.config import (
     DERIVED,
     GRID_VARIABLES,
+    INTERVENTION,
     RECIPE_KEYS,
     SCRATCH,
     Block,
@@ -130,7 +131,7 @@ def _names(config: Config) -> Iterator[Problem]:
         yield from _unknown((*at, "augmentation"), block.augmentation or (), augmentations, "augmentation")
         yield from _without_id(config, block, at)
     yield from _unknown(("statistics",), config.statistics, register.plugin_names("statistic"), "registered statistic")
-    yield from _unknown_keys(("roles",), config.roles, GRID_VARIABLES, "grid variable")
+    yield from _unknown_keys(("roles",), config.roles, (*GRID_VARIABLES, INTERVENTION), "grid variable")
     yield from _adjusted(config)
     yield from check_layers(config)
 

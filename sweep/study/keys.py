@@ -164,7 +164,9 @@ class Keyring(Settings):
         kept = [each for each in planned if each.curve.backbone == planned[0].curve.backbone]
         id_curve = next(each.key for each in kept if each.curve.is_id)
         ood = tuple(each.key for each in kept if not each.curve.is_id and each.curve.shifted is None)
-        told = {"id": id_curve, "ood": ood, "split": course.splits, "layers": backbone.layers_pattern}
+        told: dict[str, Any] = {"split": course.splits, "layers": backbone.layers_pattern}
+        told |= {"id": id_curve} if {"id95", "id98"} & {*course.splits} else {}  # what decides, and nothing else
+        told |= {"ood": ood} if "ood" in course.splits else {}
         key = content_key("continual", runs=runs, tuned=tuned, holdout=self.holdout, **told)
         return PlannedCourse(course, key, tuple(runs), content_key("weights", runs=runs, tuned=tuned), id_curve, ood)
 

@@ -270,3 +270,17 @@ def test_datasets_as_tasks_with_any_number_and_another_architecture(tmp_path):
     }  # fmt: skip
     assert {(row["split_layer"], row["split_layer_name"]) for row in rows if row["split_layer"]} == {(3, "blocks.2")}
     assert {row["tunnel_layers"] for row in rows if row["split_layer"]} == {9}
+
+
+def test_a_course_has_the_key_of_what_decides_it_and_the_first_task_that_of_the_same_backbone_alone(tmp_path):
+    def keys(text):
+        (cell,) = prepared(tmp_path, text).cells
+        return [course.key for course in cell.courses], cell.run, [planned.key for planned in cell.curves]
+
+    (whole,), run, curves = keys(TINY)
+    alone = keys(TINY.replace("tasks: 2,", "id_classes: 3,"))
+    assert alone == ([], run, curves)
+    named = TINY.replace("id95, ood, 4, all", "4")
+    assert keys(named)[0] == keys(named.replace("folds: 1", "folds: 2"))[0] != [whole]
+    assert keys(TINY.replace("folds: 1", "folds: 2"))[0] != [whole]
+    assert keys(named.replace("split:", "fine_tune: {lr: 1e-3}, split:"))[0] != keys(named)[0]

@@ -15,6 +15,7 @@ datasets: {glyphs: {classes: 4, train_per_class: 16, test_per_class: 8}}
 recipe: {epochs: 2, warmup_epochs: 1, lr: 4e-3, batch_size: 16}
 probe: {folds: 1, at_epochs: [0, 1]}
 holdout: 0.25
+roles: {intervention: nuisance}
 intervene:
   - {layers: all, to: initial}
   - {layers: 3..8, to: {seed: 0}}

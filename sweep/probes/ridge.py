@@ -38,21 +38,44 @@ def fit_ridge(data: ProbeData, recipes: Sequence[Probe], layer: int) -> list[Pro
 
 
 def _path(fit: FitData, strengths: Sequence[float]) -> list[Linear]:
-    """The probe of every strength: W = V (S + λ)⁻¹ Vᵀ Xᵀ Y / N with the covariance V S Vᵀ."""
-    n = len(fit.labels_N)
-    covariance_DD, cross_DC = _moments(fit)
-    values_D, vectors_DD = torch.linalg.eigh(covariance_DD)
+    """The probe of every strength: W = V (S + λ)⁻¹ Vᵀ Xᵀ Y / N with the covariance V S Vᵀ.
+
+    Where there are fewer images than features it is Xᵀ U (S + λ)⁻¹ Uᵀ Y / N with X Xᵀ / N = U S Uᵀ: the same weights,
+    by a decomposition of N × N.
+    """
+    n, d = fit.x_ND.shape
+    few = n < d
+    symmetric, cross_C = _gram(fit) if few else _moments(fit)
+    values, vectors = torch.linalg.eigh(symmetric)
     # directions that are rounding alone would dominate a penalty near zero
-    floor = values_D[-1].clamp_min(0) * len(values_D) * torch.finfo(torch.float32).eps
-    rotated_DC = vectors_DD.T @ cross_DC
+    floor = values[-1].clamp_min(0) * d * torch.finfo(torch.float32).eps
+    rotated_C = vectors.T @ cross_C
     share_C = torch.bincount(fit.labels_N, minlength=fit.classes).double() / n
 
     def solved(strength: float) -> Linear:
-        scaled_D = values_D.clamp_min(0) + strength
-        inverse_D = torch.where((values_D > floor) | (strength > floor), 1 / scaled_D, torch.zeros_like(scaled_D))
-        return fit.linear(vectors_DD @ (inverse_D[:, None] * rotated_DC), share_C)
+        scaled = values.clamp_min(0) + strength
+        inverse = torch.where((values > floor) | (strength > floor), 1 / scaled, torch.zeros_like(scaled))
+        weight_C = vectors @ (inverse[:, None] * rotated_C)
+        return fit.linear(_of_features(fit, weight_C) if few else weight_C, share_C)
 
     return [solved(strength) for strength in strengths]
+
+
+def _gram(fit: FitData) -> tuple[Tensor, Tensor]:
+    """Products of the images' inputs (N, N), and the one-hot labels (N, C), both over N, float64."""
+    n = len(fit.labels_N)
+    one_hot_NC = torch.zeros(n, fit.classes, dtype=torch.float64, device=fit.x_ND.device)
+    one_hot_NC.scatter_(1, fit.labels_N[:, None], 1 / n)
+    x_ND = fit.x_ND.double()  # few: the rounding of float32 would show in directions that only the penalty holds
+    return x_ND @ x_ND.T / n, one_hot_NC
+
+
+def _of_features(fit: FitData, weight_NC: Tensor) -> Tensor:
+    """Weights of features (D, C) from those of images."""
+    weight_DC = weight_NC.new_zeros(fit.x_ND.shape[1], fit.classes)
+    for x_BD, weight_BC in zip(fit.x_ND.split(_CHUNK), weight_NC.split(_CHUNK), strict=True):
+        weight_DC += x_BD.T.double() @ weight_BC
+    return weight_DC
 
 
 def _moments(fit: FitData) -> tuple[Tensor, Tensor]:

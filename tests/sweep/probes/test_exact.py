@@ -11,7 +11,7 @@ from sweep import register
 from sweep.config.recipe import Probe
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
-from tests.sweep.probes.test_fit import make_data
+from tests.sweep.probes.test_fit import WIDTHS, make_data
 
 FITS = ("selection", "full")
 
@@ -103,10 +103,11 @@ def test_separable_classes_without_a_penalty_are_a_result_with_a_reason():
     assert all(r.problem is None for r in results if r.recipe == 1)
 
 
+@pytest.mark.parametrize("widths", [WIDTHS, (70, 90)])  # more images than features, and fewer
 @pytest.mark.parametrize("standardize", ["none", "feature"])
 @pytest.mark.parametrize("penalty", [1e-3, 1.0])
-def test_ridge_solves_the_normal_equations(penalty, standardize):
-    data = make_data(signal=0.5)
+def test_ridge_solves_the_normal_equations(penalty, standardize, widths):
+    data = make_data(signal=0.5, widths=widths)
     results = fit_probes(data, Probe(solver="ridge", weight_decay=penalty, standardize=standardize), seed=1)
     for layer, result in enumerate(results):
         weights = []

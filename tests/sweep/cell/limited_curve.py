@@ -26,7 +26,7 @@ from sweep.study import read_config
 from sweep.train.weights import Facts, Weights
 
 MIB = 1 << 20
-ROOM = 52 * MIB
+ROOM = 60 * MIB
 SIDE, WIDTH, CLASSES, TRAIN, TEST = 32, 0.125, 3, 14_000, 500
 CONFIG = """
 name: large

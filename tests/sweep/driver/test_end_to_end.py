@@ -261,7 +261,7 @@ def test_a_job_is_stopped_half_way_and_submitted_again(four, head, tmp_path):
         assert job["status"] in {"PENDING", "RUNNING"}, (job, ask(address, "jobs/first/logs"))
         return len(list(out.glob("fragments/*.parquet"))) >= 2
 
-    waited_for(half_way, seconds=300, about=lambda: (ask(address, "jobs/first"), ask(address, "jobs/first/logs")))
+    waited_for(half_way, seconds=200, about=lambda: (ask(address, "jobs/first"), ask(address, "jobs/first/logs")))
     assert ask(address, "jobs/first/stop", "POST")["stopped"]
     waited_for(lambda: ask(address, "jobs/first")["status"] == "STOPPED")
     kept = len(list(out.glob("fragments/*.parquet")))

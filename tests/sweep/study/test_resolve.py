@@ -121,7 +121,7 @@ def test_a_plan_names_classes_that_a_run_refuses_and_curves_beyond_the_memory(tm
     forget_datasets()
     with pytest.raises(UserError, match="'bee' has a single image"):
         Library({"bugs": dataset_options(config, "bugs")}, str(tmp_path / "cache")).select("bugs")
-    monkeypatch.setattr("sweep.study.plan.host_memory", lambda: (1000, 1000))
+    monkeypatch.setattr("sweep.study.costs_said.host_memory", lambda: (1000, 1000))
     planned = commands.plan(config, str(tmp_path / "out"))
     assert "embeddings of 1 curves are more than a task may hold in memory here (700 B" in planned
 

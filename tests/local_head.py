@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -61,13 +62,22 @@ def _answers(node: subprocess.Popen, address: str) -> bool:
 
 @contextlib.contextmanager
 def local_head(directory: Path, *, tries: int = 3):
-    """`ray start --head` with two CPUs; gives its address and that of its job API. Tried again on other ports."""
+    """`ray start --head` with two CPUs; gives its address and that of its job API. Tried again on other ports.
+
+    Its files lie in a place of its own, of a short name, as sockets need it: a job is told the address that stands in
+    ``ray_current_cluster`` there, and in the common place that is whichever Ray of this machine started last.
+    """
     binary, log = Path(sys.executable).with_name("ray"), directory / "ray.log"
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as own:
+        yield from _head(binary, log, own, tries)
+
+
+def _head(binary: Path, log: Path, own: str, tries: int):
     for _ in range(tries):
         port, dashboard, agent, client, metrics = free_ports(5)
         ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         ports += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
-        words = [binary, "start", "--head", *ports, "--num-cpus=2", "--block"]
+        words = [binary, "start", "--head", *ports, "--num-cpus=2", f"--temp-dir={own}", "--block"]
         with open(log, "a") as stream:
             node = subprocess.Popen(words, stdout=stream, stderr=stream, env=ray_environment())
         try:

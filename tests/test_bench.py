@@ -218,6 +218,10 @@ def test_peak_memory_sees_what_is_freed_again():
     assert memory.extra_bytes > 30 << 20
 
 
+def test_every_benchmark_has_a_section_of_its_own_in_the_results():
+    assert set(report.TITLES) == set(command.BENCHMARKS)
+
+
 def test_sections_are_replaced_one_by_one(tmp_path):
     file = tmp_path / "RESULTS.md"
     facts = machine.describe(CPU) | {"others": 0.0, "provisional": False}

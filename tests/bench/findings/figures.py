@@ -50,9 +50,10 @@ def _of_levels(name: str, store: str, left: Axes, right: Axes) -> None:
     _curves(right, layers, names)
 
 
-def _dots(axes: Axes, names: Sequence[str], values: Sequence[pd.Series]) -> None:
-    """A dot per backbone, a bar at the mean."""
-    for place, (own, colour) in enumerate(zip(values, _colours(len(names)), strict=True)):
+def _dots(axes: Axes, names: Sequence[str], values: Sequence[pd.Series], different: int | None = None) -> None:
+    """A dot per backbone, a bar at the mean; so many colours in turn (one for each name)."""
+    colours = _colours(different or len(names)) * len(names)
+    for place, (own, colour) in enumerate(zip(values, colours, strict=False)):
         axes.plot([place] * len(own), own, "o", color=colour, alpha=0.8)
         axes.plot([place - 0.3, place + 0.3], [own.mean()] * 2, color=colour, lw=2)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize=8)
@@ -107,6 +108,7 @@ def _continual(name: str, store: str, left: Axes, right: Axes) -> None:
         left,
         [f"{c}, {a}" for a, c in groups],
         [measured["accuracy"][(measured["architecture"] == a) & (measured["combination"] == c)] for a, c in groups],
+        different=measured["architecture"].nunique(),
     )
     left.set_ylabel("top-1 on task 1, %")
     deep = table[(table["split_by"] == "all") & (table["architecture"] == table["architecture"].max())]

@@ -16,6 +16,7 @@ TITLES = {
     "probes": "Fitting probes",
     "solvers": "Does the probe make the tunnel?",
     "train": "ID training",
+    "steps": "Other ways to take a training step",
     "embed": "Extraction",
     "gpu": "A paper backbone on a GPU",
     "growth": "How time and memory grow",

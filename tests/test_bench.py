@@ -168,8 +168,8 @@ def test_seeds_in_one_step_are_those_of_a_step_each():
     for value_S, own, old_S in zip(params.values(), optimizer.param_groups[0]["params"], before.values(), strict=True):
         moved = (value_S - old_S).abs().max()
         assert 5e-4 < moved < 2e-3  # AdamW's first step is the rate, whatever the gradient
-        agrees = ((value_S - own).abs() < 1e-4).float().mean()  # but its sign where the gradient is rounding
-        assert agrees > 0.95
+        if own.dim() > 1:  # a bias before a batch norm has rounding for a gradient, of either sign
+            assert ((value_S - own).abs() < 1e-4).float().mean() > 0.95
 
 
 def test_ways_to_step_are_compared_or_said_not_to_be_had(monkeypatch):

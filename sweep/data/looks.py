@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -67,5 +67,6 @@ def _looked(read: tuple[int, Decode], *, limits: tuple[int | None, bool]) -> tup
     image = decode()
     if isinstance(image, Exception):
         return index, str(image) or type(image).__name__
-    flat = all(low == high for low, high in image.getextrema())
+    extrema: Any = image.getextrema()  # of RGB a pair for each channel, which its stub does not know
+    flat = all(low == high for low, high in extrema)
     return index, Look(image.size, difference_hash(image), thumbnail(image), flat)

@@ -29,7 +29,8 @@ from . import machine, train
 from .report import table
 
 SEEDS = 3
-_STEPS, _TURNS = 10, 3  # of a turn; the shortest counts
+_STEPS, _TURNS, _TURN_SECONDS = 100, 3, 2.0  # steps of a turn at most, and about its length; the shortest counts
+_SEED_STEPS = 10
 _WARM_UP = 3  # steps before a graph is captured, as torch's documentation asks for
 _PROCESSES = 2  # that the product would have beside each other on CPU
 SEEDED = train.Case("vggm11", 32, 1_024, (32, 32), width=0.125)
@@ -50,7 +51,7 @@ def run(*, quick: bool, cases: Sequence[train.Case] | None = None) -> dict[str, 
     seeded = replace(SEEDED, batch_size=cases[0].batch_size) if cases[0] == train.QUICK[0] else cases[0]
     with machine.threads(1):
         measured = [_measured(case, device) for case in cases]
-    return {"cases": measured, "seeds": seeds(seeded, device, steps=2 if quick else _STEPS)}
+    return {"cases": measured, "seeds": seeds(seeded, device, steps=2 if quick else _SEED_STEPS)}
 
 
 def _measured(case: train.Case, device: torch.device) -> dict[str, Any]:
@@ -73,14 +74,15 @@ def pays_after(eager: float, other: float, before: float) -> int | None:
 def _timed(step: Step, device: torch.device) -> tuple[float, float]:
     """Seconds of a step, and those that the first took longer."""
     first, _ = machine.timed(step, device=device, repeats=1)
-    step()
+    second, _ = machine.timed(step, device=device, repeats=1)
+    number = min(max(int(_TURN_SECONDS / second), 1), _STEPS)
 
     def several() -> None:
-        for _ in range(_STEPS):
+        for _ in range(number):
             step()
 
     seconds, _ = machine.timed(several, device=device, repeats=_TURNS)
-    each = seconds / _STEPS
+    each = seconds / number
     return each, max(first - each, 0.0)
 
 

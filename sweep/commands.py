@@ -26,6 +26,7 @@ from sweep.study import (
     id_dataset_of,
     layers_said,
     outcomes,
+    packing,
     probes_said,
     propose,
     render_plan,
@@ -101,7 +102,7 @@ def calibrated(config: Config, out: str) -> str:
     with data.glance():
         grid = expand(config, lambda name: sizes(config, name))
         measured = cell.calibrate(config, grid, device)
-        said = str(cell.hours(config, grid, measured))
+        said = f"{cell.hours(config, grid, measured)}\n{packing.said(config, grid.cells, measured)}"
     store = Store(out)
     try:
         table.publish_rates(store, measured.beside(table.kept_rates(store)))

@@ -29,6 +29,7 @@ from bench import (
     scikit,
     solvers,
     solvers_figure,
+    steps,
     storage,
     train,
 )
@@ -155,6 +156,36 @@ def test_gpu_tables_and_extrapolation_by_hand(monkeypatch):
     assert max(study["seconds"].values()) <= probes <= sum(study["seconds"].values())
     assert hours["weights"]["training"] == 0
     json.dumps(others)
+
+
+def test_seeds_in_one_step_are_those_of_a_step_each():
+    tiny = train.Case("vggm11", 32, 8, (32, 32), width=0.03125, batch_size=8)
+    step, params = steps.stacked(tiny, CPU, 2)
+    before = {name: value.detach().clone() for name, value in params.items()}
+    step()
+    loss, optimizer = steps._parts(tiny, CPU)
+    steps._step(loss, optimizer)()
+    for value_S, own, old_S in zip(params.values(), optimizer.param_groups[0]["params"], before.values(), strict=True):
+        moved = (value_S - old_S).abs().max()
+        assert 5e-4 < moved < 2e-3  # AdamW's first step is the rate, whatever the gradient
+        if own.dim() > 1:  # a bias before a batch norm has rounding for a gradient, of either sign
+            assert ((value_S - own).abs() < 1e-4).float().mean() > 0.95
+
+
+def test_ways_to_step_are_compared_or_said_not_to_be_had(monkeypatch):
+    assert steps.pays_after(0.010, 0.008, 30.0) == 15_000
+    assert steps.pays_after(0.008, 0.008, 30.0) is None
+    monkeypatch.setattr(steps.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(steps, "_STEPS", 1)
+    monkeypatch.setattr(steps, "at_once", lambda work, number: number * work(lambda: None))
+    tiny = train.Case("vggm11", 32, 8, (32, 32), width=0.03125, batch_size=8)
+    result = steps.run(quick=True, cases=[tiny])
+    (case,) = result["cases"]
+    assert case["eager_ms"] > 0
+    assert (case["compiled"]["why"], case["graph"]["why"]) == ("no C++ compiler here", "no GPU here")
+    found = steps.markdown(result | {"cases": [case | {"graph": {"ms": 1.0, "before_s": 2.0, "pays_after": 1_234}}]})
+    assert "no C++ compiler here" in found
+    assert "| 1,234 |" in found
 
 
 def test_growth_exponents():

@@ -243,7 +243,11 @@ def test_aws_is_valid_for_ray_up_and_keeps_its_promises():
         assert workers["max_workers"] <= config["max_workers"]
         assert workers["resources"]["GPU"] == 1
     assert config["provider"]["cache_stopped_nodes"] is False  # spot machines cannot be stopped
-    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    options = config["docker"]["run_options"]
+    assert "--env RAY_AUTH_MODE=token" in options
+    (fast,) = (option.removeprefix("--volume ").split(":") for option in options if "--volume" in option)
+    assert f"--env TUNNEL_SWEEP_CACHE={fast[1]}" in options
+    assert all(fast[0] in command for command in config["initialization_commands"])  # which makes it everybody's
     assert list(config["file_mounts"].values()) == ["~/.ray/auth_token"]
     assert not config["setup_commands"] + config["head_setup_commands"] + config["worker_setup_commands"]
 

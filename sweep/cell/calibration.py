@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from sweep.config import Config, ExtractionPrecision
 from sweep.embed import embed, layer_statistics
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
 from sweep.probes import ProbeData, budget_bytes, fit_probes
-from sweep.study import Backbone, Curve, Grid, Rates, layer_widths, rates
-from sweep.train import training_rate
+from sweep.study import Backbone, Curve, Grid, Rates, layer_widths, packing, rates
+from sweep.train import Drill, rates_at_once, training_rate
 
 _SECONDS = {"cpu": 1.0, "cuda": 1.0}  # of computing that a measurement aims at
 _GUESS = {"cpu": 2e10, "cuda": 2e13}  # operations a second, to choose how many images that are
 _LEAST, _MOST = 8, 4096  # images
 _FEW, _CLASSES, _MEMORY = 200, 10, 0.5  # images and classes of the smallest fit, share of the memory
 _SIDE, _TIMES = 1024, 8  # of the matrix products that stand for fitting probes
+_PACKED, _PACKED_SECONDS = 3, 2.0  # networks that are trained beside others, and how long each
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,69 @@ class Hours:
 
 
 def calibrate(config: Config, grid: Grid, device: torch.device) -> Rates:
-    """Time each network of a grid once."""
+    """Time each network of a grid once; on a GPU, those that train longest also several at a time."""
     training: dict[str, float] = {}
+    memory: dict[str, float] = {}
+    drills: dict[str, Drill] = {}
     extraction: dict[str, float] = {}
     least: dict[str, float] = {}
     for cell in grid.cells:
         backbone = cell.backbone
-        if backbone.recipe is not None and rates.network(backbone) not in training:
-            most = min(backbone.recipe.batch_size, _images(backbone, device, passes=3))
-            training[rates.network(backbone)] = training_rate(backbone, device, images=most)
+        if backbone.recipe is not None and (name := rates.network(backbone)) not in training:
+            drills[name] = _drill(config, backbone, device)
+            training[name], memory[name] = _trained(drills[name], backbone.recipe.batch_size)
         for curve in cell.curves:
             probed, fitted = rates.probed(curve.backbone), rates.fitted(curve)
             if probed not in extraction:
                 extraction[probed] = extraction_rate(curve.backbone, device, config.extraction_precision)
             if fitted not in least:
                 least[fitted] = _least_fit(curve, layer_widths(curve.backbone), device)
-    return Rates(device_name(device), device.type, training, extraction, least, _product_rate(device))
+    about = device_name(device), device.type
+    found = Rates(*about, training, extraction, least, _product_rate(device))
+    if device.type != "cuda":
+        return found
+    together = packed(config, grid, found, drills)
+    return replace(found, packing=together, memory=memory, card=torch.cuda.mem_get_info(device)[1])
+
+
+def _drill(config: Config, backbone: Backbone, device: torch.device) -> Drill:
+    """About a second of a network's training."""
+    assert backbone.recipe is not None
+    most = _images(backbone, device, passes=3)
+    images = min(backbone.recipe.batch_size, most)
+    return Drill(backbone, device.type, images, max(2, most // images), config.imports, config.import_path)
+
+
+def _trained(drill: Drill, batch: int) -> tuple[float, float]:
+    """Images a second, and the bytes of a GPU that a batch of so many images takes; 0 on a CPU."""
+    on_gpu = drill.device == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    rate = training_rate(drill)
+    return rate, torch.cuda.max_memory_reserved() * batch / drill.images if on_gpu else 0.0
+
+
+def packed(config: Config, grid: Grid, alone: Rates, drills: Mapping[str, Drill]) -> dict[str, dict[str, float]]:
+    """Images a second of several trainings at a time, of the networks that a grid trains longest.
+
+    Parameters
+    ----------
+    alone : the rates of one at a time.
+    drills : by network.
+    """
+    seconds: dict[str, float] = dict.fromkeys(drills, 0.0)
+    for cell in grid.cells:
+        if cell.backbone.recipe is not None:
+            seconds[rates.network(cell.backbone)] += alone.training_seconds(config, cell.backbone)
+    if alone.kind == "cuda":
+        torch.cuda.empty_cache()  # the others need it
+    found: dict[str, dict[str, float]] = {}
+    for name in sorted(seconds, key=lambda name: -seconds[name])[:_PACKED]:
+        steps = max(2, int(_PACKED_SECONDS * alone.training[name] / drills[name].images))
+        together = rates_at_once(replace(drills[name], steps=steps), packing.NUMBERS)
+        found[name] = {str(number): rate for number, rate in together.items()}
+    return found
 
 
 def hours(config: Config, grid: Grid, measured: Rates) -> Hours:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from sweep.data.options import Background
 
@@ -29,6 +29,11 @@ def decode_image(content: bytes, background: Background = "white") -> Image.Imag
             return _to_rgb(turned, background)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         return error
+
+
+def limits() -> tuple[int | None, bool]:
+    """What Pillow reads in this process, which a user's module may have changed: others are to read the same."""
+    return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def oddity(content: bytes) -> str:

@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 from sweep.base.errors import UserError
 from sweep.base.spans import span
 from sweep.data.dataset import Dataset, Decode, Split
+from sweep.data.decode import limits
 from sweep.data.files import aside, locked, publish
 from sweep.data.options import Part
 from sweep.data.parallel import LostProcessError, in_order
@@ -243,7 +244,7 @@ def _decode(entries: Sequence[_Making], how: Decoding) -> None:
             position = int(by_index_N[np.searchsorted(indices, index, sorter=by_index_N)])
             yield index, position, decode, [n for n, entry in enumerate(entries) if entry.lacks_N[position]]
 
-    work = functools.partial(_shown, shows=[entry.wanted.view[1] for entry in entries], limits=_limits())
+    work = functools.partial(_shown, shows=[entry.wanted.view[1] for entry in entries], limits=limits())
     about, started, left = _said([entry.wanted for entry in entries]), time.monotonic(), int(left_N.sum())
     try:
         with closing(in_order(work, lacking(), count=left, processes=how.processes)) as shown:
@@ -272,11 +273,6 @@ def _shown(
         for number, seen in images.items()
     }
     return index, position, said
-
-
-def _limits() -> tuple[int | None, bool]:
-    """What Pillow reads in this process, which a user's module may have changed: others are to read the same."""
-    return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def _viewed(image: Image.Image | Exception, show: Show) -> np.ndarray | Exception:

@@ -4,6 +4,7 @@ Legend: N images of a part.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ from typing import Literal
 import numpy as np
 
 from sweep.base.errors import UserError
-from sweep.data.copies import difference_hash, equal_pairs, near_pairs, repeated, thumbnail
+from sweep.data.copies import equal_pairs, near_pairs, repeated
 from sweep.data.dataset import Dataset, Split
 from sweep.data.decoded import Part, part_of
 from sweep.data.facts import Archive, Sheet, sheets
+from sweep.data.looks import Look, looks
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.overlap import shared_classes
@@ -179,14 +181,14 @@ def _readable(
     for part in _PARTS:
         seen[part] = []
         broken, flat, count = [], [], 0
-        for name, image in _decoded(dataset, part, everything, each):
+        for name, look in _looked_at(dataset, part, everything, each):
             count += 1
-            if isinstance(image, Exception):
-                broken.append(f"{name} ({str(image) or type(image).__name__})")
+            if isinstance(look, str):
+                broken.append(f"{name} ({look})")
                 continue
-            sides.add(image.size)
-            seen[part].append((name, difference_hash(image), thumbnail(image)))
-            if all(low == high for low, high in image.getextrema()):
+            sides.add(look.size)
+            seen[part].append((name, look.bits, look.grey))
+            if look.flat:
                 flat.append(name)
         if broken:
             level: Level = "fault" if len(broken) > _MAX_BROKEN * count else "warning"
@@ -209,15 +211,16 @@ def _readable(
     yield Finding("note", f"decoded: {whole}")
 
 
-def _decoded(dataset: Dataset, part: Part, everything: bool, each: Callable[[str], None]) -> Iterator[tuple]:
-    """Pairs (name, image or error) of all images or of a sample spread over the part."""
+def _looked_at(
+    dataset: Dataset, part: Part, everything: bool, each: Callable[[str], None]
+) -> Iterator[tuple[str, Look | str]]:
+    """Names and looks of all images or of a sample spread over the part."""
     split: Split = part_of(dataset, part)
-    step = 1 if everything else max(1, len(split) // SAMPLE)
-    indices = range(0, len(split), step)
-    for number, (index, image) in enumerate(split.read_many(indices)):
+    indices = range(0, len(split), 1 if everything else max(1, len(split) // SAMPLE))
+    for number, found in enumerate(looks(split, indices, processes=os.cpu_count() or 1)):
         if number % 100 == 0:
             each(f"{dataset.name}: {part} part, {number:,} of {len(indices):,} images decoded")
-        yield split.names[index], image
+        yield found
 
 
 def _repeated(dataset: Dataset, sheet: Sheet | None) -> Iterator[Finding]:

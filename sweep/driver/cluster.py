@@ -11,7 +11,7 @@ import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweep.base.errors import UserError
 from sweep.base.patience import SAY_SECONDS, watched
@@ -38,9 +38,22 @@ _ADVICE = (  # words of an error → what helps
 _WAITING_IN_FLIGHT = 256  # an autoscaler starts nodes for the tasks it sees, up to a maximum of its own
 
 
+class Packed(NamedTuple):
+    """So many of a sweep's backbones best share a GPU of this name, as was measured."""
+
+    together: int
+    device: str
+    backbones: int
+
+
 @contextmanager
-def connect(resources: Resources) -> Iterator[Resources]:
-    """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved."""
+def connect(resources: Resources, packed: Packed | None = None) -> Iterator[Resources]:
+    """A connection to the cluster of RAY_ADDRESS, or a local one; yields resources with ``auto`` resolved.
+
+    Parameters
+    ----------
+    packed : what was measured of backbones that share a GPU.
+    """
     if not os.environ.get("RAY_ADDRESS", "unset"):
         del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
     import ray
@@ -71,7 +84,7 @@ def connect(resources: Resources) -> Iterator[Resources]:
         _put_back(interrupted)  # Ray has taken it
     try:
         _first_worker(resources)
-        yield resolve(resources, ray.nodes())
+        yield resolve(resources, ray.nodes(), packed)
     finally:
         ray.shutdown()
 
@@ -134,7 +147,7 @@ def _no_ray(address: str, error: Exception) -> str:
     )
 
 
-def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resources:
+def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]], packed: Packed | None = None) -> Resources:
     """Replace ``auto`` by what the cluster has; refuse what no node can give, since it would wait for ever.
 
     With ``wait_for_nodes`` the nodes of now say nothing: the request stands as it is, and so many tasks are in
@@ -143,6 +156,7 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
     Parameters
     ----------
     nodes : as ``ray.nodes()`` lists them.
+    packed : what was measured of backbones that share a GPU; None: each has one.
 
     Raises
     ------
@@ -152,7 +166,7 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = resources.gpus
     if gpus == "auto":
-        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+        gpus = 1 / _sharing(alive, packed) if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
     resources = with_cpus(resources, [] if resources.wait_for_nodes else alive, float(gpus))
     if resources.wait_for_nodes:
         in_flight = _WAITING_IN_FLIGHT if resources.max_in_flight == "auto" else resources.max_in_flight
@@ -173,6 +187,17 @@ def resolve(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Resourc
         )
     in_flight = 2 * places if resources.max_in_flight == "auto" else resources.max_in_flight
     return resources.model_copy(update={"gpus": gpus, "max_in_flight": in_flight})
+
+
+def _sharing(nodes: Sequence[Mapping[str, float]], packed: Packed | None) -> int:
+    """How many backbones share a GPU: as was measured, if of these GPUs, but no more than keep all of them busy."""
+    marks = {
+        key.partition(":")[2].removeprefix("NVIDIA-") for node in nodes for key in node if key.startswith(_ACCELERATOR)
+    }
+    if packed is None or not marks or not all(mark.split("-")[0] in packed.device for mark in marks):
+        return 1
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    return max(1, min(packed.together, packed.backbones // gpus))
 
 
 def with_cpus(resources: Resources, nodes: Sequence[Mapping[str, float]], gpus: float) -> Resources:

@@ -40,7 +40,9 @@ from sweep.driver.work import (
     lacking_readings,
     longest_first,
     missing_cells,
+    packed_of,
     say_arithmetic,
+    say_packed,
     say_together,
 )
 from sweep.study import (
@@ -126,7 +128,8 @@ def run(sweep: Sweep, *, retry_failed: bool = False) -> Outcome:
     measured = table.measured_keys(sweep.store) if lacking_readings(sweep) else None
     cells = missing_cells(sweep, ready | given_up, measured=measured, spared=given_up)
     if cells:
-        with connect(sweep.config.resources) as resources:
+        with connect(sweep.config.resources, packed_of(sweep, cells)) as resources:
+            say_packed(sweep.config.resources, resources)
             sweep = _with_resources(sweep, resources)
             with span("waiting for tasks"):
                 _run(sweep, cells, resources, ready)

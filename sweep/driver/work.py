@@ -8,14 +8,16 @@ from dataclasses import replace
 
 from sweep import table
 from sweep.base.line import duration
-from sweep.config import AUTO, Config
+from sweep.config import AUTO, Config, Resources
 from sweep.driver.asked import Sweep
+from sweep.driver.cluster import Packed
 from sweep.study import (
     Planned,
     PlannedCell,
     Rates,
     curve_cost,
     ends_after,
+    packing,
     training_flops,
 )
 
@@ -76,6 +78,13 @@ def known_rates(sweep: Sweep, cells: Sequence[PlannedCell]) -> Rates | None:
     return rates if known else None
 
 
+def packed_of(sweep: Sweep, cells: Sequence[PlannedCell]) -> Packed | None:
+    """How many of these backbones best share a GPU, if ``--calibrate`` has measured it."""
+    rates = sweep.rates
+    number = packing.together(sweep.config, cells, rates)
+    return None if rates is None or number is None else Packed(number, rates.device, len(cells))
+
+
 def _lacking(planned: Planned, measured: Container[str] | None, claimed: set[str]) -> bool:
     """Whether a curve lacks readings that no other was told to make; from now on it is."""
     if measured is None:
@@ -106,6 +115,17 @@ def say_arithmetic(config: Config, cells: Sequence[PlannedCell], *, gpu: bool) -
         print(
             f"notice: {' and '.join(slow)}: float32, with all its bits; GPUs are several times faster in bfloat16 or "
             "tf32, which are other results under other keys",
+            file=sys.stderr,
+        )
+
+
+def say_packed(asked: Resources, resources: Resources) -> None:
+    """That ``auto`` has made backbones share a GPU."""
+    gpus = float(resources.gpus)
+    if asked.gpus == AUTO and 0 < gpus < 1:
+        print(
+            f"notice: {round(1 / gpus)} backbones at a time share each GPU, as --calibrate has measured; "
+            "resources.gpus: 1 gives each its own",
             file=sys.stderr,
         )
 

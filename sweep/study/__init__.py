@@ -1,6 +1,6 @@
 """What is asked: the grid, its keys, what a plan costs, and whether the config can be run at all."""
 
-from sweep.study import costs, rates
+from sweep.study import costs, packing, rates
 from sweep.study.check import read_config
 from sweep.study.columns import course_labels, labels, variables
 from sweep.study.confounding import varied_roles
@@ -74,6 +74,7 @@ __all__ = [
     "layers_said",
     "made_view",
     "outcomes",
+    "packing",
     "probes_said",
     "propose",
     "rates",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sweep.config import Config
@@ -27,6 +27,9 @@ class Rates:
     extraction : images a second, by :func:`probed`.
     least : seconds that fitting and describing a curve takes however few its images, by :func:`fitted`.
     products : operations a second of products of matrices, which fitting probes mostly is.
+    packing : of a GPU, images a second of so many trainings at once, by :func:`network` and their number (as text: the
+        rates are kept as JSON); of the networks that take longest.
+    memory, card : bytes of a GPU that training takes, by :func:`network`, and that it has.
     """
 
     device: str
@@ -35,6 +38,9 @@ class Rates:
     extraction: Mapping[str, float]
     least: Mapping[str, float]
     products: float
+    packing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
+    card: float = 0.0
 
     def know(self, backbone: Backbone, curves: Iterable[Curve]) -> bool:
         """Whether a backbone and these of its curves were measured."""
@@ -69,6 +75,8 @@ class Rates:
             training={**earlier.training, **self.training},
             extraction={**earlier.extraction, **self.extraction},
             least={**earlier.least, **self.least},
+            packing={**earlier.packing, **self.packing},
+            memory={**earlier.memory, **self.memory},
         )
 
     def said(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 from . import augment as augment
+from .beside import at_once as at_once
 from .checkpoint import checkpoint_name as checkpoint_name
 from .intervene import obtain as obtain
 from .look import Glasses as Glasses
@@ -12,6 +13,8 @@ from .ranks import ALONE as ALONE
 from .ranks import RankLostError as RankLostError
 from .ranks import Ranks as Ranks
 from .ranks import connected as connected
+from .speed import Drill as Drill
+from .speed import rates_at_once as rates_at_once
 from .speed import training_rate as training_rate
 from .weights import Weights as Weights
 from .weights import Workshop as Workshop

@@ -25,6 +25,7 @@ from . import (
     probes,
     report,
     solvers,
+    steps,
     storage,
     train,
 )
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "probes": probes,
     "solvers": solvers,
     "train": train,
+    "steps": steps,
     "decode": decode,
     "embed": embed,
     "gpu": gpu,
@@ -46,7 +48,7 @@ BENCHMARKS: dict[str, ModuleType] = {
 ALL = tuple(name for name in BENCHMARKS if name != "jobs")  # which takes over an hour: only if it is named
 ON_CPU = ("probes", "solvers", "decode", "growth", "attribution", "coverage", "storage", "browse")
 # most of the work is done by their own processes, which look like others
-OWN_WORKERS = ("storage", "coverage", "decode", "growth", "jobs", "browse")
+OWN_WORKERS = ("storage", "coverage", "decode", "growth", "jobs", "browse", "steps")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

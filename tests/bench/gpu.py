@@ -15,7 +15,7 @@ from sweep.config.recipe import PENALTIES, Probe
 from sweep.embed.statistics import layer_statistics
 from sweep.probes.fit import fit_probes
 
-from . import gpu_stages, machine, paper
+from . import gpu_stages, machine, paper, steps, train
 from .paper import Work, study, work
 from .report import table
 from .shapes import Case, data_flops, synthetic, widths_of
@@ -37,6 +37,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         their path of penalties, and of the statistics.
     limits : seconds of the probes' arithmetic at the matmul peak and of their traffic at the copy bandwidth.
     others : the other stages, see :func:`tests.bench.gpu_stages.run`; None unless measured.
+    steps : other ways to take a training step, see :func:`tests.bench.steps.run`; None unless measured.
     hours : GPU-hours of every block of ``paper.yaml`` by stage; None unless measured.
     study : number of probes of the scratch-trained study, and its seconds extrapolated by arithmetic, by traffic
         and by steps; None unless measured.
@@ -83,6 +84,7 @@ def run(*, quick: bool, case: Case | None = None) -> dict[str, Any]:
         "data_bytes": sum(emb_ND.nbytes for emb_ND in (*data.train, *data.test)),
         "study": extrapolate(counted, fitted, case) | ({} if measured else {"seconds": None}),
         "others": others,
+        "steps": steps.run(quick=False, cases=train.ON_GPU[:2]) if measured else None,
         "hours": paper.hours_by_block(gpu_stages.rates(others, (counted, fitted)), case) if others else None,
     }
 
@@ -130,6 +132,7 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             table(["if time goes by", "min"], minutes),
             *(["", gpu_stages.markdown(result["others"])] if result["others"] else []),
+            *(["", steps.markdown(result["steps"])] if result["steps"] else []),
             *(["", "\n\n".join(paper.markdown(result["hours"]))] if result["hours"] else []),
         ]
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import time
-from collections.abc import Mapping, Sequence
-from multiprocessing.synchronize import Barrier
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.multiprocessing as mp
 from PIL import Image
 
 from sweep.config import Recipe
@@ -18,6 +17,7 @@ from sweep.data.decode import decode_image
 from sweep.data.shown import evaluation_view
 from sweep.data.view import study_view
 from sweep.models import facts
+from sweep.train.beside import at_once
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, pretrain
 
@@ -77,33 +77,24 @@ def run(
 
 def packed(case: train.Case, number: int) -> float:
     """Images per second of so many processes that train on one device at once, after an epoch to warm up."""
-    context = mp.get_context("spawn")
-    barrier, seconds = context.Barrier(number), context.Queue()
-    workers = [context.Process(target=_trains, args=(case, barrier, seconds)) for _ in range(number)]
-    for worker in workers:
-        worker.start()
-    longest = max(seconds.get(timeout=300) for _ in workers)
-    for worker in workers:
-        worker.join()
-    return number * case.turns * case.images / longest
+    return number * case.turns * case.images / at_once(functools.partial(_trains, case), number)
 
 
-def _trains(case: train.Case, barrier: Barrier, seconds: Any) -> None:
-    """Train beside others; all wait for each other after the first epoch."""
+def _trains(case: train.Case, ready: Callable[[], None]) -> float:
+    """Seconds of all epochs but the first; ``ready`` is called after that."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model, layout = train.model_of(case, device)
     nothing = Labelled(np.empty((0, case.resolution, case.resolution, 3), np.uint8), np.empty(0, np.int64))
-    started = 0.0
+    started = ended = 0.0
 
     def after(history: Sequence[Mapping[str, float]], total: int) -> None:
-        nonlocal started
+        nonlocal started, ended
         machine.synchronize(device)
         if len(history) == 1:
-            barrier.wait(timeout=300)
+            ready()
             started = time.perf_counter()
-        elif len(history) == total:
-            seconds.put(time.perf_counter() - started)
+        ended = time.perf_counter()
 
     pretrain(
         model,
@@ -125,6 +116,7 @@ def _trains(case: train.Case, barrier: Barrier, seconds: Any) -> None:
         on_epoch=after,
         layout=layout,
     )
+    return ended - started
 
 
 def decoding(images: int) -> dict[str, float]:

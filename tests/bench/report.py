@@ -17,6 +17,7 @@ TITLES = {
     "solvers": "Does the probe make the tunnel?",
     "train": "ID training",
     "decode": "Decoding images",
+    "steps": "Other ways to take a training step",
     "embed": "Extraction",
     "gpu": "A paper backbone on a GPU",
     "growth": "How time and memory grow",

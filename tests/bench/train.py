@@ -31,7 +31,7 @@ from . import machine
 from .report import table
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CLASSES = 100
+CLASSES = 100
 _DISTINCT = 256  # images kept in memory; an epoch of more uses each several times
 ASKED = {"cpu": {"off": 1.05, "on": 1.10, "strong": 1.25}, "cuda": {"off": 1.05, "on": 1.10, "strong": 1.15}}
 
@@ -161,14 +161,14 @@ def precision(device: torch.device) -> Literal["float32", "bfloat16"]:
 def model_of(case: Case, device: torch.device) -> tuple[torch.nn.Module, torch.memory_format]:
     """A fresh network on the CPU, and the layout it is trained in on the device."""
     torch.manual_seed(0)
-    model = build_backbone(case.architecture, classes=_CLASSES, resolution=case.resolution, width=case.width)
+    model = build_backbone(case.architecture, classes=CLASSES, resolution=case.resolution, width=case.width)
     return model, memory_layout(probed_layers(model, resolution=case.resolution), device)
 
 
 def images(case: Case, augmentation: str, *, workers: int) -> ImageSource:
     """An epoch's images as the product's training reads them; few distinct ones, each many times."""
     rng, chosen = np.random.default_rng(0), policy(augmentation)
-    labels_N = rng.integers(0, _CLASSES, case.images)
+    labels_N = rng.integers(0, CLASSES, case.images)
     distinct_N = np.arange(case.images) % _DISTINCT
     if chosen.source == "evaluation":
         shape = (_DISTINCT, case.resolution, case.resolution, 3)
@@ -197,7 +197,7 @@ def _bare(case: Case, device: torch.device) -> Callable[[], None]:
     shape = (case.batch_size, case.resolution, case.resolution, 3)
     raw = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     input_BCHW = Feeder(MEAN, STD, device=device, layout=layout).normalized(raw.to(device))
-    target_B = torch.randint(0, _CLASSES, (case.batch_size,), generator=generator).to(device)
+    target_B = torch.randint(0, CLASSES, (case.batch_size,), generator=generator).to(device)
     steps = -(-case.images // case.batch_size)
 
     def epoch() -> None:

@@ -1,17 +1,21 @@
 """Hours from a few seconds: they add up what the grid asks for."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweep import commands, driver, table
 from sweep.base.store import Store
 from sweep.cell import calibration
-from sweep.driver.work import say_together
-from sweep.study import ends_after, rates
+from sweep.driver.cluster import resolve
+from sweep.driver.work import packed_of, say_packed, say_together
+from sweep.study import ends_after, packing, rates
 from sweep.study.check import read_config
 from sweep.study.rates import Rates
+from sweep.train import at_once
 
 CONFIG = """
 name: t
@@ -49,6 +53,13 @@ grid:
 probe_datasets: [glyphs]
 recipe: {batch_size: 16}
 resources: {gpus: 0}
+"""
+
+SHARED = """
+name: t
+grid: [{architecture: vggm11, id_dataset: fractals, width: 0.0625, seed: [0, 1, 2, 3, 4, 5, 6, 7]}]
+probe_datasets: [glyphs]
+recipe: {batch_size: 16}
 """
 
 
@@ -107,3 +118,86 @@ def test_the_longest_by_calibrated_time_comes_first(tmp_path, capsys):
 )
 def test_when_a_sweep_ends(jobs, places, expected):
     assert ends_after(jobs, places) == expected
+
+
+@pytest.mark.parametrize(
+    ("rates_of", "most", "expected"),
+    [
+        ({"a": {1: 10, 2: 20, 4: 40}}, 4, 4),  # each at its full speed, however many
+        ({"a": {1: 10, 2: 20, 4: 40}}, 3, 2),  # but four have no room
+        ({"a": {1: 10, 2: 10, 4: 10}}, 4, 1),  # one fills the card
+        ({"a": {1: 10, 2: 20, 4: 20.9}}, 4, 2),  # four save less than a twentieth
+        ({"a": {1: 10, 2: 20, 4: 22}}, 4, 4),
+        ({"a": {1: 10, 2: 20, 4: 40}, "b": {1: 10, 2: 5}}, 4, 1),  # 100/2 + 100 × 2 seconds; four of b were not tried
+        ({"a": {1: 10, 2: 20, 4: 40}, "c": {1: 10, 2: 8, 4: 1}}, 4, 4),  # 25 + 10 seconds against 50 + 1.25, 100 + 1
+        ({"a": {1: 10, 2: 20, 4: 40}, "c": {1: 10, 2: 8, 4: 0.3}}, 4, 2),  # 25 + 33
+    ],
+)
+def test_so_many_share_a_gpu_as_end_soonest(rates_of, most, expected):
+    seconds = {"a": 100.0, "b": 100.0, "c": 1.0}
+    assert packing.ends_soonest(seconds, rates_of, most) == expected
+
+
+@pytest.mark.parametrize(("card", "largest", "expected"), [(80e9, 7e9, 7), (16e9, 4.6e9, 2), (8e9, 20e9, 1)])
+def test_what_a_card_has_room_for(card, largest, expected):
+    assert packing.fitting(card, largest, 0.7) == expected
+
+
+def test_auto_is_the_share_of_a_gpu_that_was_calibrated(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(SHARED)
+    config, out = read_config(tmp_path / "c.yaml"), str(tmp_path / "out")
+    cells = driver.prepare(config, out).cells
+    assert "not measured, there is none here" in packing.said(config, cells, made_up(cells, {"vggm11": 30.0}))
+    (name,) = {rates.network(cell.backbone) for cell in cells}
+    measured = replace(
+        made_up(cells, {"vggm11": 30.0}),
+        device="NVIDIA H100 80GB HBM3",
+        kind="cuda",
+        packing={name: {"1": 30.0, "2": 58.0, "4": 80.0}},
+        memory={name: 1e9},
+        card=80e9,
+    )
+    assert "resources.gpus: 0.25" in packing.said(config, cells, measured)
+    table.publish_rates(Store(out), measured)
+    sweep = driver.prepare(config, out)
+    assert sweep.rates == measured
+
+    def resolved(count=8, name="H100", **changes):
+        asked = config.resources.model_copy(update=changes)
+        node = {"Alive": True, "Resources": {"CPU": 16, "GPU": 2, f"accelerator_type:{name}": 1}}
+        return resolve(asked, [node], packed_of(sweep, sweep.cells[:count]))
+
+    found = resolved()
+    assert (found.gpus, found.cpus, found.max_in_flight) == (0.25, 2, 16)
+    assert resolved(count=5).gpus == 0.5  # two GPUs would be busy with four at most
+    assert resolved(count=2).gpus == 1
+    assert resolved(name="A100").gpus == 1  # not the card that was measured
+    assert resolved(gpus=1.0).gpus == 1
+    say_packed(config.resources, found)
+    assert "4 backbones at a time share each GPU" in capsys.readouterr().err
+    say_packed(config.resources, resolved(count=2))
+    together = [replace(cell, backbone=replace(cell.backbone, recipe=parallel(cell))) for cell in sweep.cells]
+    assert packing.together(config, together, measured) == 1
+    assert packing.together(config, sweep.cells, replace(measured, memory={name: 13e9})) == 4
+    assert packing.together(config, sweep.cells, replace(measured, memory={name: 14e9})) == 2
+    assert capsys.readouterr().err == ""
+
+
+def parallel(cell):
+    return cell.backbone.recipe.model_copy(update={"data_parallel": 2})
+
+
+def test_trainings_side_by_side_are_timed_together_and_one_that_fails_says_why():
+    assert 0.05 <= at_once(asleep, 2) < 5
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        at_once(out_of_memory, 2)
+
+
+def asleep(ready):
+    ready()
+    time.sleep(0.05)
+    return 0.05
+
+
+def out_of_memory(_ready):
+    raise torch.OutOfMemoryError("no room")

@@ -13,6 +13,8 @@ from sweep.data.copies import difference_hash, near_pairs, thumbnail
 from sweep.data.doctor import examine, overlaps
 from sweep.data.facts import Archive, Copy, sheets
 from sweep.data.listing import hashlib
+from sweep.data.looks import looks
+from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from tests.original_layouts import LAYOUTS, cub200, pixels, put_image
 from tests.shared_files import STUDY, needs_study
@@ -103,6 +105,26 @@ def test_damage_is_found_and_named(tmp_path, damage, level, says):
     sound, lines = said(root, tmp_path, sheet_of("cub200", **facts))
     assert any(line.startswith(f"{level}: ") and says in line for line in lines), lines
     assert sound == (level == "warning" and damage is not lose_a_class)
+
+
+def test_two_processes_see_what_one_sees(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.data.parallel._TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.data.parallel._WORTH_SECONDS", 1e-9)
+    root = cub200(tmp_path / "data")
+    truncate_an_image(root)
+    Image.new("RGB", (40, 30), "red").save(images_of(root)[1])
+    dataset = open_dataset("cub", DatasetOptions("folder", path=str(root)), cache_dir=tmp_path / "cache")
+    found = [
+        [look for part in (dataset.train, dataset.test) for look in looks(part, range(len(part)), processes=number)]
+        for number in (1, 2)
+    ]
+    assert list(map(repr, found[0])) == list(map(repr, found[1]))
+    assert [name for name, look in found[0] if isinstance(look, str)] == [split_name(root, 0)]
+    assert [name for name, look in found[0] if not isinstance(look, str) and look.flat] == [split_name(root, 1)]
+
+
+def split_name(root, number):
+    return str(images_of(root)[number].relative_to(root / "CUB_200_2011"))
 
 
 def test_upper_case_endings_and_macos_files_do_no_harm(tmp_path):

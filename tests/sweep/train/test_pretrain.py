@@ -1,5 +1,6 @@
 """ID training: schedule, batches, exact resumption."""
 
+import functools
 import io
 import math
 import threading
@@ -44,8 +45,9 @@ def plain(images_NHWC, labels_N):
     return PlainImages(images_NHWC, labels_N, np.arange(len(labels_N)))
 
 
-def strong(images_NHWC, labels_N):
-    return CroppedImages(squares(images_NHWC), labels_N, np.arange(len(labels_N)), side=6, operations=True)
+def strong(images_NHWC, labels_N, *, ahead=False):
+    at_N = np.arange(len(labels_N))
+    return CroppedImages(squares(images_NHWC), labels_N, at_N, side=6, operations=True, ahead=ahead)
 
 
 def train(
@@ -112,8 +114,11 @@ def test_batches_cover_everything_once_and_none_is_tiny():
     assert [b.tolist() for b in batches] == [b.tolist() for b in epoch_batches(33, 8, seed=5)]
 
 
-@pytest.mark.parametrize(("killed_after", "source"), [(1, plain), (2, strong), (3, plain)])
-def test_resumed_training_ends_with_the_same_weights(killed_after, source):
+@pytest.mark.parametrize(
+    ("killed_after", "source", "then"),
+    [(1, plain, plain), (2, strong, functools.partial(strong, ahead=True)), (3, plain, plain)],  # a thread cuts ahead
+)
+def test_resumed_training_ends_with_the_same_weights(killed_after, source, then):
     mixing = RECIPE.model_copy(update={"mixup": 0.2, "cutmix": 1.0} if source is strong else {})
     undisturbed = train(nowhere(), recipe=mixing, source=source)
     kept = {}
@@ -137,7 +142,7 @@ def test_resumed_training_ends_with_the_same_weights(killed_after, source):
         Checkpoints(load=lambda: kept["state"], save=save, every_seconds=0),
         on_epoch=lambda history, total: epochs.append(len(history)),
         recipe=mixing,
-        source=source,
+        source=then,
     )
     assert epochs == list(range(killed_after + 1, 5))
     assert same(resumed, undisturbed)

@@ -1,5 +1,6 @@
 from . import augment as augment
 from .checkpoint import checkpoint_name as checkpoint_name
+from .checkpoint import clear_checkpoint as clear_checkpoint
 from .intervene import obtain as obtain
 from .look import Glasses as Glasses
 from .look import Seen as Seen

@@ -38,7 +38,7 @@ from sweep.study import (
     without_downloads,
 )
 from sweep.table import read_records
-from sweep.train import checkpoint_name
+from sweep.train import clear_checkpoint
 
 _SHOWN = 5
 T = TypeVar("T")
@@ -279,7 +279,7 @@ def _conclude(sweep: driver.Sweep) -> int:
     driver.search_report.write(store, found, name=sweep.config.name)
     for outcome in found:
         if outcome.record is not None:
-            store.delete(checkpoint_name(outcome.key))
+            clear_checkpoint(store, outcome.key)
     print(driver.search_report.summary(found))
     print(f"recipes:  {store.path(driver.search_report.RECIPES)} (in a config: recipes: FILE)")
     print(f"evidence: {store.path(driver.search_report.TRIALS)}, {store.path(driver.search_report.FIGURE)}")

@@ -31,11 +31,11 @@ from sweep.cell.course import run_course
 from sweep.cell.kept import keep_probes
 from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
-from sweep.cell.probing import probe_data, probe_seed
+from sweep.cell.probing import probe_data, probe_seed, statistics_of
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
-from sweep.embed import Statistics, cached, descriptions, embed, layer_statistics, registered_statistics, room_bytes
+from sweep.embed import Embeddings, cached, descriptions, embed, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned, id_curve
@@ -341,7 +341,7 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory, tasks=task.tasks) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 
-    def embedded(part: str, pixels_NHWC: np.ndarray) -> list[torch.Tensor]:
+    def embedded(part: str, pixels_NHWC: np.ndarray) -> Embeddings:
         """Of the training or test part, from the cache if they are there."""
         return cached(
             kept and kept.with_suffix(f".{part}.safetensors"),
@@ -377,18 +377,8 @@ def probe_curve(
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
         try:
-            described, registered = _described(task, embedded, data.train_labels_N, data.classes, seed)
+            described, registered = statistics_of(task, embedded, data.train_labels_N, data.classes, seed)
         except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
             log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
-            described, registered = _described(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
+            described, registered = statistics_of(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)
-
-
-@span("layer statistics")
-def _described(
-    task: CellTask, embedded: Embedded, labels_N: torch.Tensor, classes: int, seed: int
-) -> tuple[list[Statistics | None], list[dict[str, float | None]]]:
-    """What each layer's embeddings look like, ours and what plug-ins measure; computed where the labels are."""
-    about = (embedded.train, labels_N)
-    described = layer_statistics(*about, classes=classes, threshold=task.settings.rank_threshold)
-    return described, registered_statistics(task.settings.statistics, *about, classes=classes, seed=seed)

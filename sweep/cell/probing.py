@@ -1,4 +1,4 @@
-"""Embeddings and labels of a curve as its probes are fitted on them."""
+"""Embeddings and labels of a curve as its probes are fitted on them, and what the embeddings look like."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from sweep.base.seeds import derive_seed
+from sweep.base.spans import span
 from sweep.cell.rows import Embedded
+from sweep.cell.task import CellTask
 from sweep.data import Images
+from sweep.embed import Statistics, layer_statistics, registered_statistics
 from sweep.probes import ProbeData
 from sweep.study import Curve
 
@@ -40,3 +43,13 @@ def probe_data(
         keep_weights=keep_weights,
         folds_N=None if folds == 1 else torch.from_numpy(images.folds(folds)).to(device),
     )
+
+
+@span("layer statistics")
+def statistics_of(
+    task: CellTask, embedded: Embedded, labels_N: torch.Tensor, classes: int, seed: int
+) -> tuple[list[Statistics | None], list[dict[str, float | None]]]:
+    """What each layer's embeddings look like, ours and what plug-ins measure; computed where the labels are."""
+    about = (embedded.train, labels_N)
+    described = layer_statistics(*about, classes=classes, threshold=task.settings.rank_threshold)
+    return described, registered_statistics(task.settings.statistics, *about, classes=classes, seed=seed)

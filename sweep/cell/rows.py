@@ -13,7 +13,7 @@ from sweep.base.measure import Measured, device_name
 from sweep.cell.task import CellTask
 from sweep.config import AUTO, CONVERGED, NO_PENALTY_KEYS, PENALTIES, Probe
 from sweep.data import Images
-from sweep.embed import Statistics
+from sweep.embed import Embeddings, Statistics
 from sweep.models import ProbedLayer
 from sweep.probes import ProbeResult, replicate_seeds
 from sweep.study import Backbone, Planned
@@ -22,12 +22,12 @@ from sweep.train import Weights
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of one curve, one (N, D) tensor per layer, and the parameters that the network has up to each."""
+    """Embeddings of one curve, and the parameters that the network has up to each layer."""
 
     layers: list[ProbedLayer]
     parameters: list[int]
-    train: list[torch.Tensor]
-    test: list[torch.Tensor]
+    train: Embeddings
+    test: Embeddings
     cost: Measured
 
 
@@ -100,12 +100,15 @@ def _probe_columns(probe: Probe, result: ProbeResult) -> dict[str, Any]:
 
 def _layer_columns(number: int, embedded: Embedded) -> dict[str, Any]:
     layer, last = embedded.layers[number - 1], len(embedded.layers)
+    rounding = embedded.train.rounding[number - 1]
     return {
         "layer": number,
         "layer_name": layer.label,
         "layer_point": layer.point,
         "layer_pooling": layer.pooling,
         "layer_width": layer.width,
+        "float16_loss": rounding and rounding.median,
+        "float16_loss_worst": rounding and rounding.worst,
         "layer_parameters": embedded.parameters[number - 1],
         "position": (number - 1) / (last - 1) if last > 1 else 1.0,
         "is_penultimate": number == last,

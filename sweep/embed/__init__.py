@@ -2,7 +2,7 @@
 
 from sweep.embed.collapse import Collapse, collapse
 from sweep.embed.distance import weight_distances
-from sweep.embed.extract import cached, embed, room_bytes
+from sweep.embed.extract import Embeddings, cached, embed, room_bytes
 from sweep.embed.likeness import Likeness, likeness
 from sweep.embed.plugin_statistics import descriptions, registered_statistics
 from sweep.embed.spectrum import Spectrum, spectrum
@@ -10,6 +10,7 @@ from sweep.embed.statistics import Statistics, layer_statistics
 
 __all__ = [
     "Collapse",
+    "Embeddings",
     "Likeness",
     "Spectrum",
     "Statistics",

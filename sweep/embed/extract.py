@@ -5,13 +5,17 @@ Shapes: N images, B batch, H and W pixels, D embedding width (one per layer).
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -22,11 +26,49 @@ from sweep.config import ExtractionPrecision
 from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
 
 _LOST = 0.02  # share of a feature's spread that the rounding of float16 may be
+_ROUNDING = "rounding"  # in the metadata of a file of kept embeddings
 _GPU_BATCH = 256  # images of one forward pass; a rule, so that embeddings do not depend on what else runs
 # On CPU, measured (see `tests/bench`): pixels of a pass whose activations still fit the caches, and the most images
 _CPU_SMALLEST = 8
 _CPU_TOKENS, _CPU_LARGE_MAPS = (2**17, 128), (2**18, 32)
 _CPU_CHANNELS_FIRST, _CPU_CHANNELS_LAST = (2**18, 64), (2**18, 128)  # of small maps
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What float16 would take from a layer, by those of the first images: shares of features' deviations, in [0, 1].
+
+    Attributes
+    ----------
+    median : of the features that vary; it decides how the layer is stored.
+    worst : of the feature that would lose most.
+    """
+
+    median: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Embeddings(Sequence[Tensor]):
+    """One (N, D) tensor per layer, on the CPU.
+
+    Attributes
+    ----------
+    rounding : one entry per layer; None where all images are alike to it, or where nobody kept it.
+    """
+
+    layers: list[Tensor] = field(default_factory=list)
+    rounding: list[Rounding | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @overload
+    def __getitem__(self, layer: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, layer: slice) -> list[Tensor]: ...
+    def __getitem__(self, layer: int | slice) -> Tensor | list[Tensor]:
+        return self.layers[layer]
 
 
 @contextmanager
@@ -82,7 +124,7 @@ def embed(
     device: torch.device,
     precision: ExtractionPrecision = "float32",
     spill: Path | None = None,
-) -> list[Tensor]:
+) -> Embeddings:
     """Pooled embeddings of every probed layer.
 
     Parameters
@@ -97,9 +139,9 @@ def embed(
 
     Returns
     -------
-    one (N, D) tensor per layer, on the CPU: float16, or float32 where that would lose a layer's spread, see
-    :func:`stored_as`. A value beyond float16 that shows after the first batch becomes infinite, and is reported by the
-    probes as a problem of that layer.
+    one (N, D) tensor per layer: float16, or float32 where that would lose a layer's spread, see :func:`stored_as`. A
+    value beyond float16 that shows after the first batch becomes infinite, and is reported by the probes as a problem
+    of that layer.
 
     Raises
     ------
@@ -107,7 +149,7 @@ def embed(
         If not even one image fits; until then the batch is halved.
     """
     n, on_gpu = len(images_NHWC), device.type == "cuda"
-    embeddings: list[Tensor] = []
+    found = Embeddings()
     size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
     layout = memory_layout(layers, device)
     feeder = Feeder(mean, std, device=device, layout=layout)
@@ -119,10 +161,14 @@ def embed(
                 for images in waited(fed, "waiting for images to embed"):
                     model(feeder.normalized(images))
                     pooled = [outputs[layer.label] for layer in layers]
-                    embeddings = embeddings or [
-                        _room(n, each_BD.shape[1], stored_as(each_BD), pinned=on_gpu, spill=spill) for each_BD in pooled
-                    ]
-                    for emb_ND, each_BD in zip(embeddings, pooled, strict=True):
+                    if not found:
+                        found.rounding.extend(map(rounding_of, pooled))
+                        types = map(stored_as, found.rounding)
+                        found.layers.extend(
+                            _room(n, each_BD.shape[1], dtype, pinned=on_gpu, spill=spill)
+                            for each_BD, dtype in zip(pooled, types, strict=True)
+                        )
+                    for emb_ND, each_BD in zip(found, pooled, strict=True):
                         emb_ND[start : start + size].copy_(each_BD.to(emb_ND.dtype), non_blocking=True)
                     start += size
             except torch.OutOfMemoryError:
@@ -132,7 +178,7 @@ def embed(
                 outputs.clear()
     if on_gpu:
         torch.cuda.synchronize(device)
-    return embeddings
+    return found
 
 
 def _batches(images_NHWC: np.ndarray, start: int, size: int) -> Iterator[Tensor]:
@@ -141,18 +187,23 @@ def _batches(images_NHWC: np.ndarray, start: int, size: int) -> Iterator[Tensor]
         yield torch.from_numpy(np.array(images_NHWC[first : first + size]))
 
 
-def stored_as(emb_BD: Tensor) -> torch.dtype:
-    """Type that holds a layer's embeddings, by those of some images: float16 where its rounding is small beside them.
+def rounding_of(emb_BD: Tensor) -> Rounding | None:
+    """What float16 would take from a layer, by embeddings of some images; None if these are all alike.
 
     What counts is how far images are apart, feature by feature: where all are near a large mean or all are tiny, as
-    before training, float16 keeps little of it.
+    before training, float16 keeps little of it. A feature of which more is lost than there is counts as lost.
     """
     spread_D, rounding_D = emb_BD.std(0, correction=0), (emb_BD - emb_BD.half().float()).square().mean(0).sqrt()
     varying_D = spread_D > torch.finfo(torch.float32).eps * emb_BD.abs().amax(0)
     if not varying_D.any():
-        return torch.float16
-    lost = (rounding_D[varying_D] / spread_D[varying_D]).median()
-    return torch.float16 if lost <= _LOST else torch.float32
+        return None
+    lost = (rounding_D[varying_D] / spread_D[varying_D]).clamp(max=1.0)
+    return Rounding(float(lost.median()), float(lost.max()))
+
+
+def stored_as(rounding: Rounding | None) -> torch.dtype:
+    """Type that holds a layer's embeddings: float16 where what it takes is small beside how far images are apart."""
+    return torch.float16 if rounding is None or rounding.median <= _LOST else torch.float32
 
 
 def _room(n: int, width: int, dtype: torch.dtype, *, pinned: bool, spill: Path | None) -> Tensor:
@@ -179,16 +230,24 @@ def room_bytes(n: int, width: int, *, pinned: bool) -> int:
     return 1 << (size - 1).bit_length() if pinned and size else size
 
 
-def cached(file: Path | None, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+def cached(file: Path | None, compute: Callable[[], Embeddings]) -> Embeddings:
     """Embeddings from a safetensors file if it is there, else computed and put there; None only computes."""
     if file is None:
         return compute()
     if file.exists():
-        stored = safetensors.torch.load_file(file)
-        return [stored[str(layer)] for layer in range(len(stored))]
-    embeddings = compute()
+        return _read(file)
+    found = compute()
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    safetensors.torch.save_file({str(layer): emb_ND for layer, emb_ND in enumerate(embeddings)}, temporary)
+    about = {_ROUNDING: json.dumps([each and [each.median, each.worst] for each in found.rounding])}
+    safetensors.torch.save_file({str(layer): emb_ND for layer, emb_ND in enumerate(found)}, temporary, about)
     temporary.replace(file)
-    return embeddings
+    return found
+
+
+def _read(file: Path) -> Embeddings:
+    """Kept embeddings; files of older versions do not say what float16 took."""
+    with safetensors.safe_open(file, framework="pt") as opened:
+        layers = [opened.get_tensor(str(layer)) for layer in range(len(opened.keys()))]
+        kept = json.loads((opened.metadata() or {}).get(_ROUNDING, "null"))
+    return Embeddings(layers, [each and Rounding(*each) for each in kept or [None] * len(layers)])

@@ -116,8 +116,10 @@ def _of_group(search: Search, group: tuple[tuple[str, Any], ...], backbone: Back
     seed = derive_seed("search", search.seed, json.dumps(group))
     points = qmc.Halton(d=len(search.recipe), rng=seed).random(_DRAWS_PER_TRIAL * search.trials)
     for point in points:
+        if len(recipes) == search.trials:
+            break
         drawn = {key: _value(key, search.recipe[key], float(u)) for key, u in zip(recipes[0], point, strict=True)}
-        if len(recipes) < search.trials and drawn not in recipes:
+        if drawn not in recipes:
             recipes.append(drawn)
     return [
         Trial(group, number, replace(backbone, recipe=default.model_copy(update=recipe)), tuple(recipe.items()))

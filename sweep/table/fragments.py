@@ -18,6 +18,7 @@ from sweep.base.store import Store
 from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
 
 FRAGMENTS, FAILURES = "fragments/", "failures/"
+_KNOWN = frozenset((*SCHEMA.names, *FRAGMENT_SCHEMA.names))
 _ADVICE = "run the sweep with --verify: it is set aside and done again"
 _UPDATE = "use the version that wrote it, or a newer one"
 
@@ -126,8 +127,7 @@ def written_by_newer(schema: pa.Schema) -> str | None:
 
 def unknown_columns(schema: pa.Schema) -> list[str]:
     """Columns that are neither measured nor labels, which version 0.1.0 wrote, nor registered statistics."""
-    known = {*SCHEMA.names, *FRAGMENT_SCHEMA.names}
-    return [field.name for field in schema if field.name not in known and not is_statistic(field)]
+    return [name for name in schema.names if name not in _KNOWN and not is_statistic(schema.field(name))]
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

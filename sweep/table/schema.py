@@ -107,6 +107,13 @@ GROUPS: dict[str, list[tuple[str, pa.DataType, str]]] = {
             "arithmetic of the forward pass: float32, tf32, bfloat16, float16; null: older",
         ),
         (
+            "float16_loss",
+            _real,
+            "share of a feature's deviation that rounding to float16 takes, median of the layer's features over the "
+            "first training images; above 0.02 the layer is kept in float32; null: older, or all images alike",
+        ),
+        ("float16_loss_worst", _real, "the same share of the feature that loses most, at most 1"),
+        (
             "layer_parameters",
             _long,
             "parameters up to and with it, in the order in which the network lists its modules",

@@ -1,6 +1,7 @@
 from . import augment as augment
 from .beside import at_once as at_once
 from .checkpoint import checkpoint_name as checkpoint_name
+from .checkpoint import clear_checkpoint as clear_checkpoint
 from .intervene import obtain as obtain
 from .look import Glasses as Glasses
 from .look import Seen as Seen

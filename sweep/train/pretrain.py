@@ -30,7 +30,7 @@ from sweep.models import Feeder, resident
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
-from sweep.train.saving import Saver, apart, unsealed
+from sweep.train.saving import BEST, KEPT, WEIGHTS, Saver, apart, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def pretrain(
     model.to(device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
-    run.restore(ranks.agreed(checkpoints.load()), not_after=min(along.epochs, default=recipe.epochs))
+    run.restore(checkpoints, not_after=min(along.epochs, default=recipe.epochs))
     started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
     if run.epoch in along.epochs:
@@ -297,14 +297,17 @@ class _Run:
             "history": [dict(entry) for entry in self.history],
         }
 
-    def restore(self, data: bytes | None, *, not_after: int) -> None:
+    def restore(self, checkpoints: Checkpoints, *, not_after: int) -> None:
         """Go on from a snapshot; one that is damaged, foreign, or past an epoch still wanted is said and ignored."""
+        data = self.ranks.agreed(checkpoints.load())
         if data is None:
             return
         try:
             state = torch.load(io.BytesIO(unsealed(data)), map_location=self.device, weights_only=True)
+            if isinstance(state, dict) and KEPT in state:
+                state[BEST] = self._whole(state[KEPT], checkpoints)
             self._refuse_other(state)
-        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
             log.warning("checkpoint of %s is damaged (%s): training starts anew", self.key, error)
             return
         if state["epoch"] > not_after:
@@ -320,6 +323,16 @@ class _Run:
         self.best, self.history = state["best"], state["history"]
         if "state" in self.best:
             self.best["state"] = {name: value.cpu() for name, value in self.best["state"].items()}
+
+    def _whole(self, best: dict[str, Any], checkpoints: Checkpoints) -> dict[str, Any]:
+        """The best epoch with its weights, which stand apart; ValueError if these are not the ones meant."""
+        data = self.ranks.agreed(checkpoints.best.load(best["epoch"]) if checkpoints.best else None)
+        if data is None:
+            raise ValueError(f"the best weights, of epoch {best['epoch'] + 1}, are gone")
+        found = torch.load(io.BytesIO(unsealed(data)), map_location="cpu", weights_only=True)
+        if (found["key"], found["epoch"]) != (self.key, best["epoch"]):
+            raise ValueError(f"the best weights belong to {found['key']}, epoch {found['epoch'] + 1}")
+        return best | {WEIGHTS: found[WEIGHTS]}
 
     def _refuse_other(self, state: object) -> None:
         """ValueError if this is not a snapshot of this run, whatever else it may be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweep.base.errors import StorageError
 from sweep.train.checkpoint import Checkpoints
 
+log = logging.getLogger(__name__)
+
 _DIGEST_BYTES = 32  # of SHA-256
+BEST, WEIGHTS = "best", "state"  # of a run's state: its best epoch, and the weights of it
+KEPT = "kept"  # instead of BEST where its weights stand apart
 
 
 class Saver:
@@ -29,6 +35,7 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
         self._saved_at = time.monotonic()
+        self._best_epoch: int | None = None  # whose weights were written as the best last
 
     @property
     def is_due(self) -> bool:
@@ -42,7 +49,25 @@ class Saver:
         self._saved_at = time.monotonic()
 
     def _write(self, state: Mapping[str, Any]) -> None:
-        self._checkpoints.save(sealed(state))
+        """A checkpoint that cannot be written costs what a kill would cost, no more."""
+        try:
+            self._put(state)
+        except StorageError as error:
+            log.warning("no checkpoint: %s; training goes on without", error)
+
+    def _put(self, state: Mapping[str, Any]) -> None:
+        """Best weights first, where they stand apart and changed; then the state that names them."""
+        elsewhere, best = self._checkpoints.best, state.get(BEST, {})
+        if elsewhere is None or WEIGHTS not in best:
+            self._checkpoints.save(sealed(state))
+            return
+        epoch = best["epoch"]
+        if epoch != self._best_epoch:
+            elsewhere.save(epoch, sealed({"key": state["key"], "epoch": epoch, WEIGHTS: best[WEIGHTS]}))
+            self._best_epoch = epoch
+        others = {name: value for name, value in state.items() if name != BEST}
+        self._checkpoints.save(sealed(others | {KEPT: {name: each for name, each in best.items() if name != WEIGHTS}}))
+        elsewhere.forget_others(epoch)
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None

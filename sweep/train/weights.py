@@ -25,7 +25,7 @@ from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of,
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
 from sweep.train.batches import AugmentedImages, CroppedImages, PlainImages, squares
-from sweep.train.checkpoint import Checkpoints, checkpoint_name
+from sweep.train.checkpoint import BestWeights, Checkpoints, best_name, checkpoint_name, clear_checkpoint, forget_best
 from sweep.train.pretrain import (
     NOTHING_ALONG,
     Along,
@@ -182,15 +182,14 @@ def _train_and_publish(backbone: Backbone, shop: Workshop, epochs: set[int | Non
     """Train and publish the weights of these epochs as they come, None is the kept one; the checkpoint goes last."""
     passed = frozenset(epoch for epoch in epochs if epoch is not None)
     along = Along(passed, lambda trained: _publish(backbone.after(trained.epoch), shop, trained))
-    checkpoint = checkpoint_name(shop.run)
     try:
         trained, cost = train_backbone(backbone, shop, along=along, last_epoch=None if None in epochs else max(passed))
     except TrainingDivergedError:
-        _clear(shop.store, checkpoint)  # another attempt would meet the same, with it or without
+        clear_checkpoint(shop.store, shop.run)  # another attempt would meet the same, with it or without
         raise
     if None in epochs:
         _publish(backbone, shop, trained, peak_bytes=cost.peak_bytes)
-    _clear(shop.store, checkpoint)
+    clear_checkpoint(shop.store, shop.run)
 
 
 def train_backbone(
@@ -220,7 +219,7 @@ def train_backbone(
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             device=shop.device,
-            checkpoints=_checkpoints(checkpoint_name(shop.run), shop),
+            checkpoints=_checkpoints(shop),
             on_epoch=shop.on_epoch,
             along=along,
             last_epoch=last_epoch,
@@ -239,27 +238,23 @@ def layout_of(backbone: Backbone, device: torch.device) -> torch.memory_format:
         return torch.channels_last
 
 
-def _checkpoints(name: str, shop: Workshop) -> Checkpoints:
+def _checkpoints(shop: Workshop) -> Checkpoints:
+    store, run = shop.store, shop.run
     if not shop.ranks.leads:
         return Checkpoints(load=lambda: None, save=lambda _data: None, every_seconds=math.inf)
+
+    def read(name: str) -> bytes | None:
+        return store.get(name) if store.exists(name) else None
+
     return Checkpoints(
-        load=lambda: shop.store.get(name) if shop.store.exists(name) else None,
-        save=lambda data: _save_if_possible(shop.store, name, data),
+        load=lambda: read(checkpoint_name(run)),
+        save=lambda data: store.put(checkpoint_name(run), data),
+        best=BestWeights(
+            load=lambda epoch: read(best_name(run, epoch)),
+            save=lambda epoch, data: store.put(best_name(run, epoch), data),
+            forget_others=lambda epoch: forget_best(store, run, but=best_name(run, epoch)),
+        ),
     )
-
-
-def _clear(store: Store, name: str) -> None:
-    """Remove a checkpoint; what else stands in its place is none of ours."""
-    if store.exists(name):
-        store.delete(name)
-
-
-def _save_if_possible(store: Store, name: str, data: memoryview) -> None:
-    """A checkpoint that cannot be written costs what a kill would cost, no more."""
-    try:
-        store.put(name, data)
-    except StorageError as error:
-        log.warning("no checkpoint: %s; training goes on without", error)
 
 
 def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes: int | None = None) -> None:

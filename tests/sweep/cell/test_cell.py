@@ -87,6 +87,7 @@ def test_the_default_probe_is_one_row_per_layer_that_says_what_it_chose_and_how_
         assert row["penalty_losses"][row["penalties"].index(row["probe_weight_decay"])] == min(row["penalty_losses"])
         assert row["gradient_norm"] < 0.1
         assert row["epochs_run"] > 1
+        assert 0 < row["float16_loss"] <= row["float16_loss_worst"] <= 1
         assert [row[name] for name in ("probe_lr", "probe_epochs", "probe_batch_size", "probe_seed")] == [None] * 4
     (adamw, *_) = rows_of("{solver: adamw, epochs: 2, batch_size: 16}")
     assert (adamw["converged"], adamw["epochs_run"], adamw["penalties"]) == (False, 2, None)

@@ -53,7 +53,7 @@ OFTEN = """
 import sys
 if "sweep.train.checkpoint" in sys.modules:  # in a worker: torch is loaded there
     from sweep.train.checkpoint import Checkpoints
-    Checkpoints.__init__.__defaults__ = (0.0,)
+    Checkpoints.__init__.__defaults__ = (0.0, None)
 """
 # Ray's own patience with a lost head is a minute
 PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5", "RAY_health_check_failure_threshold": "2"}

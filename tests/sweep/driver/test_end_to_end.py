@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -157,12 +158,23 @@ def test_table_depends_on_neither_workers_nor_a_killed_driver(four, tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     time.sleep(5)  # workers of a dead driver end by themselves
+    elsewhere(next(fragments.glob("*.parquet")))
     kept = {f: f.stat().st_mtime_ns for f in fragments.glob("*.parquet")}
     assert len(kept) >= 3
     done = run(file, out)
+    at_start = done.stderr.index("1 were computed on NVIDIA H100: 1, this run is on")
+    assert at_start < done.stderr.index(" curves · ") < done.stderr.index("computed on 2 kinds of processor")
     assert f"({8 - len(kept)} computed now" in done.stdout
     assert {f: f.stat().st_mtime_ns for f in kept} == kept
     assert rows(out) == expected
+
+
+def elsewhere(fragment):
+    """As if this curve had been computed by a GPU, before its store came here."""
+    table = pq.read_table(fragment)
+    place, field = table.schema.get_field_index("device"), table.schema.field("device")
+    device = pa.array(["NVIDIA H100"] * len(table), field.type)
+    pq.write_table(table.set_column(place, field, device), fragment, write_page_checksum=True)
 
 
 def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):

@@ -277,7 +277,7 @@ def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path
 
     sweep.store.delete(f"trials/{outcome.key}.json")
     monkeypatch.setattr("sweep.train.checkpoint._CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("sweep.train.weights.Checkpoints", lambda load, save: _checkpoints(load, save))
+    monkeypatch.setattr("sweep.train.weights.Checkpoints", _always)
 
     def killed(record):
         if len(record.heldout_top1_epochs) == 3:
@@ -292,10 +292,10 @@ def test_a_trial_resumes_from_its_checkpoint_and_leaves_the_same_record(tmp_path
     assert read_records(sweep.store, [outcome.key]) == {outcome.key: resumed}
 
 
-def _checkpoints(load, save):
+def _always(**places):
     from sweep.train.checkpoint import Checkpoints
 
-    return Checkpoints(load, save, every_seconds=0.0)
+    return Checkpoints(**places, every_seconds=0.0)
 
 
 def test_a_diverging_recipe_is_a_record_with_a_reason(tmp_path):

@@ -4,10 +4,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from sweep.config import PENALTIES, Probe
-from sweep.embed.extract import batch_size, embed, stored_as
+from sweep.embed.extract import Embeddings, batch_size, cached, embed, rounding_of, stored_as
 from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
@@ -58,7 +59,7 @@ def test_equals_one_image_and_one_layer_at_a_time(name):
     slow = one_by_one(model, layers, images_NHWC)
     fast = embed(model, layers, images_NHWC, mean=MEAN, std=STD, device=CPU)
     for emb_ND, slow_ND, layer in zip(fast, slow, layers, strict=True):
-        assert emb_ND.dtype == stored_as(torch.from_numpy(slow_ND).float())
+        assert emb_ND.dtype == stored_as(rounding_of(torch.from_numpy(slow_ND).float()))
         scale = np.abs(slow_ND).max()
         np.testing.assert_allclose(emb_ND.float(), slow_ND, rtol=1e-3, atol=1e-3 * scale, err_msg=layer.name)
 
@@ -196,19 +197,49 @@ def test_what_float16_would_lose_is_stored_as_float32():
 
 
 @pytest.mark.parametrize(
-    ("factor", "shift", "dtype"),
+    ("factor", "shift", "dtype", "worst"),
     [
-        (1.0, 0.0, torch.float16),
-        (1.0, 5.0, torch.float16),
-        (1e-7, 0.0, torch.float32),
-        (1e5, 0.0, torch.float32),
-        (1.0, 1000.0, torch.float32),
-        (0.0, 3.0, torch.float16),
+        (1.0, 0.0, torch.float16, (1e-5, 1e-3)),
+        (1.0, 5.0, torch.float16, (1e-4, 3e-3)),
+        (1e-7, 0.0, torch.float32, (0.1, 1.0)),
+        (1e5, 0.0, torch.float32, (1.0, 1.0)),
+        (1.0, 1000.0, torch.float32, (0.1, 0.3)),
     ],
 )
-def test_the_type_of_storage_follows_rounding_beside_spread(factor, shift, dtype):
+def test_the_type_of_storage_follows_rounding_beside_spread(factor, shift, dtype, worst):
     emb_BD = torch.randn(32, 20, generator=torch.Generator().manual_seed(0)) * factor + shift
-    assert stored_as(emb_BD) == dtype
+    rounding = rounding_of(emb_BD)
+    assert stored_as(rounding) == dtype
+    assert worst[0] <= rounding.worst <= worst[1]
+    assert (rounding.median > 0.02) == (dtype == torch.float32)
+
+
+def test_the_share_that_float16_takes_is_that_of_its_steps():
+    """Mean 40 and deviation .02, in steps of 1/32: a rounding error is even in ± 1/64, and numpy rounds the same."""
+    generator = np.random.default_rng(0)
+    wide_B, narrow_B = generator.normal(size=5000), generator.normal(40, 0.02, 5000)
+    emb_BD = torch.from_numpy(np.stack([wide_B, narrow_B, wide_B, np.full(5000, 3.0)], 1)).float()
+    found = rounding_of(emb_BD)
+    assert found.worst == pytest.approx(1 / 32 / np.sqrt(12) / 0.02, rel=0.05)
+    wide_B = wide_B.astype(np.float32)
+    lost_B = wide_B - wide_B.astype(np.float16).astype(np.float32)
+    assert found.median == pytest.approx(np.sqrt(np.mean(lost_B**2)) / wide_B.std(), rel=1e-4)
+    assert stored_as(found) == torch.float16  # most of the layer is kept; the worst is reported
+    assert rounding_of(torch.full((9, 4), 3.0)) is None
+
+
+def test_kept_embeddings_say_what_float16_took_and_older_files_do_not(tmp_path):
+    model, layers = backbone("vggm11", width=0.0625)
+    found = embed(model, layers, pictures(5), mean=MEAN, std=STD, device=CPU)
+    assert len(found.rounding) == len(layers)
+    for part in (found, Embeddings(found.layers, [None] * len(layers))):
+        file = tmp_path / f"{id(part)}.safetensors"
+        for read in (cached(file, lambda part=part: part), cached(file, pytest.fail)):
+            assert read.rounding == part.rounding
+            assert all(map(torch.equal, read, found))
+    old = tmp_path / "old.safetensors"
+    safetensors.torch.save_file({str(at): emb_ND for at, emb_ND in enumerate(found)}, old)
+    assert cached(old, pytest.fail).rounding == [None] * len(layers)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,18 @@
-"""A file of recipes beside a config: read, checked, and weaker than the config's own rules."""
+"""A file of recipes beside a config: read, checked, and weaker than the config's own rules. What a search draws."""
 
+import math
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sweep.config import Range, Search
 from sweep.config.problem import ConfigError
 from sweep.study.check import read_config
-from sweep.study.grid import block_values, recipe_of
+from sweep.study.grid import block_values, expand, recipe_of
+from sweep.study.recipes import propose
+from sweep.study.resolve import sizes
 
 CONFIG = """
 name: t
@@ -89,3 +97,65 @@ def test_mistakes_in_the_file_are_named_there(tmp_path, change, expected):
 def test_an_absent_file_is_named_with_those_that_are_there(tmp_path):
     with pytest.raises(ConfigError, match=r"found/recipe\.yaml: no such recipes file; there are .*recipes\.yaml"):
         read_config(write(tmp_path, file="found/recipe.yaml"))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    file = tmp_path_factory.mktemp("grid") / "one.yaml"
+    file.write_text("name: one\ngrid: [{architecture: vggm11, id_dataset: fractals}]\n")
+    config = read_config(file)
+    return expand(config, lambda name: sizes(config, name))
+
+
+@st.composite
+def wholes(draw):
+    """A range of whole numbers above 0."""
+    low = draw(st.integers(1, 300))
+    return Range(low=low, high=low + draw(st.integers(20, 3000)), log=draw(st.booleans()))
+
+
+@st.composite
+def reals(draw):
+    """A range of numbers over one to six powers of ten."""
+    low = 10 ** draw(st.floats(-7, 0))
+    return Range(low=low, high=low * 10 ** draw(st.floats(1, 6)), log=draw(st.booleans()))
+
+
+def share_below(space, value):
+    """Closed form: the share of draws up to a value, evenly over the range or over its logarithm."""
+    scale = math.log if space.log else float
+    return (scale(value) - scale(space.low)) / (scale(space.high) - scale(space.low))
+
+
+def distance(values, cdf):
+    """Kolmogorov and Smirnov's: the largest difference of the share up to a value, found and expected."""
+    found = np.searchsorted(np.sort(values), np.unique(values), side="right") / len(values)
+    return np.abs(found - [cdf(value) for value in np.unique(values).tolist()]).max()
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(real=reals(), whole=wholes(), choices=st.integers(1, 5), seed=st.integers(0, 99))
+def test_a_search_draws_what_the_config_says(grid, real, whole, choices, seed):
+    """Within the bounds, both included, evenly on the scale that is asked for; whole numbers and choices likewise."""
+    recipe = {"lr": real, "batch_size": whole, "warmup_epochs": tuple(range(choices))}
+    search = Search(trials=401, seed=seed, recipe=recipe)
+    _, *trials = propose(search, grid)
+    drawn = {key: np.array([dict(trial.searched)[key] for trial in trials]) for key in search.recipe}
+    assert len(trials) == 400
+    assert real.low <= drawn["lr"].min()
+    assert drawn["lr"].max() <= real.high
+    assert distance(drawn["lr"], lambda value: share_below(real, value)) < 0.04
+    assert set(drawn["batch_size"].tolist()) <= set(range(int(whole.low), int(whole.high) + 1))
+    each = Range(low=whole.low, high=whole.high + 1, log=whole.log)  # a whole number stands for what follows it
+    assert distance(drawn["batch_size"], lambda value: share_below(each, value + 1)) < 0.04
+    counts = np.bincount(drawn["warmup_epochs"], minlength=choices)
+    assert np.abs(counts / 400 - 1 / choices).max() < 0.04
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(low=st.integers(1, 20), more=st.integers(1, 6), log=st.booleans())
+def test_a_search_reaches_both_bounds_of_whole_numbers(grid, low, more, log):
+    space = Range(low=low, high=low + more, log=log)
+    found = propose(Search(trials=20, recipe={"batch_size": space}), grid)
+    default, *drawn = (dict(trial.searched)["batch_size"] for trial in found)
+    assert {default, *drawn} == {default, *range(low, low + more + 1)}

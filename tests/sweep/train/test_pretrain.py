@@ -2,8 +2,11 @@
 
 import functools
 import io
+import itertools
 import math
 import threading
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +14,14 @@ import torch
 from torch import nn
 
 from sweep.base.arithmetic import arithmetic, float32_bits, reproducible
-from sweep.base.errors import UserError
+from sweep.base.errors import StorageError, UserError
+from sweep.base.store import Store
 from sweep.config.recipe import Recipe
 from sweep.train.batches import CroppedImages, PlainImages, squares
-from sweep.train.checkpoint import Checkpoints
+from sweep.train.checkpoint import Checkpoints, clear_checkpoint
 from sweep.train.pretrain import Labelled, TrainingDivergedError, epoch_batches, learning_rate, pretrain
 from sweep.train.saving import Saver, apart, sealed, unsealed
+from sweep.train.weights import Workshop, _checkpoints
 
 RECIPE = Recipe(epochs=4, lr=1e-2, batch_size=8, warmup_epochs=1)
 
@@ -170,6 +175,76 @@ def test_a_checkpoint_is_written_beside_training():
 
     with pytest.raises(PermissionError), Saver(Checkpoints(load=lambda: None, save=fail, every_seconds=0)) as saver:
         saver.save({})
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Checkpoints of the run ``k`` in a store after every epoch; the store; what is written and deleted, in order."""
+    store, log = Store(str(tmp_path / "out")), []
+    put, delete = Store.put, Store.delete
+    monkeypatch.setattr(Store, "put", lambda own, name, data: (put(own, name, data), log.append(name)))
+    monkeypatch.setattr(Store, "delete", lambda own, name: (delete(own, name), log.append(f"- {name}")))
+    shop = Workshop(store=store, library=None, run="k", device=torch.device("cpu"))
+    return replace(_checkpoints(shop), every_seconds=0), store, log
+
+
+STATE, BEST = "checkpoints/k.pt", "checkpoints/best/k-{}.pt".format
+LONGER = RECIPE.model_copy(update={"epochs": 8})
+
+
+def test_the_best_weights_are_written_when_they_changed_and_before_the_state_that_names_them(stored):
+    checkpoints, _, log = stored
+    trained = train(checkpoints, recipe=LONGER)
+    scores = [each["heldout_top1"] for each in trained.history[:-1]]
+    best = [int(np.argmax(scores[: done + 1])) for done in range(len(scores))]  # after each epoch but the last
+    assert len(set(best)) not in (1, len(best))
+    expected = [BEST(best[0]), STATE]
+    for before, after in itertools.pairwise(best):
+        expected += [STATE] if before == after else [BEST(after), STATE, f"- {BEST(before)}"]
+    assert log == expected
+    assert same(trained, train(nowhere(), recipe=LONGER))
+
+
+@pytest.mark.parametrize("operations", range(1, 9))
+@pytest.mark.parametrize("kind", ["kill", "full disk"])
+def test_a_checkpoint_that_is_half_written_changes_nothing(stored, operations, kind, monkeypatch, caplog):
+    """A kill between any two operations; or a disk that is full from then on, which training outlives."""
+    checkpoints, store, log = stored
+    whole, put = train(nowhere(), recipe=LONGER), Store.put
+    error = StorageError(28, "No space left on device") if kind == "full disk" else KeyboardInterrupt()
+
+    def until_then(own, name, data):
+        if len(log) >= operations:
+            raise error
+        put(own, name, data)
+
+    with monkeypatch.context() as patched, nullcontext() if kind == "full disk" else pytest.raises(KeyboardInterrupt):
+        patched.setattr(Store, "put", until_then)
+        assert same(train(checkpoints, recipe=LONGER), whole)
+    assert ("No space" in caplog.text) == (kind == "full disk")
+    written, epochs = log.count(STATE), []
+    resumed = train(checkpoints, recipe=LONGER, on_epoch=lambda history, _total: epochs.append(len(history)))
+    assert epochs == list(range(written + 1, 9))
+    assert same(resumed, whole)
+    assert [each["train_loss"] for each in resumed.history] == [each["train_loss"] for each in whole.history]
+    clear_checkpoint(store, "k")
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("damage", ["are gone", "not those that were written", "belong to other"])
+def test_best_weights_that_are_not_those_meant_are_said(stored, damage, caplog):
+    checkpoints, store, _ = stored
+    whole = train(checkpoints, recipe=LONGER)
+    (best,) = store.names("checkpoints/best/")
+    data = bytearray(store.get(best))
+    data[-9] ^= 1
+    if damage == "are gone":
+        store.delete(best)
+    else:
+        foreign = sealed({"key": "other", "epoch": 0, "state": {}})
+        store.put(best, foreign if damage == "belong to other" else bytes(data))
+    assert same(train(checkpoints, recipe=LONGER), whole)
+    assert damage in caplog.text
 
 
 def test_held_out_images_stay_where_they_are():

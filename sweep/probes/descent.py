@@ -11,13 +11,15 @@ Shapes: L layers, C classes, F coordinates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sweep.probes.inverse import Inverse
 from sweep.probes.remembered import STEPS, Memory
+from sweep.probes.small import Small, library, small
 from sweep.probes.softmax import Softmax, Value
 
 _ITERATIONS = 1000
@@ -92,10 +94,10 @@ class _Point:
     """
 
     value: Value
-    objective_L: Tensor
-    weights_L: Tensor
+    objective_L: Small
+    weights_L: Small
     gradient_LCF: Tensor
-    norm_L: Tensor
+    norm_L: Small
 
 
 class _Descent:
@@ -113,108 +115,111 @@ class _Descent:
     ) -> None:
         self._softmax, self._memory, self._tolerance = softmax, memory, tolerance
         self._penalty_L1F = penalty_L.float().view(-1, 1, 1) * inverse.penalised_L1F
-        self._inverse, self._penalty_L = inverse, penalty_L
+        self._inverse, self._penalty_L, self._device = inverse, small(penalty_L), penalty_L.device
         self._at = self._point(start)
         self._turned_LCF = self._turned(self._at.gradient_LCF)
-        layers, device = len(penalty_L), penalty_L.device
-        self._done_L = torch.zeros(layers, dtype=torch.bool, device=device) if done_L is None else done_L.clone()
-        self._rejected_L, self._passes_L = (torch.zeros(layers, dtype=torch.int64, device=device) for _ in range(2))
-        self._size_L = torch.ones(layers, dtype=torch.float64, device=device)
+        done_L = torch.zeros_like(penalty_L, dtype=torch.bool) if done_L is None else done_L.clone()
+        self._done_L = small(done_L)
+        self._rejected_L, self._passes_L = (small(torch.zeros_like(done_L, dtype=torch.int64)) for _ in range(2))
+        self._size_L = small(torch.ones_like(penalty_L, dtype=torch.float64))
         self._going: Going = None
 
     def _point(self, value: Value) -> _Point:
         weighted_LCF = value.theta_LCF * self._penalty_L1F
-        twice_L = (value.theta_LCF * weighted_LCF).sum((1, 2), dtype=torch.float64)
+        twice_L = small((value.theta_LCF * weighted_LCF).sum((1, 2), dtype=torch.float64))
         gradient_LCF = weighted_LCF.add_(value.slope_LCF)
-        weights_L = (twice_L * self._penalty_L).sqrt_()
-        norm_L = torch.linalg.vector_norm(gradient_LCF, dim=(1, 2))
-        return _Point(value, value.loss_L + 0.5 * twice_L, weights_L, gradient_LCF, norm_L)
+        norm_L = small(torch.linalg.vector_norm(gradient_LCF, dim=(1, 2)))
+        weights_L = (twice_L * self._penalty_L) ** 0.5
+        return _Point(value, small(value.loss_L) + 0.5 * twice_L, weights_L, gradient_LCF, norm_L)
 
     def _turned(self, gradient_LCF: Tensor) -> Tensor:
         return self._inverse(gradient_LCF.unsqueeze(1)).squeeze(1)
 
-    def _converged(self) -> Tensor:
-        return self._at.norm_L <= (self._tolerance * self._at.weights_L).clamp_min_(_FLOOR)
+    def _converged(self) -> Small:
+        return self._at.norm_L <= (self._tolerance * self._at.weights_L).clip(_FLOOR)
 
     def run(self, hopeless: Hopeless | None) -> Minimum:
         """Iterate until every layer is done; ``hopeless`` says which weights are not worth going on with."""
-        look = _LOOK[self._penalty_L.device.type]
+        with np.errstate(all="ignore"):  # what is not finite is refused, see _judged
+            self._iterate(hopeless)
+            ends = self._at.norm_L, self._converged(), self._passes_L
+        return Minimum(self._at.value, *(torch.as_tensor(end_L) for end_L in ends))
+
+    def _iterate(self, hopeless: Hopeless | None) -> None:
         down_LCF = self._memory.descent(self._at.gradient_LCF, self._turned_LCF)
         for iteration in range(_ITERATIONS):
             self._done_L |= self._converged() | (self._rejected_L > _REJECTED)
             if hopeless is not None and iteration % _WATCH == _WATCH - 1:
-                self._done_L |= hopeless(self._at.value.theta_LCF, self._look())
-            if iteration % look == 0 and self._look() == []:
+                self._done_L |= small(hopeless(self._at.value.theta_LCF, self._look()))
+            if iteration % _LOOK[self._device.type] == 0 and self._look() == []:
                 break
             if iteration == _LONG and self._inverse.refine(self._softmax, self._at.value, self._going):
-                self._memory.rebase(torch.zeros_like(self._penalty_L))
+                self._memory.rebase(torch.zeros_like(self._at.value.loss_L))
                 self._turned_LCF = self._turned(self._at.gradient_LCF)
                 down_LCF = self._memory.descent(self._at.gradient_LCF, self._turned_LCF)
             down_LCF = self._step(down_LCF)
-        return Minimum(self._at.value, self._at.norm_L, self._converged(), self._passes_L)
 
     def _look(self) -> Going:
         """See which layers are not done: on CPU each, on a GPU whether there are any."""
-        if self._done_L.is_cpu:
-            going = [layer for layer, done in enumerate(self._done_L.tolist()) if not done]
-            self._going = None if len(going) == len(self._done_L) else going
-            return self._going
-        return [] if bool(self._done_L.all()) else None
+        if self._device.type != "cpu":
+            return [] if bool(self._done_L.all()) else None
+        going = [layer for layer, done in enumerate(self._done_L.tolist()) if not done]
+        self._going = None if len(going) == len(self._done_L) else going
+        return self._going
 
     def _step(self, down_LCF: Tensor) -> Tensor:
         """Try a step along a direction; the next direction, or the same where it was too long."""
-        size_L11 = torch.where(self._done_L, 0, self._size_L).float().view(-1, 1, 1)
-        step_LCF = down_LCF * size_L11
+        size_L = library(self._size_L).where(self._done_L, 0.0, self._size_L)
+        step_LCF = down_LCF * torch.as_tensor(size_L).float().view(-1, 1, 1)
         trial = self._point(self._softmax.value(self._at.value.theta_LCF + step_LCF, self._going))
         self._passes_L += ~self._done_L
         taken_L = self._judged(down_LCF, trial)
-        if taken_L.is_cpu and not bool(taken_L.any()):
+        if self._device.type == "cpu" and not taken_L.any():
             return down_LCF
-        taken_L11 = taken_L.view(-1, 1, 1)
         before_LCF, turned_LCF = self._at.gradient_LCF, self._turned_LCF
         self._at = _chosen(taken_L, trial, self._at)
         after = self._at.gradient_LCF, self._turned(self._at.gradient_LCF)
         self._turned_LCF = after[1]
         next_LCF = self._memory.advance(taken_L, step_LCF, after[0] - before_LCF, after[1] - turned_LCF, after)
-        return torch.where(taken_L11, next_LCF, down_LCF)
+        return _of(taken_L, next_LCF, down_LCF)
 
-    def _judged(self, down_LCF: Tensor, trial: _Point) -> Tensor:
+    def _judged(self, down_LCF: Tensor, trial: _Point) -> Small:
         """Whether each layer takes its step, (L,); where it does not, the next one is shorter."""
         before_L, after_L = (
-            (down_LCF * point.gradient_LCF).sum((1, 2), dtype=torch.float64) for point in (self._at, trial)
+            small((down_LCF * point.gradient_LCF).sum((1, 2), dtype=torch.float64)) for point in (self._at, trial)
         )
         old_L, new_L = self._at.objective_L, trial.objective_L
         enough_L = new_L <= old_L + _SUFFICIENT * self._size_L * before_L
-        level_L = (after_L <= -_SLOPE * before_L) & (new_L <= old_L + _ROUNDING * old_L.abs())
+        level_L = (after_L <= -_SLOPE * before_L) & (new_L <= old_L + _ROUNDING * abs(old_L))
         taken_L = (enough_L | level_L) & ~self._done_L
         # along a line the slope is about straight: where it crosses zero
-        shorter_L = self._size_L * (before_L / (before_L - after_L)).nan_to_num(0.1).clamp(0.1, 0.6)
-        self._size_L = torch.where(taken_L, 1, shorter_L)
-        self._rejected_L = torch.where(taken_L, 0, self._rejected_L + 1)
+        of = library(taken_L)
+        shorter_L = self._size_L * of.nan_to_num(before_L / (before_L - after_L), nan=0.1).clip(0.1, 0.6)
+        self._size_L = of.where(taken_L, 1.0, shorter_L)
+        self._rejected_L = of.where(taken_L, 0, self._rejected_L + 1)
         return taken_L
 
 
-def chosen(first_L: Tensor, one: Value, other: Value) -> Value:
+def _of(first_L: Small, one: Tensor, other: Tensor) -> Tensor:
     """Of each layer the one where ``first_L``, else the other."""
-    if first_L.is_cpu and bool(first_L.all()):
+    if not isinstance(first_L, Tensor) and first_L.all():
         return one
-    wide = first_L.view(-1, 1, 1)
-    return Value(
-        torch.where(wide, one.theta_LCF, other.theta_LCF),
-        torch.where(first_L, one.loss_L, other.loss_L),
-        torch.where(wide, one.slope_LCF, other.slope_LCF),
-        torch.where(first_L, one.curvature_L, other.curvature_L),
-    )
+    return torch.where(torch.as_tensor(first_L).view(-1, *[1] * (one.ndim - 1)), one, other)
 
 
-def _chosen(first_L: Tensor, one: _Point, other: _Point) -> _Point:
+def chosen(first_L: Small, one: Value, other: Value) -> Value:
+    """The same of values."""
+    pairs = ((getattr(one, field.name), getattr(other, field.name)) for field in fields(Value))
+    return Value(*(_of(first_L, *pair) for pair in pairs))
+
+
+def _chosen(first_L: Small, one: _Point, other: _Point) -> _Point:
     """The same of points."""
-    if first_L.is_cpu and bool(first_L.all()):
-        return one
+    small_of = library(first_L).where
     return _Point(
         chosen(first_L, one.value, other.value),
-        torch.where(first_L, one.objective_L, other.objective_L),
-        torch.where(first_L, one.weights_L, other.weights_L),
-        torch.where(first_L.view(-1, 1, 1), one.gradient_LCF, other.gradient_LCF),
-        torch.where(first_L, one.norm_L, other.norm_L),
+        small_of(first_L, one.objective_L, other.objective_L),
+        small_of(first_L, one.weights_L, other.weights_L),
+        _of(first_L, one.gradient_LCF, other.gradient_LCF),
+        small_of(first_L, one.norm_L, other.norm_L),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from sweep.probes.descent import Going, Minimum, chosen, minimise
 from sweep.probes.inverse import Inverse
 from sweep.probes.remembered import Memory
+from sweep.probes.small import small
 from sweep.probes.softmax import Softmax, Value
 
 _LOOSE = 0.1  # tolerance while the penalty is still open; the chosen one is fitted on
@@ -84,7 +85,7 @@ class Path:
         better_L = (loss_L < self.loss_L) & ~done_L
         self.tried[penalty] = torch.where(done_L | out_L, math.nan, loss_L)
         self._here = found.value
-        self.value = chosen(better_L, found.value, self.value)
+        self.value = chosen(small(better_L), found.value, self.value)
         self.penalty_L = torch.where(better_L, at_L, self.penalty_L)
         self.loss_L = torch.where(better_L, loss_L, self.loss_L)
         return out_L

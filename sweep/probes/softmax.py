@@ -9,13 +9,16 @@ a one for the bias. Logits are (G, C, B): on CPU a softmax over few classes is m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_ROWS = {"cpu": 512, "cuda": 1 << 16}  # images of a chunk: on CPU inputs and logits stay in the cache
+_ROWS = 1 << 16  # images of a chunk on a GPU
+_CACHE = 768 << 10  # bytes of a chunk on CPU, inputs and logits of a layer: they stay in the cache for both matmuls
+_ALIKE = 16  # chunks are multiples of it
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Softmax:
     def __init__(self, z_LNF: Tensor, labels_N: Tensor, part: slice, *, classes: int, smoothing: float) -> None:
         self.z_LNF, labels_N = z_LNF[:, part], labels_N[part]
         self.n = len(labels_N)
-        self._rows = min(self.n, _ROWS[z_LNF.device.type])
+        self._rows = min(self.n, _rows(self.n, z_LNF.shape[2] + 2 * classes) if z_LNF.is_cpu else _ROWS)
         parts = [slice(start, min(start + self._rows, self.n)) for start in range(0, self.n, max(1, self._rows))]
         self._chunks = [_Chunk(part, self.z_LNF[:, part], labels_N[part].view(1, 1, -1)) for part in parts]
         self._classes, self._smoothing = classes, smoothing
@@ -131,6 +134,12 @@ class Softmax:
             torch.sum(logits_GCB.exp_(), 1, keepdim=True, out=total_G1N[..., chunk.part])
         loss_G = total_G1N.log_().sub_(true_G1N).sum((1, 2), dtype=torch.float64) / self.n
         return _placed(loss_G, len(theta_LCF), going)
+
+
+def _rows(n: int, numbers: int) -> int:
+    """Images of a chunk, about equally many in each; it must not depend on how many layers there are."""
+    chunks = max(1, math.ceil(4 * n * numbers / _CACHE))
+    return max(_ALIKE, math.ceil(n / chunks / _ALIKE) * _ALIKE)
 
 
 def _placed(each_G: Tensor, layers: int, going: Sequence[int] | None) -> Tensor:

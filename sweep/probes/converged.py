@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from sweep.probes.threads import each
 
 TOLERANCE = 0.02  # relative error of the weights that the gradient allows at most (see descent.minimise)
 _ROWS = 1024  # images scored at once
+_WORTH = 5e7  # multiplications of a pass from which on other layers in the same step save no more time
 
 
 def fit_converged(
@@ -48,18 +50,30 @@ def fit_converged(
     -------
     results in no particular order. One that does not reach the tolerance says so in ``converged``.
     """
-    if data.device.type == "cpu":
-        longest = sorted(layers, key=data.width, reverse=True)
-        return each(lambda layer: _fit(data, recipe, [layer], tolerance)[0], longest, device=data.device, alone=True)
     by_width: dict[int, list[int]] = {}
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
+    if data.device.type == "cpu":
+        parts = [part for width in sorted(by_width, reverse=True) for part in _parts(data, by_width[width])]
+        fits = each(lambda part: _fit(data, recipe, part, tolerance), parts, device=data.device, alone=True)
+        return [result for fit in fits for result in fit]
     waves = [
         wave
         for group in by_width.values()
         for wave in memory.waves(group, [_bytes(data, layer) for layer in group], budget)
     ]
     return [result for wave in waves for result in _short_of_memory(data, recipe, wave, tolerance)]
+
+
+def _parts(data: ProbeData, layers: Sequence[int]) -> list[list[int]]:
+    """Layers of one width in parts for a thread each: a step costs many operators, which small layers share.
+
+    More layers at once cost memory, and leave threads without work; how they are grouped changes no result.
+    """
+    n, numbers = len(data.train_labels_N), size(len(data.train_labels_N), data.width(layers[0]))
+    worth = max(1, round(_WORTH / (n * numbers * data.classes)))
+    count = max(-(-len(layers) // worth), min(torch.get_num_threads(), len(layers)))
+    return [[int(layer) for layer in part] for part in np.array_split(np.array(layers), count)]
 
 
 def _bytes(data: ProbeData, layer: int) -> int:
@@ -93,9 +107,7 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float
     at_end_L = path.choose(recipe.penalties)
     chooser = path.settle(selection, path.value, tolerance)
     first = every.value(_start(images, images.every, data.classes))
-    every.passes = 0
     probe = path.settle(every, every.value(chooser.value.theta_LCF), tolerance)
-    passes = every.passes
     found = _results(data, images, layers, chooser.value.theta_LCF, probe.value.theta_LCF)
     converged_L = chooser.converged_L & probe.converged_L
     if data.folds_N is not None:
@@ -109,7 +121,7 @@ def _fit(data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float
             layer=layer,
             converged=bool(converged_L[at]),
             gradient_norm=float(norm_L[at]),
-            epochs_run=passes,
+            epochs_run=1 + int(probe.passes_L[at]),
             penalty=float(path.penalty_L[at]),
             penalty_at_end=bool(at_end_L[at]),
             penalties=tuple(penalty for penalty, _ in path.of(at)),

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweep.probes.descent import Memory, minimise
+from sweep.probes.descent import minimise
 from sweep.probes.inverse import Inverse
+from sweep.probes.remembered import Memory
 from sweep.probes.scores import Scores, Tally
 from sweep.probes.softmax import Softmax
 

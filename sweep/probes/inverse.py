@@ -4,8 +4,8 @@ At first it is the second moments of the coordinates times the mean of p (1 − 
 takes long it gets a block for each class: the second moments of the images that are uncertain between it and others,
 which is what a class feels that has learned most of its images.
 
-Shapes: L layers, N images, C classes, F coordinates, K known directions, M most uncertain images of a class,
-or gradients of a layer.
+Shapes: L layers, G of them that have blocks, N images, C classes, F coordinates, K known directions, M most uncertain
+images of a class, or gradients of a layer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Inverse:
         self.penalised_L1F = torch.stack([metric.penalised_F for metric in metrics]).unsqueeze(1)
         self._known_LFK = torch.stack([metric.known_FK for metric in metrics])
         self._known_L1K = torch.stack([metric.known_K for metric in metrics]).unsqueeze(1)
-        self._blocks_LCFF: Tensor | None = None
+        self._blocks_GCFF: Tensor | None = None
+        self._of: slice | list[int] = slice(None)  # layers of the blocks
 
     def set(self, images: Softmax, value: Value, penalty_L: Tensor) -> None:
         """For a penalty (L,), at a point; without blocks."""
@@ -41,44 +42,44 @@ class Inverse:
         self._rest_L1F = 1 / (curvature_L11 * self._variance_L1F + self._penalty_L1F + 1e-30)
         known_L1K = 1 / (curvature_L11 * self._known_L1K + penalty_L11)
         self._more_L1K = known_L1K - self._rest_L1F[..., :1]
-        self._blocks_LCFF = None
+        self._blocks_GCFF = None
 
-    def refine(self, images: Softmax, value: Value) -> bool:
-        """Use blocks until the next penalty; whether they pay."""
+    def refine(self, images: Softmax, value: Value, going: Sequence[int] | None) -> bool:
+        """Use blocks for some layers, None for all, until the next penalty; whether they pay."""
         _, classes, numbers = value.theta_LCF.shape
         pays = classes * numbers**2 <= _BLOCK_NUMBERS and images.n >= _IMAGES_PER_NUMBER * numbers
         if not pays or self._known_LFK.shape[2]:
             return False
-        self._blocks_LCFF = self._blocks(images, value.theta_LCF)
+        self._of = slice(None) if going is None else list(going)
+        self._blocks_GCFF = self._blocks(images, value.theta_LCF)
         return True
 
     def _blocks(self, images: Softmax, theta_LCF: Tensor) -> Tensor:
-        """Inverses of the blocks, scaled on both sides by the root of the inverse of the diagonal, (L, C, F, F)."""
+        """Inverses of the blocks, scaled on both sides by the root of the inverse of the diagonal, (G, C, F, F)."""
         most = max(32, _IMAGES_PER_NUMBER * images.n // theta_LCF.shape[2])
         root_L1F = self._rest_L1F.sqrt()
         blocks = []
-        for theta_CF, z_NF, root_1F, variance_1F, penalty_1F in zip(
-            theta_LCF, images.z_LNF, root_L1F, self._variance_L1F, self._penalty_L1F, strict=True
-        ):
+        for layer in range(len(theta_LCF))[self._of] if isinstance(self._of, slice) else self._of:
+            theta_CF, z_NF, root_1F = theta_LCF[layer], images.z_LNF[layer], root_L1F[layer]
             p_CN = torch.softmax(theta_CF @ z_NF.T, 0)
             spread_CN = p_CN.mul_(1 - p_CN)
             top_CM, at_CM = spread_CN.topk(min(most, images.n), 1, sorted=False)
             rest_C1 = (spread_CN.sum(1) - top_CM.sum(1)).clamp_min(0).unsqueeze(1) / images.n
             z_CMF = z_NF[at_CM] * root_1F
             block_CFF = torch.bmm((z_CMF * (top_CM / images.n).unsqueeze(2)).transpose(1, 2), z_CMF)
-            diagonal_CF = (rest_C1 * variance_1F + penalty_1F) * root_1F.square() + _RIDGE
+            diagonal_CF = (rest_C1 * self._variance_L1F[layer] + self._penalty_L1F[layer]) * root_1F.square() + _RIDGE
             block_CFF.diagonal(dim1=1, dim2=2).add_(diagonal_CF)
             blocks.append(torch.cholesky_inverse(torch.linalg.cholesky(block_CFF)))
         return torch.stack(blocks)
 
     def __call__(self, gradients_LMCF: Tensor) -> Tensor:
         """Times some gradients of each layer."""
-        if self._blocks_LCFF is not None:
-            root_L11F = self._rest_L1F.sqrt().unsqueeze(1)
-            scaled_LCFM = (gradients_LMCF * root_L11F).permute(0, 2, 3, 1)
-            return torch.matmul(self._blocks_LCFF, scaled_LCFM).permute(0, 3, 1, 2) * root_L11F
         steps_LMCF = gradients_LMCF * self._rest_L1F.unsqueeze(1)
-        if self._known_LFK.shape[2]:
+        if self._blocks_GCFF is not None:
+            root_G11F = self._rest_L1F[self._of].sqrt().unsqueeze(1)
+            scaled_GCFM = (gradients_LMCF[self._of] * root_G11F).permute(0, 2, 3, 1)
+            steps_LMCF[self._of] = torch.matmul(self._blocks_GCFF, scaled_GCFM).permute(0, 3, 1, 2) * root_G11F
+        elif self._known_LFK.shape[2]:
             along_LPK = torch.bmm(gradients_LMCF.flatten(1, 2), self._known_LFK).mul_(self._more_L1K)
             steps_LMCF.flatten(1, 2).baddbmm_(along_LPK, self._known_LFK.transpose(1, 2))
         return steps_LMCF

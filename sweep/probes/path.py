@@ -15,8 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sweep.probes.descent import Memory, Minimum, chosen, minimise
+from sweep.probes.descent import Going, Minimum, chosen, minimise
 from sweep.probes.inverse import Inverse
+from sweep.probes.remembered import Memory
+from sweep.probes.small import small
 from sweep.probes.softmax import Softmax, Value
 
 _LOOSE = 0.1  # tolerance while the penalty is still open; the chosen one is fitted on
@@ -77,12 +79,13 @@ class Path:
         """Fit with a penalty the layers that are not done; those that held-out images have ruled it out for."""
         at_L = torch.full_like(self.penalty_L, penalty)
         found = self._minimise(self._selection, self._here, at_L, _LOOSE, done_L)
-        loss_L = self._heldout.cross_entropy(found.value.theta_LCF)
+        going = None if done_L.is_cuda else (~done_L).nonzero().flatten().tolist()
+        loss_L = self._heldout.cross_entropy(found.value.theta_LCF, going)
         out_L = loss_L > _CLEARLY * self.loss_L
         better_L = (loss_L < self.loss_L) & ~done_L
         self.tried[penalty] = torch.where(done_L | out_L, math.nan, loss_L)
         self._here = found.value
-        self.value = chosen(better_L, found.value, self.value)
+        self.value = chosen(small(better_L), found.value, self.value)
         self.penalty_L = torch.where(better_L, at_L, self.penalty_L)
         self.loss_L = torch.where(better_L, loss_L, self.loss_L)
         return out_L
@@ -99,9 +102,10 @@ class Path:
     def _minimise(
         self, images: Softmax, value: Value, penalty_L: Tensor, tolerance: float, done_L: Tensor | None
     ) -> Minimum:
+        here_L = penalty_L if done_L is None else torch.where(done_L, self._here_penalty_L, penalty_L)
         self._inverse.set(images, value, penalty_L)
-        self._memory.rebase(penalty_L - self._here_penalty_L)
-        self._here_penalty_L = penalty_L
+        self._memory.rebase(here_L - self._here_penalty_L)
+        self._here_penalty_L = here_L
         return minimise(
             images,
             value,
@@ -113,5 +117,5 @@ class Path:
             hopeless=None if done_L is None else self._hopeless,
         )
 
-    def _hopeless(self, theta_LCF: Tensor) -> Tensor:
-        return self._heldout.cross_entropy(theta_LCF) > _CLEARLY * self.loss_L
+    def _hopeless(self, theta_LCF: Tensor, going: Going) -> Tensor:
+        return self._heldout.cross_entropy(theta_LCF, going) > _CLEARLY * self.loss_L

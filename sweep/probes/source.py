@@ -5,7 +5,7 @@ Shapes: N images, D width, L layers of one width, B batch, M images of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -30,20 +30,21 @@ class Rows:
     Attributes
     ----------
     index_LB : into the stack of all layers.
-    stored_RD : embeddings as stored, one layer's on CPU and all on a GPU.
+    stored_RD : embeddings as stored, by type: of all layers where they are stacked, else of one.
     x_LBD : embeddings as used; ``x_BD`` are its layers.
     """
 
     index_LB: Tensor
-    stored_RD: Tensor
+    stored_RD: Mapping[torch.dtype, Tensor]
     x_LBD: Tensor
     x_BD: Sequence[Tensor]
 
 
 class Source:
-    """Embeddings of some layers of one width.
+    """Embeddings of some layers of one width, each in the type that it is stored in.
 
-    On CPU they stay where they are; on a GPU they are stacked, so that one operator gathers a batch of all layers.
+    On CPU they stay where they are; on a GPU those of one type are stacked, so that one operator gathers a batch of all
+    layers.
 
     Parameters
     ----------
@@ -56,12 +57,14 @@ class Source:
     def __init__(
         self, embeddings: Sequence[Tensor], device: torch.device, dtype: torch.dtype, *, resident: bool = True
     ) -> None:
-        if len({emb_ND.dtype for emb_ND in embeddings}) > 1:  # buffers are of one type: the widest
-            embeddings = [emb_ND.float() for emb_ND in embeddings]
         self._emb_ND, self._device, self._dtype, self._resident = list(embeddings), device, dtype, resident
         self.layers, (self.images, self.width) = len(embeddings), embeddings[0].shape
+        self._types = {emb_ND.dtype for emb_ND in embeddings}
+        self._stacked = device.type != "cpu" and len(self._types) == 1
         self._flat_RD: Tensor | None = None
-        if device.type != "cpu" and resident:
+        if resident and not self._stacked:
+            self._emb_ND = [emb_ND.to(device) for emb_ND in embeddings]
+        elif resident:
             stack_LND = torch.empty(self.layers, self.images, self.width, dtype=embeddings[0].dtype, device=device)
             for row_ND, emb_ND in zip(stack_LND, embeddings, strict=True):
                 row_ND.copy_(emb_ND, non_blocking=True)
@@ -80,7 +83,7 @@ class Source:
     @property
     def row_bytes(self) -> int:
         """Bytes of one image, all layers."""
-        return self.layers * self.width * self._emb_ND[0].element_size()
+        return self.width * sum(emb_ND.element_size() for emb_ND in self._emb_ND)
 
     def room(self, images: int) -> Tensor:
         """Room for (L, B, D) embeddings as they are used."""
@@ -89,8 +92,8 @@ class Source:
     def buffers(self, batch: int) -> Rows:
         """For :meth:`gather`."""
         index_LB = torch.empty(self.layers, batch, dtype=torch.long, device=self._device)
-        rows = batch if self._device.type == "cpu" else self.layers * batch
-        stored_RD = torch.empty(rows, self.width, dtype=self._emb_ND[0].dtype, device=self._device)
+        rows = self.layers * batch if self._stacked else batch
+        stored_RD = {dtype: torch.empty(rows, self.width, dtype=dtype, device=self._device) for dtype in self._types}
         x_LBD = self.room(batch)
         return Rows(index_LB, stored_RD, x_LBD, list(x_LBD))
 
@@ -98,12 +101,14 @@ class Source:
         """(L, B, D) embeddings of these images, in ``rows``."""
         if self._flat_RD is None:
             for emb_ND, x_BD in zip(self._emb_ND, rows.x_BD, strict=True):
-                torch.index_select(emb_ND, 0, images_B, out=rows.stored_RD)
-                x_BD.copy_(rows.stored_RD)
+                stored_BD = rows.stored_RD[emb_ND.dtype]
+                torch.index_select(emb_ND, 0, images_B, out=stored_BD)
+                x_BD.copy_(stored_BD)
             return rows.x_LBD
+        stored_RD = rows.stored_RD[self._flat_RD.dtype]
         torch.add(self._starts_L1, images_B, out=rows.index_LB)
-        torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=rows.stored_RD)
-        return rows.x_LBD.copy_(rows.stored_RD.view_as(rows.x_LBD))
+        torch.index_select(self._flat_RD, 0, rows.index_LB.view(-1), out=stored_RD)
+        return rows.x_LBD.copy_(stored_RD.view_as(rows.x_LBD))
 
     def part(self, images: slice | Tensor, room_LBD: Tensor) -> Tensor:
         """(L, B, D) embeddings of some images, for scoring: resident or not, in ``room_LBD`` of at least as many."""

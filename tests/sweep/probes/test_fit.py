@@ -19,6 +19,7 @@ from sweep.probes.adamw import fit_adamw
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes, replicate_seeds
 from sweep.probes.scores import Tally
+from sweep.probes.source import Source
 
 WIDTHS = (5, 8, 8, 3)
 
@@ -363,14 +364,25 @@ def initial(data, seed):
 
 
 def test_layers_of_one_width_may_be_stored_in_different_types():
-    data = make_data(widths=(6, 6), seed=2)
-    data.train[0], data.test[0] = data.train[0].half(), data.test[0].half()
-    data.train[1], data.test[1] = data.train[1].float(), data.test[1].float()
+    data = make_data(widths=(6, 6, 6), seed=2)
+    types = {
+        "train": (torch.float16, torch.float32, torch.float32),
+        "test": (torch.float16, torch.float32, torch.float16),
+    }
+    for part, of_layers in types.items():
+        getattr(data, part)[:] = [
+            emb_ND.to(dtype) for emb_ND, dtype in zip(getattr(data, part), of_layers, strict=True)
+        ]
     for recipe in (Probe(epochs=3, batch_size=16), Probe(solver="ridge", weight_decay=1.0)):
         together = fit_probes(data, recipe, seed=1)
-        for layer in (0, 1):
+        for layer in range(3):
             part = vars(data) | {
                 name: getattr(data, name)[layer : layer + 1] for name in ("train", "test", "layer_names")
             }
             (alone,) = fit_probes(ProbeData(**part), recipe, seed=1)
             assert (alone.correct, alone.test_loss) == (together[layer].correct, together[layer].test_loss)
+    source = Source(data.train, torch.device("cpu"), torch.float32)
+    images_B = torch.tensor([3, 1, 7])
+    expected_LBD = torch.stack([emb_ND[images_B].float() for emb_ND in data.train])
+    assert torch.equal(source.gather(images_B, source.buffers(3)), expected_LBD)
+    assert source.row_bytes == 6 * (2 + 4 + 4)  # as they are stored: nothing was copied to a wider type

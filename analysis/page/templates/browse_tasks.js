@@ -7,7 +7,7 @@ const TASKS_SQL = {
        CASE WHEN combination <> 'E1+T1' THEN 100 * avg(top1 - whole) END AS change, count(top1) AS seeds
 FROM (SELECT *, max(CASE WHEN combination = 'E1+T1' THEN top1 END) OVER (PARTITION BY course_key, split_by, task) AS whole
       FROM continual WHERE kind = 'combination' AND split_by <> 'all')
-GROUP BY ALL
+GROUP BY configuration, split_by, combination, task
 ORDER BY ALL`,
   layers: `SELECT configuration, combination, task, split_layer, 100 * avg(top1) AS accuracy
 FROM continual
@@ -53,7 +53,7 @@ function tasksTab(view) {
   const drawn = [];
   if (found.layers.length) {
     const points = found.layers.map((row) => ({ panel: `${row.configuration}: task ${row.task}`, series: row.combination, layer: row.split_layer, value: row.accuracy, interval: row.low === null ? "" : `${show(row.low, 1)} … ${show(row.high, 1)}` }));
-    const order = [...new Set(points.map((row) => row.series))], columns = Math.max(1, Math.min(3, Math.floor(view.clientWidth / 330)));
+    const order = [...new Set(points.map((row) => row.series))], columns = Math.max(1, Math.min(4, Math.floor(view.clientWidth / 345)));
     drawn.push(draw(layers, "tasks_layers", points, { order, panels: [...new Set(points.map((row) => row.panel))], columns, width: Math.min(300, view.clientWidth - 90), legend_columns: order.length, series: "parts" }));
   }
   const kinds = [["forgetting", "the task's own"], ["features", "trained anew"]];

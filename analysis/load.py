@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.browse_data import backbone_means
+from analysis.tables import continual as courses
 from analysis.tables import epochs, metrics, stored
 from analysis.tables import readings as measured
 from analysis.tables.errors import UserError
@@ -127,6 +128,25 @@ def readings(uri: str, *names: str) -> pd.DataFrame:
     """
     frame = measured.read(uri)
     return _only(frame, "reading", names, uri) if names else frame
+
+
+def continual(uri: str) -> pd.DataFrame:
+    """What was measured of networks that learned several tasks, one row per measurement (``docs/continual.md``).
+
+    Returns
+    -------
+    The columns of ``continual.parquet`` but for the images' bits, and ``configuration``: what tells courses apart but
+        for their seed, as the report names it.
+
+    Raises
+    ------
+    UserError
+        If the sweep has no such table.
+    """
+    found = courses.named(uri, stored.find(uri).about.get("name"))
+    if found is None:
+        raise UserError(f"{uri}: no {courses.NAME}; a sweep whose grid has tasks (docs/continual.md) has one")
+    return found
 
 
 def likeness(uri: str, curve_key: str, *, debiased: bool = False) -> pd.DataFrame:

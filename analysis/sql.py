@@ -6,6 +6,7 @@
     python -m analysis.sql s3://bucket/mine -c "…" --csv > rows.csv  the last result as CSV, with all digits
 
 The place is a sweep's folder or URI (a running one has its fragments), or a Parquet file of probes.
+The views epochs, readings and continual are there where the sweep has such rows (docs/sql.md).
 Exit codes: 0 done, 2 a mistake in the call, the statement or the table.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import duckdb
 
 PROMPT, MORE = "sql> ", "...> "
+VIEWS = ("probes", "curves", "experiments", "backbones", "failures", "epochs", "readings", "continual")
 WIDTH = 200  # characters of a printed table, where the terminal does not say
 
 
@@ -88,7 +90,8 @@ def _shell(connection: duckdb.DuckDBPyConnection) -> int:
     if sys.stdin.isatty():
         import readline  # noqa: F401  (arrow keys and history)
 
-        print("views: probes, curves, experiments, backbones, failures, epochs; DESCRIBE backbones; ends with Ctrl-D")
+        there = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
+        print(f"views: {', '.join(name for name in VIEWS if name in there)}; DESCRIBE backbones; ends with Ctrl-D")
     for statement in _statements():
         try:
             _run(connection, statement)

@@ -15,8 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.estimates.estimate import ALPHA, Estimate, holm
-from analysis.tables.continual import CONFIGURATION
-from analysis.tables.variables import level_text
+from analysis.tables.continual import configurations
 
 WHOLE = "E1+T1"  # what everything is compared with
 EVERY = "all"  # splits at every layer
@@ -81,7 +80,7 @@ class Tasks:
 
 def summarised(courses: pd.DataFrame) -> Tasks:
     """Average over seeds, with intervals; changes are corrected over all that the table compares (Holm)."""
-    frame = courses.assign(configuration=_named(courses), accuracy=100 * courses["top1"])
+    frame = courses.assign(configuration=configurations(courses), accuracy=100 * courses["top1"])
     rows = _corrected([row for _, own in frame.groupby("configuration", sort=False) for row in _ordered(own)])
     memory = [_memory(own) for _, own in frame.groupby("configuration", sort=False)]
     matrix = frame[frame["kind"] == "matrix"].astype({"after_task": int})
@@ -91,17 +90,6 @@ def summarised(courses: pd.DataFrame) -> Tasks:
         matrix.groupby(["configuration", "after_task", "task"], sort=False)["accuracy"].mean().reset_index(),
         _layers(frame),
     )
-
-
-def _named(courses: pd.DataFrame) -> pd.Series:
-    """Name of each course's configuration: what differs between them."""
-    columns = [c for c in CONFIGURATION if c in courses and courses[c].nunique(dropna=False) > 1]
-    shown = list(dict.fromkeys(["architecture", *columns])) if "architecture" in courses else columns
-    words = {"architecture": "", "tasks": ""}
-    parts = courses[shown].apply(
-        lambda row: ", ".join(f"{words.get(c, c + ' ')}{level_text(row[c])}".strip() for c in shown), axis=1
-    )
-    return parts if len(shown) else pd.Series("all", courses.index)
 
 
 def mean_of(values: Sequence[float]) -> Estimate:

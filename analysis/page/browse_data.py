@@ -142,6 +142,7 @@ def pack(parts: Sequence[Part], extra: Mapping[str, Any]) -> Packed:
         "n_probes": total,
         "measures": {name: text for name, text in MEASURES.items() if name in columns},
         "failures": [row for part in named for row in _failures(part)],
+        "under_way": [name for part in parts if part.stored is not None for name in part.stored.under_way],
         "planned": sum(part.first.planned or 0 for part in parts),
         "constants": {"most_probes": MOST_PROBES},
         **extra,
@@ -297,6 +298,8 @@ def _failures(part: Part) -> list[dict[str, Any]]:
         state = "failed" if record else "incomplete" if isinstance(row.get("backbone"), str) else "missing"
         rows.append({"curve": key, "backbone": backbone, "label": label, "dataset": dataset, "state": state})
         reason = _reason(record) if record else UNKNOWN if state == "missing" else str(row["reason"])
+        if state == "missing" and part.stored is not None and label in part.stored.under_way:
+            reason = f"under way when this page was made: {part.stored.under_way[label]}"
         rows[-1] |= {"stage": value(record["stage"]) if record else None, "reason": reason}
     return rows
 

@@ -19,6 +19,7 @@ from analysis.tables.variables import level_text
 SLOPE, ADJUSTED, MATCHED, TREES = "SHAP slope", "adjusted effect", "matched pairs", "change by the trees"
 KINDS = (MATCHED, ADJUSTED, TREES, SLOPE)
 OF_EFFECT = {"pairs": MATCHED, "adjusted": ADJUSTED, "trees": TREES}  # in the outcome's own unit
+UNCORRECTED = "cannot tell"
 ASSERTED = ("clear", "likely", "interval excludes zero")
 NAME, VALUES = "report.json", "shap_values.parquet"
 TABLES = ("effects.parquet", "slopes.parquet", "contrasts.parquet", VALUES)  # that SQL can ask
@@ -40,10 +41,11 @@ def adapt(report: Report, shap: pd.DataFrame | None) -> dict[str, Any]:
     """The parts of a report that the page shows."""
     targets = report.get("targets") or {}
     contrasts = [_contrast(row) for row in report.get("contrasts") or [] if row.get("level", "backbone") == "backbone"]
+    verdicts = {_same(row["target"], row): row["verdict"] for row in contrasts}
     return {
         "accuracy": report.get("accuracy", ""),
         "findings": [_finding(found) for found in report.get("findings") or []],
-        "targets": {name: _target(name, entry) for name, entry in targets.items()},
+        "targets": {name: _target(name, entry, verdicts) for name, entry in targets.items()},
         "contrasts": contrasts,
         "shap": {} if shap is None else {name: _shap(shap, name) for name in targets},
         "kinds": list(KINDS),
@@ -56,14 +58,14 @@ def _finding(found: Mapping[str, Any] | str) -> dict[str, str]:
     return {key: str(found.get(key) or "") for key in ("text", "number", "interval", "sure", "basis")}
 
 
-def _target(name: str, entry: Report) -> dict[str, Any]:
+def _target(name: str, entry: Report, verdicts: Mapping[tuple[Any, ...], str]) -> dict[str, Any]:
     interactions = entry.get("interactions") or {}
     return {
         "label": entry.get("label", name),
         "unit": entry.get("unit", ""),
         "factor": _factor(name),
         "problem": entry.get("problem"),
-        "estimates": [*_effects(entry.get("effects") or []), *_slopes(name, entry.get("slopes") or {})],
+        "estimates": [*_effects(name, entry.get("effects") or [], verdicts), *_slopes(name, entry.get("slopes") or {})],
         "interactions": {
             "variables": interactions.get("variables") or [],
             "labels": [label(variable) for variable in interactions.get("variables") or []],
@@ -72,7 +74,13 @@ def _target(name: str, entry: Report) -> dict[str, Any]:
     }
 
 
-def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
+def _same(target: str, row: Report) -> tuple[Any, ...]:
+    """What is equal in an effect's matched pairs and in the contrast that they are, which alone has a verdict."""
+    value = row.get("value")
+    return target, row.get("variable"), row.get("from"), row.get("to"), None if value is None else round(value, 9)
+
+
+def _effects(target: str, effects: Sequence[Report], verdicts: Mapping[tuple[Any, ...], str]) -> list[dict[str, Any]]:
     """The estimates of every effect side by side, in the printed unit."""
     rows = []
     for effect in effects:
@@ -86,7 +94,9 @@ def _effects(effects: Sequence[Report]) -> list[dict[str, Any]]:
         for key, kind in OF_EFFECT.items():
             found = effect.get(key) or {}
             if found.get("value") is not None:
-                rows.append(about | _estimate(found, kind, 1.0))
+                pairs = {**effect, "variable": variables[0], "value": found["value"]}
+                own = verdicts.get(_same(target, pairs)) if kind == MATCHED else None
+                rows.append(about | _estimate({**found, "verdict": own or found.get("verdict")}, kind, 1.0))
     return rows
 
 
@@ -130,9 +140,13 @@ def _estimate(found: Report, kind: str, factor: float) -> dict[str, Any]:
 
 
 def _verdict(entry: Report, low: float | None, high: float | None) -> str:
-    """The report's own verdict; without one, what the interval says and nothing more."""
-    if isinstance(entry.get("verdict"), str):
-        return str(entry["verdict"])
+    """The report's own verdict; where it gave none, what the interval says and nothing more.
+
+    "cannot tell" of an estimate with an interval is such a case: it was not corrected for how much was looked at.
+    """
+    verdict = entry.get("verdict")
+    if isinstance(verdict, str) and not (verdict == UNCORRECTED and low is not None and high is not None):
+        return verdict
     if low is None or high is None:
         return "no interval"
     return "interval excludes zero" if low > 0 or high < 0 else "interval includes zero"

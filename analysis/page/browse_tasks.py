@@ -53,7 +53,10 @@ def forgetting() -> Spec:
         ("label", "networks"), ("series", "classifier"), ("value", "forgotten, points"), ("interval", "95 % interval")
     )
     x = marks.number(
-        "depth", "depth of the network, layers", scale={"zero": False, "padding": 20}, axis={"grid": False}
+        "depth",
+        "depth of the network, layers",
+        scale={"zero": False, "padding": 20},
+        axis={"grid": False, "tickMinStep": 1},
     )
     y = marks.number("value", "forgotten, points")
     colour, shape = marks.series("classifier"), {**marks.shapes(), "title": "classifier"}

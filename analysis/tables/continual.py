@@ -6,8 +6,9 @@ import pandas as pd
 
 from analysis.tables import storage
 from analysis.tables.errors import UserError
+from analysis.tables.variables import level_text
 
-NAME = "continual.parquet"
+NAME, FRAGMENTS = "continual.parquet", "fragments"
 NEEDED = ("course_key", "plan", "kind", "task", "top1", "after_task", "combination", "split_by", "split_layer", "tasks")
 MEASUREMENT = ("kind", "task", "after_task", "combination", "later_task", "split_by", "split_layer")  # of a course
 # labels that tell configurations apart; the seed repeats them
@@ -30,8 +31,7 @@ def read(results: str, plan: str | None) -> pd.DataFrame | None:
     UserError
         If the table lacks a column.
     """
-    place = storage.folder(results) if storage.ending(results).endswith(".parquet") else results
-    uri = storage.join(place, NAME)
+    uri = _place(results)
     if not storage.exists(uri):
         return None
     found = storage.read_parquet(uri)
@@ -41,3 +41,26 @@ def read(results: str, plan: str | None) -> pd.DataFrame | None:
     own = rows[rows["plan"] == plan]
     rows = own if len(own) else rows.drop_duplicates(["course_key", *MEASUREMENT])
     return rows.reset_index(drop=True) if len(rows) else None
+
+
+def _place(results: str) -> str:
+    """Where the table of a sweep stands, or would: beside its probes, or above the folder of its fragments."""
+    is_part = storage.ending(results).rstrip("/").endswith((".parquet", f"/{FRAGMENTS}"))
+    return storage.join(storage.folder(results.rstrip("/")) if is_part else results, NAME)
+
+
+def configurations(courses: pd.DataFrame) -> pd.Series:
+    """Name of each course's configuration: what differs between them but for the seed."""
+    columns = [c for c in CONFIGURATION if c in courses and courses[c].nunique(dropna=False) > 1]
+    shown = list(dict.fromkeys(["architecture", *columns])) if "architecture" in courses else columns
+    words = {"architecture": "", "tasks": ""}
+    parts = courses[shown].apply(
+        lambda row: ", ".join(f"{words.get(c, c + ' ')}{level_text(row[c])}".strip() for c in shown), axis=1
+    )
+    return parts if len(shown) else pd.Series("all", courses.index)
+
+
+def named(results: str, plan: str | None) -> pd.DataFrame | None:
+    """The rows of :func:`read` with the name of their ``configuration``, as the report has it; for SQL and Python."""
+    rows = read(results, plan)
+    return None if rows is None else rows.assign(configuration=configurations(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.tables import readings, stored
+from analysis.tables import continual, readings, stored
 from analysis.tables.errors import UserError
 from analysis.tables.metrics import ACCURACIES
 
@@ -40,6 +40,8 @@ def connect(found: stored.Stored, *, accuracy: str = "heldout") -> duckdb.DuckDB
     connection.register("failure_records", found.failures)
     if (place := readings.beside(found.uri)) is not None:
         connection.register("readings", readings.dataset(place))
+    if (courses := continual.named(found.uri, found.about.get("name"))) is not None:
+        connection.register("continual", courses)
     connection.execute(f"SET VARIABLE accuracy = '{accuracy}'")
     try:
         connection.execute(VIEWS.read_text(encoding="utf-8"))

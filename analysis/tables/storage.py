@@ -95,6 +95,19 @@ def exists(uri: str) -> bool:
         return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def names(uri: str) -> list[str]:
+    """Names of the files below a folder, sorted; none if there is no folder."""
+    filesystem, path = resolve(uri)
+    try:
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise UserError(
+            f"{uri}: cannot be listed as a folder ({error.strerror or str(error).splitlines()[0]})"
+        ) from None
+    names = (info.path[len(path.rstrip("/")) + 1 :] for info in found if info.type == fs.FileType.File)
+    return sorted(name for name in names if not name.startswith(".") and "/." not in name)
+
+
 def read(uri: str) -> bytes:
     """A whole file."""
     filesystem, path = resolve(uri)

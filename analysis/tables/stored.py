@@ -15,9 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from analysis.tables import plans, storage
+from analysis.tables import notes, plans, storage
 from analysis.tables.errors import UserError
 
 FRAGMENTS, FAILURES, PLANS, MANIFEST, EXPORTS = "fragments", "failures", "plans", "export.json", "exports"
@@ -49,6 +48,7 @@ class Stored:
     about : what a sweep wrote into the metadata of ``probes.parquet`` (name, roles, failed and missing curves).
     planned : curves that are asked for: ``curve_key``, and ``backbone`` and ``dataset`` in words where a plan says so.
     failures : the records of failed attempts, with the columns of :data:`FAILURE_SCHEMA`.
+    under_way : backbones that a worker is busy with, in the plan's words, and how far it is.
     """
 
     uri: str
@@ -56,6 +56,7 @@ class Stored:
     about: dict[str, Any] = field(default_factory=dict)
     planned: pa.Table = field(default_factory=PLANNED_SCHEMA.empty_table)
     failures: pa.Table = field(default_factory=FAILURE_SCHEMA.empty_table)
+    under_way: dict[str, str] = field(default_factory=dict)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read these columns of all probes, or all of them; UserError if a file is damaged."""
@@ -88,7 +89,8 @@ def find(uri: str) -> Stored:
             uri, [storage.join(uri, name) for name in json.loads(storage.read(manifest))["files"]], uri
         )
     for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
-        files = [storage.join(folder, name) for name in _names(folder) if name.endswith(".parquet") and "/" not in name]
+        names = [name for name in storage.names(folder) if name.endswith(".parquet") and "/" not in name]
+        files = [storage.join(folder, name) for name in names]
         if files:
             return _with_records(folder, files, root, fragments=True)
     raise UserError(
@@ -121,7 +123,10 @@ def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool 
     bare = "is_id" not in probes.schema.names  # without labels; those of 0.1.0 have theirs, and may lie beside others
     if fragments and "curve_key" in probes.schema.names and (bare or any(plan.labels for plan in found)):
         probes, about = _under_labels(uri, probes, found)
-    return Stored(uri, probes, about, _planned(found, about), _failures(root))
+    planned = _planned(found, about)
+    words = set(planned["backbone"].to_pylist())
+    under_way = {name: text for name, text in notes.fresh(root).items() if name in words}
+    return Stored(uri, probes, about, planned, _failures(root), under_way)
 
 
 def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) -> tuple[ds.Dataset, dict[str, Any]]:
@@ -152,23 +157,10 @@ def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
     return ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
 
 
-def _names(uri: str) -> list[str]:
-    """Names of the files below a folder, sorted; none if there is no folder."""
-    filesystem, path = storage.resolve(uri)
-    try:
-        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    except OSError as error:
-        raise UserError(
-            f"{uri}: cannot be listed as a folder ({error.strerror or str(error).splitlines()[0]})"
-        ) from None
-    names = (info.path[len(path.rstrip("/")) + 1 :] for info in found if info.type == fs.FileType.File)
-    return sorted(name for name in names if not name.startswith(".") and "/." not in name)
-
-
 def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
     """The plan that the table is of, or all plans of the store."""
     folder = storage.join(root, PLANS)
-    names = [name for name in _names(folder) if name.endswith(".json") and "/" not in name]  # not those replaced
+    names = [name for name in storage.names(folder) if name.endswith(".json") and "/" not in name]  # not those replaced
     own = [name for name in names if name == f"{about.get('name')}.json"] or names
     places = {name: storage.join(folder, name) for name in own}
     return [plans.parse(name.removesuffix(".json"), place, storage.read(place)) for name, place in places.items()]
@@ -189,7 +181,7 @@ def _planned(found: Sequence[plans.Plan], about: dict[str, Any]) -> pa.Table:
 def _failures(root: str) -> pa.Table:
     """All records of failed attempts; one that cannot be read says so in its place."""
     folder = storage.join(root, FAILURES)
-    tables = [_record(storage.join(folder, name), name) for name in _names(folder) if name.endswith(".parquet")]
+    tables = [_record(storage.join(folder, name), name) for name in storage.names(folder) if name.endswith(".parquet")]
     return pa.concat_tables(tables) if tables else FAILURE_SCHEMA.empty_table()
 
 

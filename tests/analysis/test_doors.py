@@ -17,6 +17,7 @@ import pytest
 from analysis import load, sql
 from analysis.tables import database, metrics, stored
 from analysis.tables.errors import UserError
+from tests.synthetic_courses import course_table
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +132,7 @@ def with_costs(folder: Path) -> None:
     for name in ("pretrain_seconds", "embed_seconds", "probe_seconds"):
         table = table.append_column(name, pa.array([1.5] * len(table)))
     write_sweep(folder / "results" / "demo", table.append_column("chosen", pa.array([True] * len(table))))
+    course_table().to_parquet(folder / "results" / "demo" / "continual.parquet")
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -141,7 +143,8 @@ def blocks(name: str, language: str) -> list[str]:
 
 def test_every_query_of_the_document_runs(tmp_path):
     with_costs(tmp_path)
-    connection = database.connect(stored.find(str(tmp_path / "results" / "demo")))
+    place = str(tmp_path / "results" / "demo")
+    connection = database.connect(stored.find(place))
     rows = {query: connection.sql(query).df() for query in blocks("sql.md", "sql")}
     empty = [query for query, found in rows.items() if not len(found)]
     assert [query.split("FROM ")[-1].split()[0] for query in empty] == ["failures", "epochs"]  # nothing to tell here
@@ -151,6 +154,10 @@ def test_every_query_of_the_document_runs(tmp_path):
     assert (pairs["difference"] < -5).all()
     cost = next(found for query, found in rows.items() if "embed_seconds" in query)
     assert cost.loc[0, ["curves", "embed", "pretrain"]].tolist() == [16, 24.0, 6.0]
+    forgotten = next(found for query, found in rows.items() if "continual" in query)
+    assert forgotten.to_numpy().tolist() == [["vggm17", 4, 41.5], ["vggm11", 4, 21.5]]
+    ours, theirs = load.continual(place), connection.sql("FROM continual").df()
+    assert ours["configuration"].tolist() == theirs["configuration"].tolist()
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
@@ -185,6 +192,8 @@ def test_the_command(sweep, capsys, monkeypatch):
     assert float(capsys.readouterr().out.split()[-1]) == load.experiments(uri, accuracy="paper").retained.mean()
     assert sql.main([uri, "-c", "FROM nothing"]) == 2
     assert "nothing does not exist" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no continual\.parquet; a sweep whose grid has tasks"):
+        load.continual(uri)
     assert sql.main([str(sweep / "plans"), "-c", "FROM probes"]) == 2
     assert "no such file, and no fragments" in capsys.readouterr().err
     assert sql.main([str(sweep / "plans" / "demo.json")]) == 2  # a file that is no table

@@ -27,13 +27,14 @@ function backboneHeads() {
   const sums = page.summaries[state.rule], fixed = [
     ["retained", "% retained", 1], ["low", "low", 1], ["high", "high", 1], ["strength", "tunnel", null],
     ["id_final_accuracy", "ID accuracy", 3], ["best_layer", "best layer"], ["tunnel_start", "tunnel after"],
-    ["n_layers", "layers", 0], ["n_choosing", "images that chose it", 0], ["pearson", "Pearson", 3], ["alignment", "alignment", 3],
+    ["n_layers", "layers", 0], ["n_choosing", "choosing images", 0], ["pearson", "Pearson", 3], ["alignment", "alignment", 3],
   ].filter(([key]) => key in sums && sums[key].some((value) => value !== null));
+  const known = fixed.findIndex(([key]) => key === "strength") + 1; // how many curves there are stands before what follows from them
+  const head = ([key, title, digits]) => ({ key, title, digits: digits ?? undefined, word: key === "strength" });
   return [
     ...(hasLayers ? [{ title: "compare", key: "b", orderable: false }] : []),
     { title: "backbone", key: "label", word: true },
-    ...fixed.map(([key, title, digits]) => ({ key, title, digits: digits ?? undefined, word: key === "strength" })),
-    { title: "curves", key: "status", word: true },
+    ...fixed.slice(0, known).map(head), { title: "curves", key: "status", word: true }, ...fixed.slice(known).map(head),
     ...page.variables.map((v) => ({ key: v.name, title: v.label, word: v.kind === "word" })),
   ];
 }
@@ -53,7 +54,7 @@ function checkbox(b) {
 let backboneTable = null;
 
 function backbonesTab(view) {
-  const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll", tabindex: 0, "aria-label": "Table of backbones" });
+  const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll" });
   const heads = backboneHeads();
   const rows = () => sortedBackbones(heads).map((b) => { const { b: _, ...row } = backboneRow(b); return row; });
   const sql = () => sqlText(`${adjusted() ? PLAIN : ""}FROM backbones${where()}${orderSql(heads)}`);
@@ -119,10 +120,13 @@ function unique(b) {
   return labelCount.get(text) > 1 ? `${text} · ${page.backbones.backbone[b]}` : text;
 }
 
-// Room for the labels of rows: what tells two backbones apart is often at their end.
+// Room for the labels of rows: what tells two backbones apart is often at their end. Where they would be cut to the same
+// words they are not cut, and the picture scrolls.
 function labelRoom(labels, rest = 300) {
-  const longest = Math.max(...labels.map((text) => text.length));
-  return Math.round(Math.max(100, Math.min(7 * longest, 520, document.getElementById("view").clientWidth - rest)));
+  const whole = 7 * Math.max(...labels.map((text) => text.length));
+  const room = Math.round(Math.max(100, Math.min(whole, 520, document.getElementById("view").clientWidth - rest)));
+  const cut = new Set(labels.map((text) => text.slice(0, Math.floor(room / 7) - 2)));
+  return cut.size < new Set(labels).size ? whole : room;
 }
 
 function chartWidth(place, less) {
@@ -136,9 +140,10 @@ function notThere() {
 
 function failuresPart() {
   if (!page.failures.length) return [el("p", { class: "note", id: "failures" }, "No curve failed and none is missing.")];
-  const place = el("div", { class: "scroll", id: "failures", tabindex: 0 });
+  const place = el("div", { class: "scroll", id: "failures" });
   const heads = ["state", "label", "dataset", "stage", "reason", "curve"].map((key) => ({ key, title: { label: "backbone", curve: "curve key" }[key] ?? key, word: true }));
-  const rows = page.failures.map((row) => ({ ...row, label: numberOf.has(row.backbone) ? page.backbones.label[numberOf.get(row.backbone)] : row.label ?? row.backbone }));
+  // by the plan's name where there is one: many of these backbones are in no other table
+  const rows = page.failures.map((row) => ({ ...row, label: row.label ?? page.backbones.label[numberOf.get(row.backbone)] ?? row.backbone }));
   queueMicrotask(() => grid("failures", place, heads, rows, { pageLength: 10 }));
   return [
     el("h2", {}, notThere()),

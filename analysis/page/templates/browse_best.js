@@ -74,10 +74,18 @@ function againstRows() {
   return found;
 }
 
+// Why two sweeps cannot be compared: no dataset is in both, or what has to agree does not.
+function apart() {
+  const [first, second] = page.sources.map((s) => new Set(page.experiments.backbone.flatMap((b, e) => (page.backbones.sweep[b] === s.name ? [page.experiments.dataset[e]] : []))));
+  const shared = [...first].filter((name) => second.has(name)), listed = (names) => [...names].sort().join(", ");
+  if (!shared.length) return `No OOD dataset is in both: ${page.sources[0].name} has ${listed(first)}; ${page.sources[1].name} has ${listed(second)}.`;
+  return `Both have ${listed(shared)}, but no two backbones that pass the filters agree in all that both know: ${knownToBoth().map(columnLabel).join(", ")}.`;
+}
+
 function againstTab(view) {
   const [first, second] = page.sources.map((s) => s.name), rows = againstRows(), label = columnLabel(state.metric);
   const chart = el("div", { class: "chart" }), place = el("div", { class: "scroll" });
-  if (!rows.length) return view.append(el("p", { class: "empty" }, "The two have no experiment in common: none agrees in all variables that both know, and in the dataset."));
+  if (!rows.length) return view.append(el("p", { class: "empty" }, `The two have no experiment in common. ${apart()}`));
   view.append(
     el("p", { class: "lead" }, `${label} of the ${rows.length} experiments that both have: ${second} minus ${first} is ${show(mean(rows.map((row) => row.difference)), 2)} on average.`),
     bar("against", { rows: () => rows.map(({ a, b, x, y, ...row }) => ({ backbone: ownName(a), other_backbone: ownName(b), ...row, [first]: x, [second]: y })), chart, sql: () => againstSql(knownToBoth()) }), chart, place,

@@ -3,7 +3,7 @@ const contrastKey = (row) => [row.target, row.variable, row.from, row.to, ...row
 
 function drivesTab(view) {
   const report = page.report;
-  if (!report) return view.append(el("p", { class: "note" }, `There is no report beside this table. Write one and make this page again: python analysis/shap_report.py --results ${page.sources[0].place || "…"}`));
+  if (!report) return view.append(el("p", { class: "note" }, `There is no report beside this table. Write one and make this page again: python analysis/shap_report.py ${page.sources[0].place ? `--results ${shell(page.sources[0].place)}` : "--table … --mapping … --out DIR, and --report DIR for this page"}`));
   const targets = Object.entries(report.targets), target = state.target in report.targets ? state.target : targets[0]?.[0];
   if (!target) return view.append(el("p", { class: "note" }, "The report attributes no outcome."));
   const places = Object.fromEntries(["estimates", "pairs", "swarm", "dependence", "interactions"].map((name) => [name, el("div", { class: "chart" })]));
@@ -16,7 +16,7 @@ function drivesTab(view) {
     el("p", { class: "note" }, `These are the report's numbers${report.accuracy ? " (" + report.accuracy + ")" : ""}: they follow neither the filters nor the accuracy rule.`),
     findingsPart(report), el("h2", {}, "Estimates"), ...(found.problem ? [el("p", { class: "note" }, found.problem)] : []),
     bar("estimates", { rows: () => estimateRows(target).map(({ sure: _, contrast, ...row }) => row), chart: places.estimates, sql: estimatesSql(target, found) }), places.estimates,
-    el("p", { class: "note" }, "Faint: what the report does not assert; without a verdict, intervals that include zero. A click on a dot of matched pairs shows its pairs."),
+    el("p", { class: "note" }, "Faint: what the report does not assert; of what it gives no verdict on, intervals that include zero. A click on a dot of matched pairs shows its pairs."),
     el("h2", {}, "Matched pairs"), bar("contrasts", { rows: () => contrastRows(target), sql: contrastsSql(target) }), contrastTable(target), el("div", { id: "pairs" }, ...pairsPart(target, places.pairs)),
   );
   const drawn = [drawEstimates(places.estimates, target, found)];
@@ -110,10 +110,10 @@ async function openContrast(key) {
 function contrastTable(target) {
   const place = el("div", { class: "scroll", id: "contrasts" }), rows = contrastsOf(target);
   const heads = [
-    { title: "", key: "open", orderable: false, word: true }, { title: "variable", key: "label", word: true }, { title: "from → to", key: "scale", word: true }, { title: "moving too", key: "moving", word: true },
+    { title: "", key: "open", orderable: false, word: true }, { title: "variable", key: "named", word: true }, { title: "from → to", key: "scale", word: true }, { title: "moving too", key: "moving", word: true },
     { title: "pairs", key: "n_pairs" }, { title: "difference", key: "value", digits: 2 }, { title: "95 % interval", key: "interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3, least: 0.001 }, { title: "verdict", key: "verdict", word: true },
   ];
-  const lines = rows.map((row) => ({ ...row, open: "", key: contrastKey(row), scale: `${row.from} → ${row.to}`, moving: row.together_labels.join(", ") || "nothing", interval: bounds(row) }));
+  const lines = rows.map((row) => ({ ...row, open: "", named: row.label, key: contrastKey(row), scale: `${row.from} → ${row.to}`, moving: row.together_labels.join(", ") || "nothing", interval: bounds(row) }));
   queueMicrotask(() => grid("contrasts", place, heads, lines, { pageLength: 10, createdRow: (tr, row) => {
     tr.firstElementChild.replaceChildren(el("button", { type: "button", "data-contrast": row.key, "aria-label": `Show the pairs of ${row.label} ${row.scale}`, onclick: () => openContrast(row.key) }, "pairs"));
     tr.classList.toggle("chosen", row.key === state.contrast);
@@ -124,10 +124,13 @@ function contrastTable(target) {
 // Columns that are equal in the pairs of a contrast: the report's, but for those that alone tell the variable's value.
 const equalIn = (row) => row.equal.filter((column) => page.kept[row.variable].includes(column));
 
+// The accuracy rule that the report goes by; its pairs are shown by it, too.
+const reportRule = () => Object.keys(page.rules).find((rule) => page.rules[rule] === page.report.accuracy) ?? state.rule;
+
 // Pairs of backbones behind a contrast, with the mean of the outcome over the datasets that both have.
 function contrastPairs(row) {
   if (!(row.variable in variable)) return [];
-  const values = page.values[state.rule][row.target] ?? page.values[Object.keys(page.rules)[0]][row.target];
+  const values = page.values[reportRule()][row.target];
   const own = (b) => !page.report.sweep || page.backbones.sweep[b] === page.report.sweep; // the report is of one of the two
   return matched(row.variable, equalIn(row), [[row.from, row.to]]).filter((pair) => pair.every(own)).map(([a, b], k) => {
     const at = (side) => new Map(experimentsOf[side].map((e) => [page.experiments.dataset[e], values[e]]));
@@ -144,7 +147,7 @@ function pairsPart(target, chart) {
   if (!found.length) return [el("p", { class: "note" }, `The ${row.n_pairs} pairs of ${row.label} ${row.from} → ${row.to} cannot be told from the columns of this page.`)];
   const place = el("div", { class: "scroll" });
   const heads = [
-    { title: "", key: "open", orderable: false, word: true }, { title: row.from, key: "first", word: true }, { title: row.to, key: "second", word: true }, { title: "datasets", key: "datasets" },
+    { title: "", key: "open", orderable: false, word: true }, { title: `${row.label} ${row.from}`, key: "first", word: true }, { title: `${row.label} ${row.to}`, key: "second", word: true }, { title: "datasets", key: "datasets" },
     { title: `at ${row.from}`, key: "from", digits: 2 }, { title: `at ${row.to}`, key: "to", digits: 2 }, { title: "difference", key: "difference", digits: 2 },
   ];
   const lines = found.map((pair) => ({ ...pair, open: "", first: page.backbones.label[pair.a], second: page.backbones.label[pair.b] }));

@@ -71,7 +71,7 @@ function layersTab(view) {
   const times = epochs().length ? [choice("epoch", "checkpoint", [["kept", "kept"], ...epochs().map((epoch) => [String(epoch), `after epoch ${epoch}`]), ["all", "all, a line each"]])] : [];
   view.append(
     el("div", { class: "controls" }, adder(), choice("measure", "show", kinds),
-      choice("value", "as", [["raw", "it is"], ["percent", "% of the peak layer's"]]), choice("x", "by", Object.entries(X)),
+      choice("value", "as", [["raw", "measured"], ["percent", "% of the peak layer's"]], state.measure !== "accuracy"), choice("x", "by", Object.entries(X)),
       choice("panel", "one panel per", [["dataset", "dataset"], ["backbone", "backbone"]]), ...times),
     datasetTicks(), bar("layers", { rows: layerTable, chart, sql: () => sqlText(layerSql()) }), chart, el("p", { class: "note", id: "layers-note" }),
   );
@@ -119,7 +119,7 @@ function drawLayers(chart) {
   const width = Math.floor((document.getElementById("view").clientWidth - 70 * columns) / columns);
   const title = share ? "% of the peak layer's accuracy" : state.measure === "accuracy" ? "probe accuracy (%)" : page.measures[state.measure];
   const shaded = rows.filter((row) => row.tunnel).length;
-  note.textContent = `${page.rules[state.rule]}. ` + (shaded ? "Shaded: from the peak layer to the last one, where accuracy falls." : "No curve falls after its peak layer.") + (rows.some((row) => row.interval !== "–") ? " Intervals on hovering: Wilson, from the number of test images." : "");
+  note.textContent = `${sentence(page.rules[state.rule])} ` + (shaded ? "Shaded: from the peak layer to the last one, where accuracy falls." : "No curve falls after its peak layer.") + (rows.some((row) => row.interval !== "–") ? " Intervals on hovering: Wilson, from the number of test images." : "");
   return draw(chart, shaded ? "layers" : "layers_alone", rows, {
     ...looks, shade: Math.min(0.1, 0.3 / Math.max(1, order.length)), x: X[state.x], y: title, step: state.x === "position" ? 0.01 : 1, format: state.x === "parameters" ? "~s" : "~g", zero: state.measure === "accuracy" && !share, order, panels, columns,
     width: Math.max(220, Math.min(width, wide, 560)), series: state.panel === "dataset" ? "backbone" : "dataset", legend_columns: document.getElementById("view").clientWidth > 1000 && order.every((t) => t.length < 60) ? 2 : 1,

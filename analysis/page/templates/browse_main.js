@@ -23,7 +23,7 @@ function facts() {
   const constant = Object.entries(page.constant).map(([name, value]) => `${name} ${value}`).join(", ");
   byId("facts").replaceChildren(
     el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
-    page.failures.length ? el("a", { href: "#failures", onclick: (e) => { e.preventDefault(); toFailures(); } }, notThere() + ".") : "", page.failures.length ? " " : "",
+    page.failures.length ? el("a", { href: "#failures", onclick: (e) => { e.preventDefault(); toFailures(); } }, notThere() + ".") : "", page.failures.length ? " " : "", page.under_way.length ? el("b", {}, `The sweep was running when this page was made: ${page.under_way.length} backbone${page.under_way.length === 1 ? "" : "s"} under way.`) : "", page.under_way.length ? " " : "",
     el("span", { class: "note" }, `From ${sources}.`),
     constant || page.notes.length ? el("details", {}, el("summary", {}, "What is the same for all, and what to know"), constant ? el("p", {}, "The same for all: " + constant + ".") : "", el("ul", {}, ...page.notes.map((note) => el("li", {}, note)))) : "",
   );
@@ -49,7 +49,7 @@ function switches() {
 function filterSummary() {
   const parts = Object.entries(state.filters).map(([name, wanted]) => `${variable[name].label} ${variable[name].kind === "number" ? `${wanted[0] === null ? "" : show(wanted[0])}…${wanted[1] === null ? "" : show(wanted[1])}` : wanted.join(" or ") || "nothing"}`);
   byId("filter-summary").textContent = `Filters: ${parts.length ? parts.join("; ") : "none"}. ${passing().length} of ${N} backbones are shown.`;
-  byId("rule-note").textContent = page.rules[state.rule] + ".";
+  byId("rule-note").textContent = sentence(page.rules[state.rule]);
 }
 
 function setFilter(name, wanted) {

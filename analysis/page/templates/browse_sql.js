@@ -37,9 +37,9 @@ function ownName(b) {
 }
 
 // A statement on the views, by the rule that is set, and what to ask it with.
-function sqlText(statement, sources = page.sources, both = "together they are the rows of this view") {
+function sqlText(statement, sources = page.sources, both = "together they are the rows of this view", by = state.rule) {
   if (!page.sources[0].place) return "-- This table was made elsewhere: there are no probes to ask. The CSV has its rows.";
-  const rule = state.rule === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(state.rule)};\n`;
+  const rule = by === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(by)};\n`;
   const places = sources.map((s) => `-- python -m analysis.sql ${shell(s.place)}`).join("\n");
   return `${sources.length > 1 ? `-- ask both; ${both}\n` : ""}${places}\n${rule}${statement};`;
 }
@@ -88,7 +88,7 @@ const alike = (names) => names.map((name) => `\n  AND a.${named(name)} IS NOT DI
 
 function pairsSql(row, pairs) {
   const metric = named(row.target), [from, to] = ["a", "b"].map((side) => among(side, row.variable, pairs.map((pair) => page.backbones[row.variable][pair[side]])));
-  return sqlText(`SELECT a.backbone AS first_backbone, b.backbone AS second_backbone, count(*) AS datasets, avg(a.${metric}) AS "from", avg(b.${metric}) AS "to", avg(b.${metric}) - avg(a.${metric}) AS difference\nFROM experiments a JOIN experiments b USING (dataset)\nWHERE ${from}\n  AND ${to}${alike(equalIn(row).filter((name) => name in page.backbones))}\n  AND a.${metric} IS NOT NULL AND b.${metric} IS NOT NULL\nGROUP BY ALL`, page.sources.slice(0, 1));
+  return sqlText(`SELECT a.backbone AS first_backbone, b.backbone AS second_backbone, count(*) AS datasets, avg(a.${metric}) AS "from", avg(b.${metric}) AS "to", avg(b.${metric}) - avg(a.${metric}) AS difference\nFROM experiments a JOIN experiments b USING (dataset)\nWHERE ${from}\n  AND ${to}${alike(equalIn(row).filter((name) => name in page.backbones))}\n  AND a.${metric} IS NOT NULL AND b.${metric} IS NOT NULL\nGROUP BY ALL`, page.sources.slice(0, 1), "", reportRule());
 }
 
 function againstSql(equal) {

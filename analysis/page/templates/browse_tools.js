@@ -17,9 +17,11 @@ function say(text) {
   say.timer = setTimeout(() => (line.textContent = ""), 4000);
 }
 
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
+
 // A labelled choice that sets one entry of the state; options are [value, text].
-function choice(key, label, options) {
-  const box = el("select", { "data-state": key, onchange: (e) => update({ [key]: options[e.target.selectedIndex][0] }) });
+function choice(key, label, options, disabled = false) {
+  const box = el("select", { "data-state": key, disabled, onchange: (e) => update({ [key]: options[e.target.selectedIndex][0] }) });
   for (const [value, text] of options) box.append(el("option", { value: String(value), selected: state[key] === value }, text));
   return el("label", { class: "choice" }, el("span", {}, label), box);
 }
@@ -128,18 +130,23 @@ function bar(name, { rows, chart, sql }) {
 const WIDE = ["label", "first", "second", "last_label", "reason"]; // columns of long names
 
 const WHOLE = ["scale", "interval", "status", "state"]; // columns that stay on one line, if none is long
+const onOneLine = (key, rows) => rows.every((row) => String(row[key] ?? "").length < (WHOLE.includes(key) ? 50 : 17));
+
+// The head of a column: a first word of two signs has no line of its own.
+const headed = (title) => (/^\S{1,2} .{1,10}$/.test(title) ? `<span class="short">${escaped(title)}</span>` : escaped(title));
 
 const paged = new Map(); // table → where its reader was: page, rows per page, order; a redraw comes back to it
 
 // A DataTable of rows under a name of its own; heads are {title, key, digits?, least? (of what is below it only that), word?}.
 function grid(name, place, heads, rows, options = {}) {
   const element = el("table", { class: "display compact", style: "width:100%", "data-grid": name });
+  for (const [key, value] of Object.entries({ tabindex: "0", role: "region", "aria-label": `Table: ${name}` })) place.setAttribute(key, value); // it may scroll
   place.replaceChildren(element);
   const was = paged.get(name), again = was?.n === rows.length && was.heads === heads.length;
   const table = new DataTable(element, {
     data: rows,
     columns: heads.map((head) => ({
-      title: head.title.length > 40 ? `<span class="long">${escaped(head.title)}</span>` : escaped(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : WHOLE.includes(head.key) && rows.every((row) => String(row[head.key]).length < 50) ? "whole" : "", orderable: head.orderable ?? true,
+      title: headed(head.title), data: (row) => row[head.key] ?? null, className: WIDE.includes(head.key) ? "wide" : !head.word ? "n" : onOneLine(head.key, rows) ? "whole" : "", orderable: head.orderable ?? true,
       render: head.word
         ? { display: (v) => escaped(v ?? "–"), filter: (v) => v, sort: (v) => v, type: (v) => v ?? "" }
         : { display: (v) => escaped(head.least && v !== null && v < head.least ? `< ${head.least}` : show(v, head.digits)), sort: (v) => v ?? -Infinity, type: (v) => v },

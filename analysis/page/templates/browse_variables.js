@@ -107,8 +107,8 @@ function drawHeat(chart) {
   const shown = new Set(ordered.slice(0, MOST_DRAWN)), kept = rows.filter((row) => shown.has(row.b));
   const low = Math.min(...kept.map((row) => row[metric])), high = Math.max(...kept.map((row) => row[metric]));
   if (shown.size < ordered.length) chart.before(el("p", { class: "note" }, `The lowest ${MOST_DRAWN} of ${ordered.length} backbones; filter to see others, or take the CSV.`));
-  const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2, labels = [...shown].map(unique), room = labelRoom(labels, 46 * datasets.length + 40);
-  const step = Math.max(38, Math.min(74, Math.floor((document.getElementById("view").clientWidth - room - 40) / datasets.length)));
+  const digits = high - low > 20 ? 0 : high - low > 2 ? 1 : 2, labels = [...shown].map(unique), room = labelRoom(labels, 46 * datasets.length + 70); // and what slanted words take at the right
+  const step = Math.max(38, Math.min(74, Math.floor((document.getElementById("view").clientWidth - room - 70) / datasets.length)));
   return draw(chart, "heat", kept.map((row) => ({
     id: page.backbones.backbone[row.b], label: unique(row.b), dataset: row.dataset, value: row[metric], text: show(row[metric], digits), light: row[metric] > low + 0.6 * (high - low),
   })), { title: columnLabel(metric), rows: labels, label_limit: room, step, angle: datasets.some((name) => 7 * name.length > step) ? -35 : 0 }, (datum) => datum.id && select([datum.id], true));

@@ -339,6 +339,9 @@ def test_one_backbone_and_one_dataset(browser, tmp_path):
     assert page.locator("#view svg").count() == 2
     assert page.locator("table[data-grid=tasks] tbody tr").count() == 12
     assert "E2+T1 fine-tuned" in page.inner_text("#view")
+    connection = database.connect(stored.find(str(tmp_path)))
+    shared = {name: same_numbers(page, name, connection) for name in ("tasks", "tasks-layers", "forgetting")}
+    assert shared == {"tasks": 3, "tasks-layers": 3, "forgetting": 4}
     assert heard.said == []
 
 

@@ -168,7 +168,8 @@ def test_auto_is_the_share_of_a_gpu_that_was_calibrated(tmp_path, capsys):
     assert (found.gpus, found.cpus, found.max_in_flight) == (0.25, 2, 16)
     assert resolved(count=5).gpus == 0.5  # two GPUs would be busy with four at most
     assert resolved(count=2).gpus == 1
-    assert resolved(name="A100").gpus == 1  # not the card that was measured
+    assert resolved(name="A100-80G").gpus == 1  # not the card that was measured
+    assert resolved(name="H100-80G").gpus == 0.25
     assert resolved(gpus=1.0).gpus == 1
     say_packed(config.resources, found)
     assert "4 backbones at a time share each GPU" in capsys.readouterr().err
@@ -177,6 +178,7 @@ def test_auto_is_the_share_of_a_gpu_that_was_calibrated(tmp_path, capsys):
     assert packing.together(config, together, measured) == 1
     assert packing.together(config, sweep.cells, replace(measured, memory={name: 13e9})) == 4
     assert packing.together(config, sweep.cells, replace(measured, memory={name: 14e9})) == 2
+    assert packing.together(config, sweep.cells, replace(measured, memory={})) is None  # measured before that was noted
     assert capsys.readouterr().err == ""
 
 

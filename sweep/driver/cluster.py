@@ -194,7 +194,7 @@ def _sharing(nodes: Sequence[Mapping[str, float]], packed: Packed | None) -> int
     marks = {
         key.partition(":")[2].removeprefix("NVIDIA-") for node in nodes for key in node if key.startswith(_ACCELERATOR)
     }
-    if packed is None or not marks or not all(mark.split("-")[0] in packed.device for mark in marks):
+    if packed is None or not marks or not all(part in packed.device for mark in marks for part in mark.split("-")):
         return 1
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     return max(1, min(packed.together, packed.backbones // gpus))

@@ -43,7 +43,7 @@ def together(config: Config, cells: Iterable[HasBackbone], rates: Rates | None) 
         seconds[network(backbone)] += rates.training_seconds(config, backbone)
     known = {name: of for name, of in rates.packing.items() if name in seconds}
     measured = {name: {int(number): rate for number, rate in of.items()} for name, of in known.items()}
-    if not measured:
+    if not measured or not seconds.keys() <= rates.memory.keys():
         return None
     largest = max(rates.memory[name] for name in seconds)
     return ends_soonest(seconds, measured, fitting(rates.card, largest, config.resources.memory))

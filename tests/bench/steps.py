@@ -8,6 +8,7 @@ Shapes: S seeds, B batch, C classes.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -221,8 +222,8 @@ def stacked(case: train.Case, device: torch.device, number: int) -> tuple[Step, 
 
     Each has a batch of its own, as seeds have orders and crops of their own; AdamW takes each number by itself.
     """
-    models = [train.model_of(case, device)[0].to(device).train() for _ in range(number)]
-    layout = train.model_of(case, device)[1]
+    model, layout = train.model_of(case, device)
+    models = [copy.deepcopy(model).to(device).train() for _ in range(number)]
     params, buffers = stack_module_state(models)
     batches = [_ready(case, device, layout) for _ in range(number)]
     input_SBCHW, target_SB = (torch.stack(each) for each in zip(*batches, strict=True))

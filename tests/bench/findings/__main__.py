@@ -42,7 +42,9 @@ def rows_of(found: Finding, store: str) -> list[str]:
 
 
 def _row(found: Finding, claim: Claim, ours: Difference) -> str:
-    number = f"{ours.value:+.1f} {claim.unit} ({ours.low:+.1f} … {ours.high:+.1f}; {ours.n} {found.unit})"
+    digits = 1 if claim.unit in ("points", "layers", "directions") else 2
+    interval = f"{ours.low:+.{digits}f} … {ours.high:+.{digits}f}"
+    number = f"{ours.value:+.{digits}f} {claim.unit} ({interval}; {ours.n} {found.unit})"
     link = f"[{found.title.lower()}](#{_anchor(found.title)})"
     return "| " + " | ".join((link, claim.text, claim.papers, number.replace("-", "−"), agrees(claim, ours))) + " |"
 

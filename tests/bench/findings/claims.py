@@ -231,9 +231,7 @@ FINDINGS: tuple[Finding, ...] = (
                 -1,
             ),
             Claim("From epoch 5 to the end what is retained stays", "[M23] … and stays", "late", 0, margin=5.0),
-            Claim(
-                "Weights behind the peak move less than those before it", "[M23]", "moved", -1, unit="‖W − W₀‖ / ‖W₀‖"
-            ),
+            Claim("Weights behind the peak move less than those before it", "[M23]", "moved", -1, unit="of ‖W₀‖"),
         ),
         unit="runs",
     ),

@@ -14,8 +14,8 @@ from analysis.tables import continual
 
 from . import frames
 
-COLOURS = ("#0b6e99", "#d9822b", "#4c8c4a", "#8e5ea2", "#7a7a7a", "#b03a2e")
-_KEPT = "% of the peak that the last layer retains"
+COLOURS = ("#0b6e99", "#d9822b", "#4c8c4a", "#8e5ea2", "#7a7a7a", "#b03a2e", "#2f2f2f")
+_KEPT = "% of the peak kept by the last layer"
 
 
 def draw(name: str, store: str) -> Figure:
@@ -44,6 +44,7 @@ def _of_levels(name: str, store: str, left: Axes, right: Axes) -> None:
     level = frame[columns].map(_word).agg(", ".join, axis=1)
     names = list(dict.fromkeys(level))
     _dots(left, names, [frame["retained"][level == each] for each in names])
+    left.set_xlabel(", ".join(column.replace("_", " ") for column in columns))
     left.set_ylabel(_KEPT)
     layers = load.layers(frames.uri(store, f"findings-{name}"))
     layers = layers.assign(level=layers["backbone"].map(dict(zip(frame["backbone"], level, strict=True))))
@@ -90,7 +91,8 @@ def _emergence(name: str, store: str, left: Axes, right: Axes) -> None:
         right.plot(mean.index, mean, "o-", color=colour, ms=3, label=f"after {epoch:g} epochs")
     right.set_xlabel(f"layer of {deepest['architecture'].iloc[0]}")
     right.set_ylabel("distance of weights, ‖W − W₀‖ / ‖W₀‖")
-    right.legend(frameon=False, fontsize=8)
+    right.set_ylim(0, 1.35 * right.get_ylim()[1])  # the legend stands above the lines
+    right.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
 
 
 def _continual(name: str, store: str, left: Axes, right: Axes) -> None:

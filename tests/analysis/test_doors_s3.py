@@ -1,13 +1,17 @@
 """The three doors on a real S3 server: a finished table, fragments, the page written there, no secret in it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from analysis import browse, load, sql
 from analysis.tables import storage
+from sweep.table.__main__ import main as table_command
 from tests.s3_server import KEYS, Faults, s3_server
 from tests.synthetic_tables import grid, probe_table, write_sweep
+
+OLD = Path(__file__).resolve().parents[1] / "fixtures" / "store-0.1.0"
 
 
 @pytest.fixture
@@ -35,3 +39,9 @@ def test_a_sweep_on_s3(served, tmp_path, capsys):
     assert capsys.readouterr().out == "page: s3://bucket/done/report/browse.html\n"
     page = storage.read("s3://bucket/done/report/browse.html").decode()
     assert not any(secret in page for secret in KEYS.values())
+    # an export, whose files are listed in export.json
+    assert table_command(["export", str(OLD), "--to", "s3://bucket/big", "--rows-per-file", "400"]) == 0
+    capsys.readouterr()
+    assert sql.main(["s3://bucket/big", "-c", "SELECT avg(retained) AS r FROM experiments", "--csv"]) == 0
+    expected = load.experiments(str(OLD))["retained"].mean()
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(expected, abs=1e-12)

@@ -131,7 +131,8 @@ function tableName(c) {
   return page.curves.own_backbone?.[c] ?? ownName(page.curves.backbone[c]);
 }
 
-// Series in their order and what they look like. Of all checkpoints the colour is when, shape and dash are whose.
+// Series in their order and what they look like. Of all checkpoints colour and dash are when; the shape
+// is whose, or also when where they are all of one backbone.
 function seriesOf(rows) {
   const { colours, shapes, dashes, range } = page.chart_words, first = new Map();
   for (const row of rows) if (!first.has(row.series)) first.set(row.series, row);
@@ -141,7 +142,8 @@ function seriesOf(rows) {
   const times = [...new Set(each.map(([, row]) => when(row)))].sort((a, b) => (a < b ? -1 : 1));
   const looks = {
     colours: each.map(([, row]) => between(range, times.indexOf(when(row)) / Math.max(1, times.length - 1))),
-    shapes: each.map(([, row]) => shapes[whose(row)]), dashes: each.map(([, row]) => dashes[whose(row)]),
+    shapes: each.map(([, row]) => shapes[state.sel.length > 1 ? whose(row) : times.indexOf(when(row)) % shapes.length]),
+    dashes: each.map(([, row]) => dashes[times.indexOf(when(row)) % dashes.length]),
   };
   return { order: each.map(([name]) => name), looks };
 }

@@ -22,7 +22,7 @@ function facts() {
   const experiments = page.experiments.dataset.length, sources = page.sources.map((s) => s.source).join(" and ");
   const constant = Object.entries(page.constant).map(([name, value]) => `${name} ${value}`).join(", ");
   byId("facts").replaceChildren(
-    el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
+    el("b", {}, [[N, "backbone"], [datasets.length, "OOD dataset"], [experiments, "experiment"]].map(([n, what]) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`).join(", ")), page.n_probes ? `, ${page.n_probes.toLocaleString("en")} probes` : "", ". ",
     page.failures.length ? el("a", { href: "#failures", onclick: (e) => { e.preventDefault(); toFailures(); } }, notThere() + ".") : "", page.failures.length ? " " : "", page.under_way.length ? el("b", {}, `The sweep was running when this page was made: ${page.under_way.length} backbone${page.under_way.length === 1 ? "" : "s"} under way.`) : "", page.under_way.length ? " " : "",
     el("span", { class: "note" }, `From ${sources}.`),
     constant || page.notes.length ? el("details", {}, el("summary", {}, "What is the same for all, and what to know"), constant ? el("p", {}, "The same for all: " + constant + ".") : "", el("ul", {}, ...page.notes.map((note) => el("li", {}, note)))) : "",

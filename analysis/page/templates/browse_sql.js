@@ -39,7 +39,7 @@ function ownName(b) {
 // A statement on the views, by the rule that is set, and what to ask it with.
 function sqlText(statement, sources = page.sources, both = "together they are the rows of this view", by = state.rule) {
   if (!page.sources[0].place) return "-- This table was made elsewhere: there are no probes to ask. The CSV has its rows.";
-  const rule = by === "heldout" ? "" : `SET VARIABLE accuracy = ${quoted(by)};\n`;
+  const rule = by === "heldout" && state.rule === by ? "" : `SET VARIABLE accuracy = ${quoted(by)};\n`;
   const places = sources.map((s) => `-- python -m analysis.sql ${shell(s.place)}`).join("\n");
   return `${sources.length > 1 ? `-- ask both; ${both}\n` : ""}${places}\n${rule}${statement};`;
 }

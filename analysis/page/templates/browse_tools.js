@@ -132,8 +132,11 @@ const WIDE = ["label", "first", "second", "last_label", "reason"]; // columns of
 const WHOLE = ["scale", "interval", "status", "state"]; // columns that stay on one line, if none is long
 const onOneLine = (key, rows) => rows.every((row) => String(row[key] ?? "").length < (WHOLE.includes(key) ? 50 : 17));
 
-// The head of a column: a first word of two signs has no line of its own.
-const headed = (title) => (/^\S{1,2} .{1,10}$/.test(title) ? `<span class="short">${escaped(title)}</span>` : escaped(title));
+// The head of a column, of two lines at most; a first word of two signs has no line of its own.
+function headed(title) {
+  if (/^\S{1,2} .{1,10}$/.test(title)) return `<span class="short">${escaped(title)}</span>`;
+  return title.length > 12 ? `<span class="half" style="min-width: ${Math.min(24, Math.ceil(0.65 * title.length))}ch">${escaped(title)}</span>` : escaped(title);
+}
 
 const paged = new Map(); // table → where its reader was: page, rows per page, order; a redraw comes back to it
 

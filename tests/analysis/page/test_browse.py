@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -100,8 +101,19 @@ def test_a_running_sweep_with_failures(tmp_path):
     record = {"curve_key": ["curve-000-glyphs"], "stage": ["probe"], "exception": ["MemoryError"], "message": ["full"]}
     record["failed_at"] = [datetime(2026, 1, 1, tzinfo=UTC)]
     pq.write_table(pa.table(record), tmp_path / "failures" / "curve-000-glyphs" / "a.parquet")
+    (tmp_path / "running").mkdir()
+    note = {"stage": "embed", "done": 2, "total": 4, "host": "node", "time": time.time()}
+    for name, changed in {
+        "fresh": {"backbone": "plan's weights-001"},
+        "stale": {"backbone": "plan's weights-000", "time": time.time() - 3600},  # its worker is gone
+        "other": {"backbone": "images"},  # decoding, of no backbone
+        "damaged": {"done": "two"},
+    }.items():
+        (tmp_path / "running" / f"{name}.json").write_text(json.dumps(note | changed))
     header = packed(tmp_path).header
     found = {row["curve"]: row for row in header["failures"]}
+    assert header["under_way"] == ["plan's weights-001"]
+    assert found["curve-001-digits"]["reason"] == "under way when this page was made: embed, 2 of 4, on node"
     assert found["curve-000-glyphs"]["reason"] == "MemoryError: full"
     assert (found["curve-000-glyphs"]["state"], found["curve-000-glyphs"]["stage"]) == ("failed", "probe")
     assert found["curve-001-digits"]["state"] == "missing"
@@ -176,7 +188,7 @@ def test_what_a_report_lacks_leaves_its_part_empty():
 
 
 def test_a_report_with_effects_gives_each_kind_of_estimate():
-    """Version 2 of report.json: effects in the outcome's unit, each with its verdict."""
+    """Version 2 of report.json: effects in the outcome's unit; the verdict of matched pairs is their contrast's."""
     estimate = {"value": -12.0, "low": -20.0, "high": -4.0, "verdict": "open", "n_units": 6, "unit": "backbones"}
     effect = {"variables": ["depth", "stem"], "from": "11", "to": "17", "adjusted": estimate | {"verdict": "clear"}}
     effect |= {"pairs": estimate, "trees": {"value": None}, "shap_slope": {"value": -0.1}}
@@ -185,6 +197,15 @@ def test_a_report_with_effects_gives_each_kind_of_estimate():
     assert (matched["kind"], matched["value"], matched["sure"]) == ("matched pairs", -12.0, False)
     assert (adjusted["kind"], adjusted["verdict"], adjusted["sure"]) == ("adjusted effect", "clear", True)
     assert (adjusted["together"], adjusted["basis"]) == (["stem size"], "6 backbones")
+    # trees and pairs were not corrected: "cannot tell"; of the pairs the contrast says more
+    plain = estimate | {"verdict": "cannot tell"}
+    effect |= {"pairs": plain, "trees": plain | {"low": None, "high": None}, "adjusted": plain | {"high": 4.0}}
+    contrast = {"target": "retained", "variable": "depth", "from": "11", "to": "17", "verdict": "likely"}
+    contrasts = [contrast | {"mean_difference": value} for value in (-12.0, -13.0)]
+    contrasts[1]["verdict"] = "open"  # of other pairs
+    report = {"targets": {"retained": {"effects": [effect]}}, "contrasts": contrasts}
+    said = [row["verdict"] for row in browse_report.adapt(report, None)["targets"]["retained"]["estimates"]]
+    assert said == ["likely", "interval includes zero", "cannot tell"]
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

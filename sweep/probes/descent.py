@@ -190,7 +190,7 @@ class _Descent:
         trial = self._point(self._softmax.value(self._at.theta_LCF + step_LCF, self._going))
         self._passes_L += ~self._done_L
         taken_L = self._judged(down_LCF, trial)
-        if self._device.type == "cpu" and not taken_L.any():
+        if not isinstance(taken_L, Tensor) and not taken_L.any():
             return down_LCF
         before_LCF, turned_LCF = self._at.gradient_LCF, self._turned_LCF
         self._at = _chosen(taken_L, trial, self._at)

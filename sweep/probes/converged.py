@@ -1,7 +1,8 @@
 """Multinomial logistic regression with L2 to a stated gradient, its penalty chosen on held-out images.
 
-One decomposition per layer serves all penalties, all classes and both fits. On CPU each layer has a thread, so that
-results do not depend on how many there are; on a GPU layers of one width share every operation.
+One decomposition per layer serves all penalties, all classes and both fits. On CPU each thread has a wide layer, or
+small ones of one width that share their steps; results depend neither on the threads nor on who shares. On a GPU layers
+of one width share every operation.
 
 Shapes: L layers, N images, B images of a chunk, D width, C classes, F coordinates, see :mod:`sweep.probes.coordinates`.
 """

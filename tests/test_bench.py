@@ -355,4 +355,10 @@ def test_solvers_are_compared_on_the_same_embeddings(tmp_path, monkeypatch):
     assert case["agreement"] >= 0.995
     assert case["ratio_to_adamw30"] == pytest.approx(case["seconds"]["converged"] / case["seconds"]["AdamW 30"])
     assert case["ratio_sklearn"] > 0
+    # a floor is below what it is the floor of, and goes with the passes; one layer makes about as many as the mean
+    for name in ("floor_share", "floor_share_one", "floor_share_sklearn"):
+        assert 0 < case[name] < 1
+    assert case["floor_share"] == pytest.approx(case["floor_seconds"] / case["seconds"]["converged"])
+    assert case["passes_one"] == pytest.approx(case["passes"], rel=0.9)
+    assert case["passes_sklearn"] > 1
     assert "| r34-tiny | 240 × 4 |" in solvers.markdown({"cases": [case]})

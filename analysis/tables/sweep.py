@@ -25,7 +25,8 @@ OPTIONAL = (
     "top1_last", "parameters", "id_images", "classes", "n_test", "n_train", "n_heldout",
     "heldout_loss", "crossfit_top1", "crossfit_loss", "rank", "converged", "problem",
     "skipped_images", "backbone_key", "backbone_test_top1", "backbone_epoch", "chosen", epochs.EPOCH,
-    "epoch_chosen", "probe_epochs", "probe_seed_index", "probe_lr", "probe_weight_decay",
+    "epoch_chosen", "probe_solver", "probe_standardize", "probe_epochs",
+    "probe_seed_index", "probe_lr", "probe_weight_decay",
 )  # fmt: skip
 
 PROBE = ("probe_seed_index", "probe_lr", "probe_weight_decay")  # what tells probes of one layer apart
@@ -72,7 +73,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         logs=tuple(name for name, scale in _declared(about, "scale").items() if scale == "log" and name in variables),
         adjust=adjust,
         constant=constant,
-        accuracy=metrics.ACCURACY_TEXT[accuracy],
+        accuracy=metrics.ACCURACY_TEXT[accuracy] + _fitted(probes),
         choice=accuracy,
         notes=(*notes, *unheld, *shifted, *_aside(len(every), len(probes)), *_of_rows(probes)),
         incomplete=_together(curves.incomplete, incomplete, _lost(found, whole)),
@@ -83,6 +84,16 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         emergence=emerged,
         courses=continual.read(results, about.get("name")),
     )
+
+
+def _fitted(probes: pd.DataFrame) -> str:
+    """How the probes were fitted, as the table says: a tunnel by one solver is not one by another."""
+    if "probe_solver" not in probes or not probes["probe_solver"].notna().any():
+        return ""
+    solvers = ", ".join(sorted(probes["probe_solver"].dropna().unique()))
+    scaled = probes["probe_standardize"].dropna().eq("feature") if "probe_standardize" in probes else pd.Series([False])
+    how = "standardised" if scaled.all() else "partly standardised" if scaled.any() else "as they are"
+    return f"; probes by {solvers}, embeddings {how}"
 
 
 def _lost(found: stored.Stored, probes: pd.DataFrame) -> pd.DataFrame:

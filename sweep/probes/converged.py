@@ -1,7 +1,8 @@
 """Multinomial logistic regression with L2 to a stated gradient, its penalty chosen on held-out images.
 
-One decomposition per layer serves all penalties, all classes and both fits. On CPU each layer has a thread, so that
-results do not depend on how many there are; on a GPU layers of one width share every operation.
+One decomposition per layer serves all penalties, all classes and both fits. On CPU each thread has a wide layer, or
+small ones of one width that share their steps; results depend neither on the threads nor on who shares. On a GPU layers
+of one width share every operation.
 
 Shapes: L layers, N images, B images of a chunk, D width, C classes, F coordinates, see :mod:`sweep.probes.coordinates`.
 """
@@ -54,7 +55,8 @@ def fit_converged(
     for layer in layers:
         by_width.setdefault(data.width(layer), []).append(layer)
     if data.device.type == "cpu":
-        parts = [part for width in sorted(by_width, reverse=True) for part in _parts(data, by_width[width])]
+        least = -(-torch.get_num_threads() // len(by_width)) if by_width else 1
+        parts = [part for width in sorted(by_width, reverse=True) for part in _parts(data, by_width[width], least)]
         fits = each(lambda part: _fit(data, recipe, part, tolerance), parts, device=data.device, alone=True)
         return [result for fit in fits for result in fit]
     waves = [
@@ -65,14 +67,18 @@ def fit_converged(
     return [result for wave in waves for result in _short_of_memory(data, recipe, wave, tolerance)]
 
 
-def _parts(data: ProbeData, layers: Sequence[int]) -> list[list[int]]:
+def _parts(data: ProbeData, layers: Sequence[int], least: int) -> list[list[int]]:
     """Layers of one width in parts for a thread each: a step costs many operators, which small layers share.
 
     More layers at once cost memory, and leave threads without work; how they are grouped changes no result.
+
+    Parameters
+    ----------
+    least : parts to make, so that each thread has one.
     """
     n, numbers = len(data.train_labels_N), size(len(data.train_labels_N), data.width(layers[0]))
     worth = max(1, round(_WORTH / (n * numbers * data.classes)))
-    count = max(-(-len(layers) // worth), min(torch.get_num_threads(), len(layers)))
+    count = max(-(-len(layers) // worth), min(least, len(layers)))
     return [[int(layer) for layer in part] for part in np.array_split(np.array(layers), count)]
 
 

@@ -24,7 +24,7 @@ from sweep.probes.softmax import Softmax, Value
 
 _ITERATIONS = 1000
 _LOOK = {"cpu": 1, "cuda": 8}  # iterations between looks at whether all have finished
-_LONG = 12  # iterations after which a better metric is asked for
+_LONG = 3  # iterations, beyond the passes that a better metric costs, after which it is asked for
 _WATCH = 4  # iterations between looks at held-out images
 _SUFFICIENT, _SLOPE = 1e-4, 0.8  # of Armijo's rule; how much of the slope may be left beyond the minimum of a line
 _ROUNDING = 1e-6  # share of the loss below which float32 sees no difference
@@ -83,21 +83,29 @@ def minimise(
 
 @dataclass(frozen=True)
 class _Point:
-    """A value with its penalty.
+    """Probes somewhere, with their penalty.
 
     Attributes
     ----------
-    objective_L : loss with the penalty.
-    weights_L : penalty · ‖W‖.
-    gradient_LCF : of the objective.
-    norm_L : of it.
+    gradient_LCF : of the objective, the loss with the penalty.
+    numbers_5L : float64; rows are the objective, the loss, its curvature, penalty · ‖W‖, the gradient's norm.
     """
 
-    value: Value
-    objective_L: Small
-    weights_L: Small
+    theta_LCF: Tensor
     gradient_LCF: Tensor
-    norm_L: Small
+    numbers_5L: Small
+
+    @property
+    def objective_L(self) -> Small:
+        return self.numbers_5L[0]
+
+    @property
+    def weights_L(self) -> Small:
+        return self.numbers_5L[3]
+
+    @property
+    def norm_L(self) -> Small:
+        return self.numbers_5L[4]
 
 
 class _Descent:
@@ -128,9 +136,16 @@ class _Descent:
         weighted_LCF = value.theta_LCF * self._penalty_L1F
         twice_L = small((value.theta_LCF * weighted_LCF).sum((1, 2), dtype=torch.float64))
         gradient_LCF = weighted_LCF.add_(value.slope_LCF)
-        norm_L = small(torch.linalg.vector_norm(gradient_LCF, dim=(1, 2)))
-        weights_L = (twice_L * self._penalty_L) ** 0.5
-        return _Point(value, small(value.loss_L) + 0.5 * twice_L, weights_L, gradient_LCF, norm_L)
+        norm_L = small(torch.linalg.vector_norm(gradient_LCF, dim=(1, 2)).double())
+        loss_L, weights_L = small(value.loss_L), (twice_L * self._penalty_L) ** 0.5
+        numbers = [loss_L + 0.5 * twice_L, loss_L, small(value.curvature_L), weights_L, norm_L]
+        return _Point(value.theta_LCF, gradient_LCF, library(loss_L).stack(numbers))
+
+    def _value(self) -> Value:
+        """Without the penalty, where the layers are."""
+        at, (_, loss_L, curvature_L, *_) = self._at, self._at.numbers_5L
+        slope_LCF = at.gradient_LCF - at.theta_LCF * self._penalty_L1F
+        return Value(at.theta_LCF, torch.as_tensor(loss_L), slope_LCF, torch.as_tensor(curvature_L))
 
     def _turned(self, gradient_LCF: Tensor) -> Tensor:
         return self._inverse(gradient_LCF.unsqueeze(1)).squeeze(1)
@@ -143,18 +158,19 @@ class _Descent:
         with np.errstate(all="ignore"):  # what is not finite is refused, see _judged
             self._iterate(hopeless)
             ends = self._at.norm_L, self._converged(), self._passes_L
-        return Minimum(self._at.value, *(torch.as_tensor(end_L) for end_L in ends))
+        return Minimum(self._value(), *(torch.as_tensor(end_L) for end_L in ends))
 
     def _iterate(self, hopeless: Hopeless | None) -> None:
         down_LCF = self._memory.descent(self._at.gradient_LCF, self._turned_LCF)
+        long = _LONG + self._inverse.refinement_passes(self._softmax)
         for iteration in range(_ITERATIONS):
             self._done_L |= self._converged() | (self._rejected_L > _REJECTED)
             if hopeless is not None and iteration % _WATCH == _WATCH - 1:
-                self._done_L |= small(hopeless(self._at.value.theta_LCF, self._look()))
+                self._done_L |= small(hopeless(self._at.theta_LCF, self._look()))
             if iteration % _LOOK[self._device.type] == 0 and self._look() == []:
                 break
-            if iteration == _LONG and self._inverse.refine(self._softmax, self._at.value, self._going):
-                self._memory.rebase(torch.zeros_like(self._at.value.loss_L))
+            if iteration == long and self._inverse.refine(self._softmax, self._at.theta_LCF, self._going):
+                self._memory.rebase(torch.as_tensor(self._penalty_L) * 0)
                 self._turned_LCF = self._turned(self._at.gradient_LCF)
                 down_LCF = self._memory.descent(self._at.gradient_LCF, self._turned_LCF)
             down_LCF = self._step(down_LCF)
@@ -171,10 +187,10 @@ class _Descent:
         """Try a step along a direction; the next direction, or the same where it was too long."""
         size_L = library(self._size_L).where(self._done_L, 0.0, self._size_L)
         step_LCF = down_LCF * torch.as_tensor(size_L).float().view(-1, 1, 1)
-        trial = self._point(self._softmax.value(self._at.value.theta_LCF + step_LCF, self._going))
+        trial = self._point(self._softmax.value(self._at.theta_LCF + step_LCF, self._going))
         self._passes_L += ~self._done_L
         taken_L = self._judged(down_LCF, trial)
-        if self._device.type == "cpu" and not taken_L.any():
+        if not isinstance(taken_L, Tensor) and not taken_L.any():
             return down_LCF
         before_LCF, turned_LCF = self._at.gradient_LCF, self._turned_LCF
         self._at = _chosen(taken_L, trial, self._at)
@@ -194,8 +210,9 @@ class _Descent:
         taken_L = (enough_L | level_L) & ~self._done_L
         # along a line the slope is about straight: where it crosses zero
         of = library(taken_L)
-        shorter_L = self._size_L * of.nan_to_num(before_L / (before_L - after_L), nan=0.1).clip(0.1, 0.6)
-        self._size_L = of.where(taken_L, 1.0, shorter_L)
+        crossing_L = before_L / (before_L - after_L)
+        crossing_L = of.where(crossing_L > 0.1, of.where(crossing_L < 0.6, crossing_L, 0.6), 0.1)  # also of what is NaN
+        self._size_L = of.where(taken_L, 1.0, self._size_L * crossing_L)
         self._rejected_L = of.where(taken_L, 0, self._rejected_L + 1)
         return taken_L
 
@@ -215,11 +232,10 @@ def chosen(first_L: Small, one: Value, other: Value) -> Value:
 
 def _chosen(first_L: Small, one: _Point, other: _Point) -> _Point:
     """The same of points."""
-    small_of = library(first_L).where
+    if not isinstance(first_L, Tensor) and first_L.all():
+        return one
     return _Point(
-        chosen(first_L, one.value, other.value),
-        small_of(first_L, one.objective_L, other.objective_L),
-        small_of(first_L, one.weights_L, other.weights_L),
+        _of(first_L, one.theta_LCF, other.theta_LCF),
         _of(first_L, one.gradient_LCF, other.gradient_LCF),
-        small_of(first_L, one.norm_L, other.norm_L),
+        library(first_L).where(first_L, one.numbers_5L, other.numbers_5L),
     )

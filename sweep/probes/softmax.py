@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sweep.probes.small import small
+
 _ROWS = 1 << 16  # images of a chunk on a GPU
 _CACHE = 768 << 10  # bytes of a chunk on CPU, inputs and logits of a layer: they stay in the cache for both matmuls
 _ALIKE = 16  # chunks are multiples of it
@@ -79,7 +81,7 @@ class Softmax:
     def __init__(self, z_LNF: Tensor, labels_N: Tensor, part: slice, *, classes: int, smoothing: float) -> None:
         self.z_LNF, labels_N = z_LNF[:, part], labels_N[part]
         self.n = len(labels_N)
-        self._rows = min(self.n, _rows(self.n, z_LNF.shape[2] + 2 * classes) if z_LNF.is_cpu else _ROWS)
+        self._rows = chunk_rows(self.n, z_LNF.shape[2], classes) if z_LNF.is_cpu else min(self.n, _ROWS)
         parts = [slice(start, min(start + self._rows, self.n)) for start in range(0, self.n, max(1, self._rows))]
         self._chunks = [_Chunk(part, self.z_LNF[:, part], labels_N[part].view(1, 1, -1)) for part in parts]
         self._classes, self._smoothing = classes, smoothing
@@ -136,10 +138,10 @@ class Softmax:
         return _placed(loss_G, len(theta_LCF), going)
 
 
-def _rows(n: int, numbers: int) -> int:
-    """Images of a chunk, about equally many in each; it must not depend on how many layers there are."""
-    chunks = max(1, math.ceil(4 * n * numbers / _CACHE))
-    return max(_ALIKE, math.ceil(n / chunks / _ALIKE) * _ALIKE)
+def chunk_rows(n: int, numbers: int, classes: int) -> int:
+    """Images of a chunk on CPU, about equally many in each; it must not depend on how many layers there are."""
+    chunks = max(1, math.ceil(4 * n * (numbers + 2 * classes) / _CACHE))
+    return min(n, max(_ALIKE, math.ceil(n / chunks / _ALIKE) * _ALIKE))
 
 
 def _placed(each_G: Tensor, layers: int, going: Sequence[int] | None) -> Tensor:
@@ -147,5 +149,5 @@ def _placed(each_G: Tensor, layers: int, going: Sequence[int] | None) -> Tensor:
     if going is None:
         return each_G
     whole_L = each_G.new_zeros(layers)
-    whole_L[list(going)] = each_G
+    small(whole_L)[list(going)] = small(each_G)
     return whole_L

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from statistics import mean
-from typing import Any
-from unittest.mock import patch
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from sweep.config import PENALTIES, Probe
 from sweep.probes import ProbeData, ProbeResult, fit_probes
-from sweep.probes.softmax import Softmax, Value
 
-from . import machine, real
+from . import machine, real, solver_floor
 from .report import table
 from .shapes import chosen_layers
 
@@ -34,6 +32,7 @@ SOLVERS: Mapping[str, Sequence[Probe]] = {
     "converged": [CONVERGED],
 }
 SEED = 3
+_Part: TypeAlias = tuple[np.ndarray, np.ndarray, float, float]  # images, labels, penalty, share of λ ‖W‖ that is left
 _TIMED = ("AdamW 30", "converged")  # whose ratio is a result: twice, the faster counts
 _MANY = 50  # classes from which on the float64 fit takes minutes: one layer of a curve, and not with scikit-learn
 
@@ -50,7 +49,9 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
     ``retained`` (%) and ``peak`` (layer, 1 is the first) by solver, the peak found on held-out images; ``rank_order``:
     Spearman's correlation of the layers' test accuracies with those of the converged solver; ``left``: median share of
     the gradient that AdamW leaves; ``ratio_to_adamw30``: seconds of the converged solver, path and both fits, over
-    those of AdamW; ``passes``: see :func:`passes`; ``auto_epochs``: median over layers that AdamW auto ran;
+    those of AdamW; ``passes``: of the converged solver over a layer's images, all its fits together, mean over layers
+    (AdamW's two fits make 60); ``floor_seconds``: of these passes as bare operators, see :mod:`.solver_floor`, and
+    ``floor_share`` of the solver's seconds; ``auto_epochs``: median over layers that AdamW auto ran;
     ``ratio_sklearn``: seconds of scikit-learn for the same penalties and fits over ours, one layer, see
     :func:`_sklearn`;
     ``agreement``: least share of a layer's test images on which a float64 fit by SciPy predicts the same.
@@ -62,6 +63,8 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
         )
         found[name] = [result for result in results if result.chosen]
     converged = found["converged"]
+    passed = solver_floor.images_passed(data, CONVERGED, seed=SEED)
+    floor = solver_floor.floor_seconds(data, passed)
     layers = [len(converged) // 2, len(converged) - 1] if data.classes < _MANY else [len(converged) // 2]
     return {
         "name": curve.name,
@@ -71,7 +74,9 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
         "images": len(data.train_labels_N),
         "classes": data.classes,
         "seconds": seconds,
-        "passes": passes(data),
+        "passes": sum(passed.values()) / len(data.train_labels_N) / len(converged),
+        "floor_seconds": floor,
+        "floor_share": floor / seconds["converged"],
         "ratio_to_adamw30": seconds["converged"] / seconds["AdamW 30"],
         **(_sklearn(data, converged) if data.classes < _MANY else {"ratio_sklearn": None}),
         "retained": {name: retained(results) for name, results in found.items()},
@@ -83,20 +88,6 @@ def measure(curve: real.Curve, data: ProbeData) -> dict[str, Any]:
         "all_converged": all(result.converged for result in converged),
         "agreement": min(agreement(data, layer, converged[layer]) for layer in layers),
     }
-
-
-def passes(data: ProbeData) -> float:
-    """How often the converged solver goes over a layer's images, all its fits together, mean over layers; AdamW: 60."""
-    images: list[int] = []
-    whole = Softmax.value
-
-    def counted(self: Softmax, theta_LCF: torch.Tensor) -> Value:
-        images.append(self.n)
-        return whole(self, theta_LCF)
-
-    with patch.object(Softmax, "value", counted):
-        fit_probes(data, CONVERGED, seed=SEED)
-    return sum(images) / len(data.train_labels_N) / len(data.train)
 
 
 def peak(results: Sequence[ProbeResult]) -> int:
@@ -147,7 +138,9 @@ def _sklearn(data: ProbeData, converged: Sequence[ProbeResult]) -> dict[str, flo
 
     It fits the penalties that we tried, each warm from the last, then all images. ``ratio_sklearn`` is at about our
     gradient, ``ratio_sklearn_default`` at its default tolerance; ``gradient``, ``gradient_default``: what these leave
-    of the last fit, in the unit of ours, ‖gradient‖ / (λ ‖W‖), which asks for 0.02 at most.
+    of the last fit, in the unit of ours, ‖gradient‖ / (λ ‖W‖), which asks for 0.02 at most. ``passes_sklearn``,
+    ``passes_one``: of it, by its own count of iterations, and of ours; ``floor_share_sklearn``, ``floor_share_one``: of
+    these passes as bare operators, in the seconds of each; ``ratio_floors``: the first floor over ours.
     """
     one = chosen_layers(data, [len(converged) - 1])
     ours, (result,) = machine.timed(lambda: fit_probes(one, CONVERGED, seed=SEED), device=CPU)
@@ -162,7 +155,23 @@ def _sklearn(data: ProbeData, converged: Sequence[ProbeResult]) -> dict[str, flo
     for suffix, fits in (("", same), ("_default", default)):
         found[f"ratio_sklearn{suffix}"] = fits["seconds"] / ours
         found[f"gradient{suffix}"] = _gradient_left(*parts[-1][:3], fits["all"][-1][0])
-    return found
+    return found | _floors(one, parts, same, ours)
+
+
+def _floors(one: ProbeData, parts: Sequence[_Part], same: dict[str, Any], ours: float) -> dict[str, float]:
+    """Passes and floors of one layer, of scikit-learn at our gradient and of ours."""
+    n, passed = len(one.train_labels_N), solver_floor.images_passed(one, CONVERGED, seed=SEED)
+    theirs = solver_floor.sklearn_images_passed(same["all"], [len(x_ND) for x_ND, *_ in parts]) / n
+    x_ND, labels_N, *_ = parts[-1]
+    floor_sklearn = theirs * solver_floor.sklearn_pass_seconds(x_ND, labels_N, one.classes)
+    floor = solver_floor.floor_seconds(one, passed)
+    return {
+        "passes_sklearn": theirs,
+        "passes_one": sum(passed.values()) / n,
+        "floor_share_sklearn": floor_sklearn / same["seconds"],
+        "floor_share_one": floor / ours,
+        "ratio_floors": floor_sklearn / floor,
+    }
 
 
 def _entry(model: LogisticRegression, penalty: float) -> float:
@@ -170,9 +179,7 @@ def _entry(model: LogisticRegression, penalty: float) -> float:
     return float(4 / model.coef_.size**0.5 * penalty * np.linalg.norm(model.coef_))
 
 
-def _fit_all(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, float, float]], tolerances: Sequence[float]
-) -> dict[str, Any]:
+def _fit_all(parts: Sequence[_Part], tolerances: Sequence[float]) -> dict[str, Any]:
     """Each part in turn, warm from the one before: seconds, and (model, penalty) of each."""
     found: list[tuple[LogisticRegression, float]] = []
 
@@ -209,11 +216,8 @@ def markdown(result: dict[str, Any]) -> str:
             f"{case['auto_epochs']:.0f}",
             f"{case['passes']:.0f}",
             f"{case['ratio_to_adamw30']:.2f}",
-            *(
-                ["–", "–"]
-                if case["ratio_sklearn"] is None
-                else [f"{case['ratio_sklearn' + of]:.1f} ({case['gradient' + of]:.2g})" for of in ("", "_default")]
-            ),
+            f"{case['floor_share']:.0%}",
+            *(["–"] * 4 if case["ratio_sklearn"] is None else _beside_sklearn(case)),
             f"{case['agreement']:.2%}",
         ]
         for case in cases
@@ -227,11 +231,22 @@ def markdown(result: dict[str, Any]) -> str:
         "epochs of auto",
         "passes",
         "÷ AdamW 30",
-        "÷ scikit-learn, our gradient",
-        "÷ scikit-learn, its default",
+        "floor",
+        "scikit-learn ÷, our gradient",
+        "scikit-learn ÷, its default",
+        "passes, one layer: its / ours",
+        "floors ÷ (of its, of ours)",
         "agrees",
     ]
     return "\n".join([_summary(cases), "", table(head, rows)])
+
+
+def _beside_sklearn(case: dict[str, Any]) -> list[str]:
+    return [
+        *(f"{case['ratio_sklearn' + of]:.1f} ({case['gradient' + of]:.2g})" for of in ("", "_default")),
+        f"{case['passes_sklearn']:.0f} / {case['passes_one']:.0f}",
+        f"{case['ratio_floors']:.1f} ({case['floor_share_sklearn']:.0%}, {case['floor_share_one']:.0%})",
+    ]
 
 
 def _summary(cases: Sequence[dict[str, Any]]) -> str:
@@ -244,18 +259,22 @@ def _summary(cases: Sequence[dict[str, Any]]) -> str:
         by_set.setdefault(case["dataset"], []).append(case["retained"]["converged"])
     depth = mean(max(values) - min(values) for values in by_set.values())
     ratios = sorted(case["ratio_to_adamw30"] for case in cases)
+    floors = sorted(case["ratio_to_adamw30"] * case["floor_share"] for case in cases)
     return (
         "Columns of solvers: % of the peak's test accuracy that the last layer retains, and the peak (layer), found on "
         "held-out images. “Rank order”: Spearman's correlation of layers between AdamW 30 and converged. “Gradient "
         "left”: median over layers, AdamW 30, of the gradient's norm at the end over that at weights of zero. "
         "“Agrees”: test images that a float64 fit by SciPy gets right or wrong as ours does. "
         "“Passes”: over a layer's images, of all fits of the converged solver together; AdamW's two fits make 60. "
+        "“Floor”: these passes as bare operators (two matmuls, a softmax, its shapes), as a share of its seconds. "
         "scikit-learn: seconds of `LogisticRegression` for the same penalties and fits over ours, one layer on one "
         "thread, stopped at about our "
         "gradient or by its default tolerance; in brackets what it leaves, ‖gradient‖ / (λ ‖W‖), of which ours is at "
-        "most 0.02.\n\n"
+        "most 0.02. “Floors ÷”: its passes, by the iterations that it counts, as bare operators of its own, over ours; "
+        "in brackets what share of its and of our seconds they are.\n\n"
         f"% retained on OOD sets, mean over {len(trained)} curves of trained networks: {means}. Between AdamW 30 and "
         f"converged a curve changes by {solver:.1f} points on average; between the shallowest and deepest reading of "
         f"four depths, by the converged solver, by {depth:.1f}. Seconds of the converged solver over AdamW's: median "
-        f"{ratios[len(ratios) // 2]:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}."
+        f"{ratios[len(ratios) // 2]:.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}; if its passes were all that it does, "
+        f"{floors[len(floors) // 2]:.2f}, {floors[0]:.2f} to {floors[-1]:.2f}."
     )

@@ -12,7 +12,7 @@ import pytest
 from analysis.estimates import backbones, images
 from analysis.study import Options, analyse
 from analysis.tables import quality, sweep
-from analysis.tables.metrics import FEW_CHOOSING, OPEN
+from analysis.tables.metrics import ACCURACY_TEXT, FEW_CHOOSING, OPEN
 from tests.synthetic_tables import grid, probe_table, write_sweep
 
 
@@ -45,6 +45,24 @@ def test_where_nothing_is_known_of_convergence_nothing_is_said(tmp_path: Path) -
         assert found.quality.unconverged is None
         assert not any(isinstance(w, str) and "converge" in w for w in found.quality.warnings)
     assert quality.MOST_UNCONVERGED == 0.10
+
+
+def test_every_output_says_how_the_probes_were_fitted(tmp_path: Path) -> None:
+    table = probe_table(grid(augmentation=["off", "on"], seed=[0, 1]), n_test=200).to_pandas()
+    for number, (columns, text) in enumerate(
+        [
+            (
+                {"probe_solver": "converged", "probe_standardize": "feature"},
+                "; probes by converged, embeddings standardised",
+            ),
+            ({"probe_solver": "adamw", "probe_standardize": "none"}, "; probes by adamw, embeddings as they are"),
+            ({}, ""),
+        ]
+    ):
+        uri = str(write_sweep(tmp_path / str(number), pa.Table.from_pandas(table.assign(**columns))))
+        found = sweep.read_sweep(uri, accuracy="heldout")
+        assert found.accuracy == ACCURACY_TEXT["heldout"] + text  # the report, its tables, figures and JSON print it
+        assert not set(columns) & set(found.variables)
 
 
 @pytest.mark.parametrize(("held", "classed"), [(43, False), (FEW_CHOOSING - 1, False), (FEW_CHOOSING, True)])

@@ -1,5 +1,7 @@
 """The converged solver against its slow twin: SciPy in float64 on the written-out objective, one layer at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from sweep.config import PENALTIES, Probe
-from sweep.probes import ProbeData, coordinates, fit_probes
+from sweep.probes import ProbeData, coordinates, descent, fit_probes, path, remembered, softmax
 from sweep.probes.converged import _fit
 from sweep.probes.coordinates import Standard
 from sweep.probes.softmax import Softmax
@@ -50,6 +52,10 @@ def standardised(data, layer=0):
     """Training and test embeddings with mean 0 and variance 1 on all training images, NumPy float64."""
     x_ND, test_ND = (part[layer].double().numpy() for part in (data.train, data.test))
     return (x_ND - x_ND.mean(0)) / x_ND.std(0), (test_ND - x_ND.mean(0)) / x_ND.std(0)
+
+
+def with_folds(data, count):
+    return replace(data, folds_N=torch.arange(len(data.train_labels_N)) // data.classes % count)
 
 
 def slow_twin(x_ND, labels_N, classes, penalty, smoothing=0.0):
@@ -182,15 +188,32 @@ def test_neither_neighbours_nor_threads_matter():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_layers_together_as_on_a_gpu_equal_each_alone(shape):
-    data = make_data(*SHAPES[shape], layers=3)
+def test_a_layer_is_to_the_bit_what_it_is_alone_however_many_share_its_steps(shape):
+    data = with_folds(make_data(*SHAPES[shape], layers=4), 2)
     data.train[1][:] = torch.randn(data.train[1].shape, generator=torch.Generator().manual_seed(5))  # learns nothing
-    together = _fit(data, recipe(*PENALTIES["converged"]), [0, 1, 2])
-    for layer, result in enumerate(together):
-        (alone,) = _fit(data, recipe(*PENALTIES["converged"]), [layer])
-        assert (result.penalty, result.converged) == (alone.penalty, alone.converged)
-        assert (predicted(result, data) == predicted(alone, data)).mean() >= 0.99
-        assert result.test_loss == pytest.approx(alone.test_loss, rel=0.01)
+    alone = [result for layer in range(4) for result in _fit(data, recipe(*PENALTIES["converged"]), [layer])]
+    assert len({result.epochs_run for result in alone}) > 1  # some are done before others
+    for group in ([0, 1, 2, 3], [3, 1]):
+        assert _fit(data, recipe(*PENALTIES["converged"]), group) == [alone[layer] for layer in group]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_on_a_gpu_where_nothing_is_known_of_a_layer_the_same_is_found(shape, monkeypatch):
+    """Small numbers as tensors, all layers in every pass, a look at every eighth iteration."""
+    data = make_data(*SHAPES[shape], layers=3)
+    expected = _fit(data, recipe(*PENALTIES["converged"]), [0, 1, 2])
+    for module in (descent, path, remembered, softmax):
+        monkeypatch.setattr(module, "small", lambda numbers: numbers)
+    monkeypatch.setattr(descent, "_LOOK", {"cpu": 8})
+    monkeypatch.setattr(descent._Descent, "_look", lambda self: [] if bool(self._done_L.all()) else None)
+    for result, other in zip(_fit(data, recipe(*PENALTIES["converged"]), [0, 1, 2]), expected, strict=True):
+        assert (result.penalty, result.converged, result.epochs_run) == (
+            other.penalty,
+            other.converged,
+            other.epochs_run,
+        )
+        assert (predicted(result, data) == predicted(other, data)).mean() >= 0.99
+        assert result.test_loss == pytest.approx(other.test_loss, rel=1e-3)
 
 
 def test_a_bad_layer_or_a_constant_one_spares_its_neighbours():

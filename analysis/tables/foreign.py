@@ -31,6 +31,9 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 _THOUSANDS = {
     mark: re.compile(rf"[-+]?\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+(?:\.\d+)?") for mark in (",", "'", " ", " ")
 }
+_DOTTED = re.compile(
+    r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?"
+)  # 1.281.167 or 1.234,5, where a comma is the decimal sign
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _PERCENT = re.compile(rf"({_NUMBER.pattern})\s*%")
 
@@ -101,6 +104,8 @@ def _csv(uri: str, wanted: Collection[str], *, zipped: bool) -> tuple[list[str],
     own = [f"{at}" for at in range(len(names))]
     table = _parsed(uri, rest, own, separator, decimal)
     chosen = {name: table[own[at]] for at, name in enumerate(names) if name in wanted}
+    if decimal == ",":
+        chosen = {name: _without_dots(name, column, guesses) for name, column in chosen.items()}
     return names, pa.table(chosen) if chosen else table.select([]), guesses
 
 
@@ -140,11 +145,26 @@ def _head(text: str, separator: str) -> tuple[list[str], str]:
 
 
 def _has_decimal_commas(text: str, separator: str) -> bool:
-    """Whether cells look like 0,5 and none like 0.5."""
+    """Whether cells look like 0,5 and none like 0.5; beside the former 5.000 is five thousand."""
     cells = [cell.strip(' "') for cell in re.split(f"[{re.escape(separator)}\n]", text[:200_000])]
     commas = sum(bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
-    points = sum("." in cell and bool(_NUMBER.fullmatch(cell)) for cell in cells)
+    points = sum("." in cell and bool(_NUMBER.fullmatch(cell)) and not _DOTTED.fullmatch(cell) for cell in cells)
     return commas > 0 and points == 0
+
+
+def _without_dots(name: str, column: pa.ChunkedArray, guesses: list[str]) -> pa.ChunkedArray:
+    """Numbers whose thousands are apart by dots, where a comma is the decimal sign; any other column as it is."""
+    if not pa.types.is_string(column.type):
+        return column
+    levels = [level for level in pc.unique(column).to_pylist() if level is not None and level.strip()]
+    dotted = [level for level in levels if _DOTTED.fullmatch(level.strip())]
+    plain = re.compile(rf"{_DECIMAL_COMMA.pattern}|[-+]?\d+")
+    if not dotted or not all(_DOTTED.fullmatch(level.strip()) or plain.fullmatch(level.strip()) for level in levels):
+        return column
+    said = dotted[0].strip().replace(".", "").replace(",", ".")
+    guesses.append(f"column {name!r} has its thousands apart: {dotted[0].strip()} is {said}")
+    bare = pc.replace_substring(pc.replace_substring(pc.utf8_trim_whitespace(column), ".", ""), ",", ".")
+    return pc.if_else(pc.equal(bare, ""), pa.scalar(None, bare.type), bare).cast(pa.float64())
 
 
 def _parsed(uri: str, text: str, names: Sequence[str], separator: str, decimal: str) -> pa.Table:

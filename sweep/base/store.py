@@ -11,6 +11,7 @@ Credentials come from the environment (see the documentation of the store), neve
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 import uuid
@@ -25,6 +26,7 @@ from pyarrow import fs
 from sweep.base.errors import StorageError, UserError
 
 _TEMPORARY = ".tmp-"
+_PART_BYTES = 16 << 20  # of a file of which only the digest is wanted
 _ABANDONED_SECONDS = 86_400.0  # a writer that is alive is done long before, and no clock is so wrong
 _DELAYS = (0.5, 2.0, 8.0)  # s, before each further attempt at a remote operation
 _PARAMETERS = {  # of pyarrow's file systems, where the URI does not say otherwise
@@ -106,6 +108,18 @@ class Store:
         def read() -> bytes:
             with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as stream:
                 return stream.read()
+
+        return self._patiently("read", name, read)
+
+    def sha256(self, name: str) -> str:
+        """Digest of a whole file, which is read a part at a time; FileNotFoundError if there is none."""
+
+        def read() -> str:
+            digest = hashlib.sha256()
+            with self._fs.open_input_stream(f"{self._root}/{name}", compression=None) as stream:
+                while part := stream.read(_PART_BYTES):
+                    digest.update(part)
+            return digest.hexdigest()
 
         return self._patiently("read", name, read)
 

@@ -35,7 +35,7 @@ from sweep.cell.probing import probe_data, probe_seed, statistics_of
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
-from sweep.embed import Embeddings, cached, descriptions, embed, room_bytes
+from sweep.embed import Embeddings, cached, descriptions, embed, moments_bytes, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes, drawn, fit_probes
 from sweep.study import Backbone, Curve, Planned, id_curve
@@ -338,6 +338,8 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     layers = layers_of_backbone(backbone)
     parts = [images.train_NHWC, images.test_NHWC]
     everything = sum(room_bytes(len(part), layer.width, pinned=task.gpu) for part in parts for layer in layers)
+    if not task.gpu:  # where statistics are computed
+        everything += moments_bytes(len(parts[0]), [layer.width for layer in layers])
     spill = scratch / "spill" if everything > budget_bytes(torch.device("cpu"), task.memory, tasks=task.tasks) else None
     kept = scratch / "embeddings" / planned.embedding if task.keep_embeddings else None
 
@@ -376,9 +378,12 @@ def probe_curve(
         budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
+        labels_N, n = data.train_labels_N, len(data.train_labels_N)
         try:
-            described, registered = statistics_of(task, embedded, data.train_labels_N, data.classes, seed)
-        except torch.OutOfMemoryError:  # the probes are fitted: nothing is to be lost now
-            log.warning("statistics of %s do not fit the device and are computed on the CPU", curve.backbone.label)
-            described, registered = statistics_of(task, embedded, data.train_labels_N.cpu(), data.classes, seed)
+            if device.type == "cuda" and moments_bytes(n, [layer.width for layer in embedded.layers]) > budget:
+                raise torch.OutOfMemoryError("moments of embeddings are larger than what the task may take")
+            described, registered = statistics_of(task, embedded, labels_N, data.classes, seed)
+        except torch.OutOfMemoryError as error:  # the probes are fitted: nothing is to be lost now
+            log.warning("statistics of %s are computed on the CPU: %s", curve.backbone.label, error)
+            described, registered = statistics_of(task, embedded, labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)

@@ -60,6 +60,7 @@ def connect(resources: Resources, packed: Packed | None = None) -> Iterator[Reso
 
     os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))  # Ray's own default is for ever
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # a stream of ours shows colours as numbers
     environment = {}
     if not os.environ.get(JOB_VARIABLE):  # a job's workers find the code in its working directory
         root = str(Path(__file__).resolve().parents[2])

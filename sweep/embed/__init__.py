@@ -6,7 +6,7 @@ from sweep.embed.extract import Embeddings, cached, embed, room_bytes
 from sweep.embed.likeness import Likeness, likeness
 from sweep.embed.plugin_statistics import descriptions, registered_statistics
 from sweep.embed.spectrum import Spectrum, spectrum
-from sweep.embed.statistics import Statistics, layer_statistics
+from sweep.embed.statistics import Statistics, layer_statistics, moments_bytes
 
 __all__ = [
     "Collapse",
@@ -20,6 +20,7 @@ __all__ = [
     "embed",
     "layer_statistics",
     "likeness",
+    "moments_bytes",
     "registered_statistics",
     "room_bytes",
     "spectrum",

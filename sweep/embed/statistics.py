@@ -74,6 +74,25 @@ def layer_statistics(
     return found
 
 
+def moments_bytes(n: int, widths: Sequence[int]) -> int:
+    """Memory that :func:`layer_statistics` takes besides embeddings: moments of the first, the last and another layer,
+    a copy of these for their eigenvalues, and what is between two layers.
+
+    Parameters
+    ----------
+    n, widths : images, and numbers of an embedding, layer by layer.
+    """
+    ends = [widths[0], widths[-1]]
+
+    def own(d: int) -> int:
+        return torch.float64.itemsize * min(n, d) ** 2
+
+    def between(d: int, e: int) -> int:
+        return 0 if n < min(d, e) else torch.float64.itemsize * d * e
+
+    return sum(map(own, ends)) + max(2 * own(d) + max(between(d, e) for e in ends) for d in widths)
+
+
 @dataclass(frozen=True)
 class _Centred:
     """An embedding, wherever it lies, as deviations from its mean, brought to a device a chunk at a time."""

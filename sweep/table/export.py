@@ -242,7 +242,7 @@ def is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any
         recorded = json.loads(store.get(record))
         if recorded["about"] != made_from["about"] or recorded["fragments"] != made_from["fragments"]:
             return False
-        return bool(hashlib.sha256(store.get(name)).hexdigest() == recorded["sha256"])
+        return bool(store.sha256(name) == recorded["sha256"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 

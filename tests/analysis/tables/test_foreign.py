@@ -50,6 +50,7 @@ def read(folder, write, mapping=MAP, name="t.csv"):
 
 LEVELS = {11: "small", 17: "medium", 34: "large"}
 COMMAS = {11: "5,000", 17: "50,000", 34: "1,281,167"}
+DOTTED = TABLE.assign(depth=TABLE.depth.map(COMMAS).str.replace(",", "."))
 BLANK, NA = (TABLE.assign(family=TABLE.family.mask(SOME, word)) for word in ("", "NA"))
 MISSING = TABLE.assign(family=TABLE.family.mask(SOME))
 INDEXED = TABLE.set_index(["net", "dataset", "family"])
@@ -72,6 +73,7 @@ YES = TABLE.assign(family=np.where(TABLE.family == "CNN", "no", "yes"))
         (text(NA), "t.csv", {"family": MISSING.family}, ["family is missing in 2 of 24"]),
         (parquet(MISSING), "t.parquet", {"family": MISSING.family}, ["family is missing in 2 of 24"]),
         (text(TABLE.assign(depth=TABLE.depth.map(COMMAS))), "t.csv", {"depth": COMMAS}, ["5,000 is 5000"]),
+        (text(DOTTED, sep=";", decimal=","), "t.csv", {"depth": COMMAS}, ["5.000 is 5000", "decimal sign"]),
         (text(TABLE.assign(retained=TABLE.retained.astype(str) + " %")), "t.csv", {}, ["60.0 % is 60.0"]),
         (parquet(TABLE.assign(depth=TABLE.depth.map(lambda d: Decimal(d)))), "t.pq", {}, []),
         (parquet(TABLE.assign(depth=TABLE.depth.astype(str))), "t.parquet", {}, []),

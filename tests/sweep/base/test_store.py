@@ -1,3 +1,4 @@
+import hashlib
 import os
 from types import SimpleNamespace
 
@@ -30,6 +31,17 @@ def test_put_get_names_delete(tmp_path):
     assert store.names() == ["a/b/c.bin"]
     with pytest.raises(FileNotFoundError):
         store.get("a/d.bin")
+
+
+@pytest.mark.parametrize("uri", ["{home}", "memory://bucket/digests"])
+def test_the_digest_of_a_large_file_needs_a_part_of_it_at_a_time(tmp_path, monkeypatch, uri):
+    store = Store(uri.format(home=tmp_path))
+    monkeypatch.setattr("sweep.base.store._PART_BYTES", 3)
+    for content in (b"", b"12", b"1234567890"):
+        store.put("a.bin", content)
+        assert store.sha256("a.bin") == hashlib.sha256(content).hexdigest()
+    with pytest.raises(FileNotFoundError):
+        store.sha256("b.bin")
 
 
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

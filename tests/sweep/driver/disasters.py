@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -105,22 +106,22 @@ class Harness:
 
     def hit(self, what: str, number: signal.Signals, *, working: bool) -> Hit:
         """Start the sweep of a random config, hit one process of it at a random moment, wait for its end."""
-        config, started = self._random.choice(self.configs), time.time()
+        config, started = self._random.choice(self.configs), time.monotonic()
         self._leave_work()
         driver = self._start(config, self.out)
         try:
-            while working and driver.poll() is None and not _at_work(self.out, started):
+            while working and driver.poll() is None and not _at_work(self.out, driver):
                 time.sleep(0.05)
             time.sleep(self._random.uniform(0.0, 1.0) if working else self._random.uniform(0.5, 6.0))
-            at_work, there = _at_work(self.out, started), len(list((self.out / "checkpoints").glob("*.pt")))
+            at_work, there = _at_work(self.out, driver), len(list((self.out / "checkpoints").glob("*.pt")))
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
-                what, victim = self._victim(driver, what)
+                what, victim = self._victim(driver, what, at_work)
                 victim.send_signal(number)
             code = driver.wait(timeout=ENDS_SECONDS)
         finally:
             if driver.poll() is None:
                 driver.kill()
-        return Hit(what, number.name, at_work, there, code, time.time() - started)
+        return Hit(what, number.name, bool(at_work), there, code, time.monotonic() - started)
 
     def _leave_work(self) -> None:
         """Where nearly all is done, make a part of it missing again: there would be nothing to hit."""
@@ -129,17 +130,17 @@ class Harness:
             for place in [*self._random.sample(there, len(there) // 2), *(self.out / "weights").glob("*")]:
                 place.unlink()
 
-    def _victim(self, driver: subprocess.Popen, what: str) -> tuple[str, psutil.Process]:
-        """A process of that kind, the driver itself if there is none yet; and of which kind it is."""
-        own = psutil.Process(driver.pid)
-        kinds = TARGETS.get(what, ())
-        found = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in own.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    line = " ".join(process.cmdline()) or process.name()
-                    if any(word in line for word in kinds):
-                        found.append(process)
+    def _victim(
+        self, driver: subprocess.Popen, what: str, at_work: Sequence[psutil.Process]
+    ) -> tuple[str, psutil.Process]:
+        """A process of that kind, of workers one at work if there is one; the driver itself if there is none yet."""
+        own, kinds = psutil.Process(driver.pid), TARGETS.get(what, ())
+        found = list(at_work) if what == "worker" else []
+        for process in () if found else own.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(process.cmdline()) or process.name()
+                if any(word in line for word in kinds):
+                    found.append(process)
         return (what, self._random.choice(found)) if found else ("driver", own)
 
     def finish(self) -> None:
@@ -191,11 +192,16 @@ def _rows(place: Path) -> list[dict]:
     return pq.read_table(place).drop_columns(list(RUN_COLUMNS)).to_pylist()
 
 
-def _at_work(out: Path, since: float) -> bool:
-    """Whether a worker has said so after that moment; notes of killed ones stay for a while."""
-    with contextlib.suppress(FileNotFoundError):  # it is gone in the meantime
-        return any(note.stat().st_mtime > since for note in (out / "running").glob("*.json"))
-    return False
+def _at_work(out: Path, driver: subprocess.Popen) -> list[psutil.Process]:
+    """Workers of this driver that have said so; notes of killed ones stay for a while."""
+    own: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        own = {process.pid: process for process in psutil.Process(driver.pid).children(recursive=True)}
+    said = set()
+    for note in (out / "running").glob("*.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # it is gone, or was never whole
+            said.add(json.loads(note.read_bytes())["pid"])
+    return [own[pid] for pid in sorted(said & own.keys())]
 
 
 def plan(kills: int, seed: int, kinds: Sequence[str] = tuple(SIGNALS)) -> list[tuple[str, signal.Signals, bool]]:

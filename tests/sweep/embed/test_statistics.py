@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.embed.statistics import _centred, _second, layer_statistics, numerical_rank
+from sweep.embed.statistics import _accumulate, _centred, _second, layer_statistics, moments_bytes, numerical_rank
 
 ROWS, CLASSES = 9000, 6  # more than one chunk
 
@@ -150,3 +150,14 @@ def test_second_moments_are_the_textbooks_whichever_matrix_is_smaller(n, width):
     found = _second(_centred(emb_ND, torch.device("cpu"))) / (n - 1)
     assert len(found) == min(n, width)
     torch.testing.assert_close(torch.linalg.eigvalsh(found)[-len(exact) :], exact, atol=1e-4, rtol=1e-4)
+
+
+def test_what_statistics_take_is_known_before():
+    """Moments of both ends, of the widest layer twice (its eigenvalues overwrite a copy), and what is between it and
+    an end; with fewer images than numbers all matrices are N × N.
+    """
+    assert moments_bytes(300, (5, 40, 7)) == 8 * (5**2 + 7**2 + 2 * 40**2 + 40 * 7)
+    assert moments_bytes(60, (90, 200, 80)) == 8 * (60**2 + 60**2 + 2 * 60**2)
+    for n, d in ((300, 40), (60, 200)):
+        (emb_ND,), labels_N = layers((d,), n=n)
+        assert _accumulate(_centred(emb_ND, emb_ND.device), labels_N, CLASSES).second.nbytes == 8 * min(n, d) ** 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from sweep.cell.course import run_course
 from sweep.cell.kept import keep_probes
 from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
-from sweep.cell.probing import probe_data, probe_seed, statistics_of
+from sweep.cell.probing import probe_data, probe_seed, statistics_within
 from sweep.cell.rows import Embedded, Fitted, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
@@ -52,8 +51,6 @@ from sweep.train import (
     obtain_weights,
     train_missing,
 )
-
-log = logging.getLogger(__name__)
 
 
 def run_cell(task: CellTask, ranks: Ranks = ALONE) -> CellResult:
@@ -376,14 +373,8 @@ def probe_curve(
     seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
+        # before the fit, which costs more: a statistic that fails takes nothing along
+        described, registered = statistics_within(task, curve, embedded, data, seed, budget)
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
-        labels_N, n = data.train_labels_N, len(data.train_labels_N)
-        try:
-            if device.type == "cuda" and moments_bytes(n, [layer.width for layer in embedded.layers]) > budget:
-                raise torch.OutOfMemoryError("moments of embeddings are larger than what the task may take")
-            described, registered = statistics_of(task, embedded, labels_N, data.classes, seed)
-        except torch.OutOfMemoryError as error:  # the probes are fitted: nothing is to be lost now
-            log.warning("statistics of %s are computed on the CPU: %s", curve.backbone.label, error)
-            described, registered = statistics_of(task, embedded, labels_N.cpu(), data.classes, seed)
     return Fitted(results, described, registered, seed, cost)

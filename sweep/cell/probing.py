@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +12,11 @@ from sweep.base.spans import span
 from sweep.cell.rows import Embedded
 from sweep.cell.task import CellTask
 from sweep.data import Images
-from sweep.embed import Statistics, layer_statistics, registered_statistics
+from sweep.embed import Statistics, layer_statistics, moments_bytes, registered_statistics
 from sweep.probes import ProbeData
 from sweep.study import Curve
+
+log = logging.getLogger(__name__)
 
 
 def probe_seed(images: Images, curve: Curve) -> int:
@@ -53,3 +56,17 @@ def statistics_of(
     about = (embedded.train, labels_N)
     described = layer_statistics(*about, classes=classes, threshold=task.settings.rank_threshold)
     return described, registered_statistics(task.settings.statistics, *about, classes=classes, seed=seed)
+
+
+def statistics_within(
+    task: CellTask, curve: Curve, embedded: Embedded, data: ProbeData, seed: int, budget: float
+) -> tuple[list[Statistics | None], list[dict[str, float | None]]]:
+    """The same on the device of the probes, within so many bytes; on the CPU where that has too little memory."""
+    labels_N, n = data.train_labels_N, len(data.train_labels_N)
+    try:
+        if data.device.type == "cuda" and moments_bytes(n, [layer.width for layer in embedded.layers]) > budget:
+            raise torch.OutOfMemoryError("moments of embeddings are larger than what the task may take")
+        return statistics_of(task, embedded, labels_N, data.classes, seed)
+    except torch.OutOfMemoryError as error:
+        log.warning("statistics of %s are computed on the CPU: %s", curve.backbone.label, error)
+        return statistics_of(task, embedded, labels_N.cpu(), data.classes, seed)

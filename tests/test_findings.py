@@ -75,7 +75,7 @@ def test_every_finding_has_its_config_its_section_and_its_rows_in_the_document()
     for found in FINDINGS:
         assert f"## {found.title}" in text
         assert (command.FIGURES / f"finding-{found.name}.png").exists()
-        rows = re.findall(rf"^\| \[{re.escape(found.title.lower())}\].*$", text, re.MULTILINE)
+        rows = re.findall(rf"^\| \[{re.escape(found.title)}\].*$", text, re.MULTILINE)
         assert [row.split(" | ")[1] for row in rows] == [claim.text for claim in found.claims]
     for file in CONFIGS.glob("*.yaml"):
         assert read_config(str(file)).name == f"findings-{file.stem}"

@@ -45,7 +45,7 @@ def _row(found: Finding, claim: Claim, ours: Difference) -> str:
     digits = 1 if claim.unit in ("points", "layers", "directions") else 2
     interval = f"{ours.low:+.{digits}f} … {ours.high:+.{digits}f}"
     number = f"{ours.value:+.{digits}f} {claim.unit} ({interval}; {ours.n} {found.unit})"
-    link = f"[{found.title.lower()}](#{_anchor(found.title)})"
+    link = f"[{found.title}](#{_anchor(found.title)})"
     return "| " + " | ".join((link, claim.text, claim.papers, number.replace("-", "−"), agrees(claim, ours))) + " |"
 
 

@@ -373,8 +373,7 @@ def probe_curve(
     seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
     with measured(device) as cost:
         budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
-        # before the fit, which costs more: a statistic that fails takes nothing along
-        described, registered = statistics_within(task, curve, embedded, data, seed, budget)
         check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
         results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
+        described, registered = statistics_within(task, curve, embedded, data, seed, budget)
     return Fitted(results, described, registered, seed, cost)

@@ -67,6 +67,6 @@ def statistics_within(
         if data.device.type == "cuda" and moments_bytes(n, [layer.width for layer in embedded.layers]) > budget:
             raise torch.OutOfMemoryError("moments of embeddings are larger than what the task may take")
         return statistics_of(task, embedded, labels_N, data.classes, seed)
-    except torch.OutOfMemoryError as error:
+    except torch.OutOfMemoryError as error:  # the probes are fitted: nothing is to be lost now
         log.warning("statistics of %s are computed on the CPU: %s", curve.backbone.label, error)
         return statistics_of(task, embedded, labels_N.cpu(), data.classes, seed)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import sweep.cell.cell
-import sweep.cell.probing
 import sweep.train.weights
 from sweep import driver, table
 from sweep.base.errors import DeviceError, StorageError, UserError
@@ -60,14 +59,6 @@ def test_out_of_memory_in_training_is_a_failure_and_no_smaller_batch(task, monke
     assert {(r["stage"], r["exception"], r["transient"]) for r in records(task)} == {
         ("pretrain", "OutOfMemoryError", False)
     }
-
-
-def test_a_statistic_that_fails_takes_no_fitted_probes_along(task, monkeypatch):
-    fits = failing(monkeypatch, sweep.cell.cell, "fit_probes", AssertionError("fitted before the statistics"))
-    failing(monkeypatch, sweep.cell.probing, "registered_statistics", ValueError("a statistic of a plug-in"))
-    assert len(run_cell(task).failed) == 2
-    assert not fits
-    assert {record["message"] for record in records(task)} == {"a statistic of a plug-in"}
 
 
 @pytest.mark.parametrize("error", [StorageError(28, "disk full"), ConnectionResetError("gone"), PermissionError("no")])

@@ -110,9 +110,7 @@ class Harness:
         self._leave_work()
         driver = self._start(config, self.out)
         try:
-            while working and driver.poll() is None and not _at_work(self.out, driver):
-                time.sleep(0.05)
-            time.sleep(self._random.uniform(0.0, 1.0) if working else self._random.uniform(0.5, 6.0))
+            self._wait(driver, working)
             at_work, there = _at_work(self.out, driver), len(list((self.out / "checkpoints").glob("*.pt")))
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
                 what, victim = self._victim(driver, what, at_work)
@@ -122,6 +120,19 @@ class Harness:
             if driver.poll() is None:
                 driver.kill()
         return Hit(what, number.name, bool(at_work), there, code, time.monotonic() - started)
+
+    def _wait(self, driver: subprocess.Popen, working: bool) -> None:
+        """For a random moment: of a worker's work, or from the start on."""
+        if working:
+            self._until_at_work(driver)
+            time.sleep(self._random.uniform(0.0, 1.0))
+            self._until_at_work(driver)  # what was short has ended meanwhile
+        else:
+            time.sleep(self._random.uniform(0.5, 6.0))
+
+    def _until_at_work(self, driver: subprocess.Popen) -> None:
+        while driver.poll() is None and not _at_work(self.out, driver):
+            time.sleep(0.05)
 
     def _leave_work(self) -> None:
         """Where nearly all is done, make a part of it missing again: there would be nothing to hit."""

@@ -41,7 +41,7 @@ LEVELS: dict[str, tuple[str, ...]] = {
 def _of_levels(name: str, store: str, left: Axes, right: Axes) -> None:
     columns = list(LEVELS[name])
     frame = frames.backbones(store, f"findings-{name}").sort_values(["depth", *columns])
-    level = frame[columns].map(_word).agg(", ".join, axis=1)
+    level = frame[columns].map(_word).agg(" × ".join if name == "classes" else ", ".join, axis=1)
     names = list(dict.fromkeys(level))
     _dots(left, names, [frame["retained"][level == each] for each in names])
     left.set_xlabel(", ".join(column.replace("_", " ") for column in columns))
@@ -88,7 +88,7 @@ def _emergence(name: str, store: str, left: Axes, right: Axes) -> None:
     moments = [e for e in sorted(deepest["epoch"].unique()) if e > 0]
     for epoch, colour in zip(moments, COLOURS, strict=False):
         mean = deepest[deepest["epoch"] == epoch].groupby("layer")["value"].mean()
-        right.plot(mean.index, mean, "o-", color=colour, ms=3, label=f"after {epoch:g} epochs")
+        right.plot(mean.index, mean, "o-", color=colour, ms=3, label=f"epoch {epoch:g}")
     right.set_xlabel(f"layer of {deepest['architecture'].iloc[0]}")
     right.set_ylabel("distance of weights, ‖W − W₀‖ / ‖W₀‖")
     right.set_ylim(0, 1.35 * right.get_ylim()[1])  # the legend stands above the lines
@@ -108,11 +108,13 @@ def _continual(name: str, store: str, left: Axes, right: Axes) -> None:
     groups = [(a, c) for c in order for a in sorted(measured["architecture"].unique())]
     _dots(
         left,
-        [f"{c}, {a}" for a, c in groups],
+        [c if k % 2 == 0 else "" for k, (_, c) in enumerate(groups)],
         [measured["accuracy"][(measured["architecture"] == a) & (measured["combination"] == c)] for a, c in groups],
         different=measured["architecture"].nunique(),
     )
-    left.set_ylabel("top-1 on task 1, %")
+    left.axhline(20, color="#7a7a7a", lw=0.8, ls=":")  # chance, of five classes
+    left.set_title(" and ".join(sorted(measured["architecture"].unique())) + ", left and right", fontsize=9, loc="left")
+    left.set_ylabel("top-1 on task 1, % (dotted: chance)")
     deep = table[(table["split_by"] == "all") & (table["architecture"] == table["architecture"].max())]
     for own, colour in zip(("E1+T2", "E2+T1"), COLOURS, strict=False):
         mean = deep[deep["combination"] == own].groupby("split_layer")["accuracy"].mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -38,10 +39,19 @@ def backbones(store: str, name: str) -> pd.DataFrame:
 
 def along(store: str, name: str) -> pd.DataFrame:
     """One row per run and epoch: ``retained`` (%, mean over OOD datasets) of the weights after so many epochs."""
-    table = pq.read_table(uri(store, name)).to_pandas()
-    every = epochs.split(once(with_backbone(table[table["chosen"]])))[1].reset_index(drop=True)
-    found = metrics.experiments(metrics.collect(every, accuracy="heldout"), accuracy="heldout")
-    return found.groupby(["architecture", "seed", "epoch"])["retained"].mean().reset_index()
+    every = epochs.split(_chosen(uri(store, name)))[1].reset_index(drop=True)
+    return _measured(every).groupby(["architecture", "seed", "epoch"])["retained"].mean().reset_index()
+
+
+def _chosen(table: str) -> pd.DataFrame:
+    """The chosen probes of a table, once each; held-out images alone choose the peak layer."""
+    probes = pq.read_table(table).to_pandas()
+    probes = probes.assign(crossfit_top1=np.nan, crossfit_loss=np.nan)
+    return once(with_backbone(probes[probes["chosen"]]))
+
+
+def _measured(probes: pd.DataFrame) -> pd.DataFrame:
+    return metrics.experiments(metrics.collect(probes, accuracy="heldout"), accuracy="heldout")
 
 
 def distances(store: str, name: str) -> pd.DataFrame:
@@ -57,7 +67,7 @@ def runs(store: str, name: str) -> pd.DataFrame:
 
     ``early``: % retained after 2 epochs less at the initial weights; ``late``: at the end less after 5 epochs;
     ``moved``: mean relative distance of weights of the layers behind the peak less that of the others, at the end. The
-    peak is the kept checkpoint's mean ``tunnel_start`` over OOD datasets.
+    peak is the kept checkpoint's ``tunnel_start``, its median over OOD datasets with a tunnel.
     """
     wide = along(store, name).pivot(index=["architecture", "seed"], columns="epoch", values="retained")
     last = max(wide.columns)
@@ -75,21 +85,23 @@ def courses(store: str, name: str) -> pd.DataFrame:
     """One row per course of two tasks: what swapping a tunnel changes, and what was forgotten, in points of top-1.
 
     All on task 1, split by [M23]'s rule. ``new_tunnel``: E1+T2 less E1+T1; ``old_tunnel``: E2+T1 less E2+T2;
-    ``new_extractor``: E2+T1 less E1+T1. ``forgetting``: what was known after task 1, less what is after task 2.
+    ``…_refit``: the same with classifiers trained anew. ``forgetting``: what was known after task 1, less after task 2.
     """
     table = continual.read(store, name)
     assert table is not None
-    table = table.assign(accuracy=100 * table["top1"])
+    table = table.assign(accuracy=100 * table["top1"], refit=100 * table["head_refit_top1"])
     keys = ["architecture", "seed"]
     first = table[(table["task"] == 1) & (table["split_by"] == "id95")]
     swap = first.pivot_table(index=keys, columns="combination", values="accuracy")
+    refit = first.pivot_table(index=keys, columns="combination", values="refit")
     own = table[(table["kind"] == "matrix") & (table["task"] == 1)]
     memory = own.pivot_table(index=keys, columns="after_task", values="accuracy")
     return pd.DataFrame(
         {
             "new_tunnel": swap["E1+T2"] - swap["E1+T1"],
             "old_tunnel": swap["E2+T1"] - swap["E2+T2"],
-            "new_extractor": swap["E2+T1"] - swap["E1+T1"],
+            "new_tunnel_refit": refit["E1+T2"] - refit["E1+T1"],
+            "old_tunnel_refit": refit["E2+T1"] - refit["E2+T2"],
             "forgetting": memory[1] - memory[2],
         }
     ).reset_index()
@@ -97,7 +109,7 @@ def courses(store: str, name: str) -> pd.DataFrame:
 
 def resnets(store: str, solver: str = "converged") -> pd.DataFrame:
     """One row per published network and OOD dataset: ``depth``, ``retained`` (%), ``peak_layer``."""
-    frame = load.experiments(uri(store, f"{SETS}-{solver}"))
+    frame = _measured(_chosen(uri(store, f"{SETS}-{solver}")).reset_index(drop=True))
     frame = frame.assign(depth=frame["architecture"].map(NETWORKS))
     return frame[["architecture", "depth", "dataset", "retained", "peak_layer"]]
 
@@ -109,8 +121,7 @@ def deepest_less_shallowest(store: str) -> pd.DataFrame:
 
 
 def solvers(store: str) -> pd.DataFrame:
-    """One row per published network: % retained of AdamW and ridge less that of converged probes, peaks apart."""
+    """One row per published network: % retained of AdamW and of ridge less that of converged probes."""
     wide = {s: resnets(store, s).set_index(["architecture", "dataset"]) for s in SOLVERS}
     sides = {s: wide[s]["retained"] - wide["converged"]["retained"] for s in ("adamw", "ridge")}
-    apart = {f"{s}_peak": (wide[s]["peak_layer"] - wide["converged"]["peak_layer"]).abs() for s in ("adamw", "ridge")}
-    return pd.DataFrame({**sides, **apart}).groupby("architecture").mean().reset_index()
+    return pd.DataFrame(sides).groupby("architecture").mean().reset_index()

@@ -24,6 +24,7 @@ from sweep.train.resample import Resampler, longest_window
 
 _SHARE = 1 / 3  # of a GPU's free memory that images may take; the network, and others, need theirs
 _COPIED = 2**26  # bytes at a time
+_TOGETHER = 2**21  # pixels that a GPU makes at a time: of small batches, several, as launching takes longer than making
 
 
 class PlainImages:
@@ -85,14 +86,19 @@ class CroppedImages:
 
     def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
         """uint8 (B, R, R, 3) images of each batch on the feeder's device."""
-        drawn = (self._drawn(self.positions_N[indices_B], seed) for indices_B in batches)
         if feeder.device.type == "cpu":
-            made = self._on_host(drawn)
+            made = self._on_host(self._drawn(self.positions_N[indices_B], seed) for indices_B in batches)
             yield from read_ahead(made, lambda images: images) if self.ahead else made
-        elif (flat := self._there.on(feeder.device)) is not None:
-            yield from self.on_device(((flat, at, uniform_BD) for at, uniform_BD in drawn), feeder.device)
+            return
+        groups = grouped(batches, max(_TOGETHER // self.side**2, 1))
+        drawn = (self._drawn(self.positions_N[np.concatenate(group)], seed) for group in groups)
+        flat = self._there.on(feeder.device)
+        if flat is not None:
+            made = self.on_device(((flat, at, uniform_BD) for at, uniform_BD in drawn), feeder.device)
         else:
-            yield from self.streamed(drawn, feeder)
+            made = self.streamed(drawn, feeder)
+        for images, group in zip(made, groups, strict=True):
+            yield from images.split([len(indices_B) for indices_B in group])
 
     def on_device(
         self, batches: Iterator[tuple[Tensor, Windows, np.ndarray]], device: torch.device
@@ -130,6 +136,12 @@ class CroppedImages:
 
     def _operated(self, images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
         return operate(images_BRRC, uniform_BD) if self.operations else images_BRRC
+
+
+def grouped(batches: Sequence[np.ndarray], most: int) -> list[Sequence[np.ndarray]]:
+    """Neighbouring batches in groups of so many images at most, and of one batch at least."""
+    together = max(most // max(map(len, batches), default=1), 1)
+    return [batches[start : start + together] for start in range(0, len(batches), together)]
 
 
 class _Resident:

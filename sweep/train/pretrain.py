@@ -31,6 +31,7 @@ from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
 from sweep.train.saving import BEST, KEPT, WEIGHTS, Saver, apart, unsealed
+from sweep.train.step import PAYS_AFTER, Steps, can_capture
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,15 @@ class _Run:
         self.seconds = 0.0
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
+        self.steps = self._steps()
+
+    def _steps(self) -> Steps:
+        """Of the whole run; as graphs where every batch is alike, the network is known, and it pays."""
+        recipe = self.recipe
+        number = recipe.epochs * math.ceil(self.images / recipe.batch_size)
+        alone = self.device.type == "cuda" and self.ranks.size == 1 and not (recipe.mixup or recipe.cutmix)
+        capture = alone and number >= PAYS_AFTER and can_capture(self.model)
+        return Steps(self.model, self.optimizer, self._loss, capture=capture)
 
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:
         """Logits of uint8 images on the device, in the recipe's precision."""
@@ -232,14 +242,13 @@ class _Run:
         total = torch.zeros((), device=self.device)
         fed = waited(images_of, "waiting for images to train on")
         for number, (target_B, images) in enumerate(zip(targets, fed, strict=True)):
-            rate = learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            loss = self._loss(images, target_B, epoch, number)
-            self.optimizer.zero_grad(set_to_none=True)
-            (loss * self.ranks.weight(len(target_B), len(batches[number]))).backward()
-            self.optimizer.step()
-            total += loss.detach() * len(target_B)
+            self.steps.at_rate(
+                learning_rate(epoch * len(batches) + number, steps_per_epoch=len(batches), recipe=self.recipe)
+            )
+            count, side = images.shape[:2]
+            mix = mixed(self.recipe, count, side, key=self.key, epoch=epoch, batch=number, device=self.device)
+            loss = self.steps(images, target_B, mix=mix, weight=self.ranks.weight(count, len(batches[number])))
+            total += loss * count
         mean_loss = float(self.ranks.total(total)) / n
         if not math.isfinite(mean_loss):
             raise TrainingDivergedError(
@@ -248,11 +257,9 @@ class _Run:
         self.history.append({"epoch": epoch + 1, "train_loss": mean_loss})
         self.epoch = epoch + 1
 
-    def _loss(self, images_BHWC: Tensor, target_B: Tensor, epoch: int, batch: int) -> Tensor:
+    def _loss(self, images_BHWC: Tensor, target_B: Tensor, mix: Mixed | None) -> Tensor:
         """Loss of a batch, mixed where the recipe says so."""
         recipe = self.recipe
-        count, side = images_BHWC.shape[:2]
-        mix = mixed(recipe, count, side, key=self.key, epoch=epoch, batch=batch, device=self.device)
         logits_BC = self.forward(images_BHWC, model=self.shared, mix=mix).float() / recipe.temperature
         if mix is None:
             return F.cross_entropy(logits_BC, target_B, label_smoothing=recipe.label_smoothing)

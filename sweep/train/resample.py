@@ -1,15 +1,19 @@
-"""Crops of a whole batch resized on a device as two matmuls per image, in whole numbers.
+"""Crops of a whole batch resized on a device as two matmuls per image, in whole numbers, or by kernels of Triton's.
 
 Pixels have 8 bits and weights 16; each weight is split in two bytes, so that every product and sum is a whole number
 that float32 holds, whatever the order of the sums and also where matmuls read no more than 8 bits of a number
-(bfloat16, TF32). The pixels are those of torch's kernel on the host (:func:`sweep.train.crops.cut`), bit for bit.
+(bfloat16, TF32). The pixels are those of torch's kernel on the host (:func:`sweep.train.crops.cut`), bit for bit, and
+so are those of :mod:`sweep.train.kernels`, which take a tenth of the time where Triton works.
 
 Shapes: B images, H and W the largest window, R resolution, C = 3 channels, L lengths, K weights of a pixel.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -18,10 +22,13 @@ from torch import Tensor
 from sweep.models import resident
 from sweep.train.crops import RATIO, Windows
 
+log = logging.getLogger(__name__)
+
 _CUBIC = -0.5  # Keys' a, as Pillow and torch have it where they antialias
 _REACH = 2.0  # source pixels on either side
 _MOST_BITS = 22
 _CHUNK = 2**24  # numbers of a matmul's result at a time, so that memory does not grow with the batch
+_LINES = 2**28  # bytes between the two kernels, likewise
 
 
 def weights_of(length: int, side: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -57,6 +64,21 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
+@functools.cache
+def kernels_on(device: torch.device) -> ModuleType | None:
+    """The kernels that cut and resize on a device; None where matmuls do, with the same pixels."""
+    if device.type != "cuda":
+        return None
+    try:
+        from sweep.train import kernels
+
+        works = kernels.work(device)
+    except Exception as error:  # whatever a compiler may say
+        log.info("crops are resized by matmuls, more slowly: Triton does not work here (%s)", error)
+        return None
+    return kernels if works else None
+
+
 class Resampler:
     """The weights of all lengths up to a longest one, on a device.
 
@@ -76,14 +98,20 @@ class Resampler:
         self._first_LR = torch.from_numpy(np.stack([first_R for first_R, _, _ in found])).to(device)
         self._weight_LRK = torch.from_numpy(weight_LRK).to(device)
         self._bits_L = torch.tensor([bits for _, _, bits in found], dtype=torch.int32, device=device)
+        taps_L = torch.tensor([own_RK.shape[1] for _, own_RK, _ in found], dtype=torch.int32, device=device)
+        self._kernels = kernels_on(device)
+        self._tables = self._first_LR.int(), self._weight_LRK.int(), self._bits_L, taps_L
 
     def cut(self, flat: Tensor, at: Windows) -> Tensor:
         """uint8 (B, R, R, 3) of windows in a flat uint8 tensor on the device."""
-        tall, wide = int(at.height_B.max()), int(at.width_B.max())
-        each = 3 * max(wide, 2 * self.side) * max(tall, self.side)
-        chunks = -(-len(at.start_B) * each // _CHUNK)
         numbers_5B = resident(np.stack([*at[:4], at.flipped_B]).astype(np.int64), self.device)
-        parts = numbers_5B.tensor_split(chunks, dim=1)
+        tall, wide = int(at.height_B.max()), int(at.width_B.max())
+        if self._kernels is not None:
+            tables = self._kernels.Tables(*self._tables)
+            parts = numbers_5B.tensor_split(-(-len(at.start_B) * tall * 3 * self.side // _LINES), dim=1)
+            return torch.cat([self._kernels.cut(flat, part.contiguous(), tables, tall=tall) for part in parts])
+        each = 3 * max(wide, 2 * self.side) * max(tall, self.side)
+        parts = numbers_5B.tensor_split(-(-len(at.start_B) * each // _CHUNK), dim=1)
         return torch.cat([self._cut(flat, part, tall, wide) for part in parts])
 
     def _cut(self, flat: Tensor, at_5B: Tensor, tall: int, wide: int) -> Tensor:

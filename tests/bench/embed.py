@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sweep.base.arithmetic import arithmetic
+from sweep.config import ExtractionPrecision
 from sweep.embed.extract import batch_size, embed
 from sweep.models import Feeder
 from sweep.models.build import build_backbone
@@ -34,11 +36,13 @@ class Case:
     images: int
     width: float = 1.0
     batches: tuple[int, ...] = (16, 32, 64, 128, 256)  # sizes tried for the bare pass
+    precision: ExtractionPrecision = "float32"
 
     @property
     def name(self) -> str:
-        """Backbone and resolution."""
-        return f"{self.architecture}-{self.resolution}px"
+        """Backbone, resolution, and precision where that is not all bits of float32."""
+        precision = "" if self.precision == "float32" else f"-{self.precision}"
+        return f"{self.architecture}-{self.resolution}px{precision}"
 
 
 STUDY = [
@@ -89,12 +93,12 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     runs: dict[str, Callable[[], object]] = {}
     for layout, memory in (("first", torch.contiguous_format), ("last", torch.channels_last)):
         bare, bare_NCHW = deepcopy(model).to(memory_format=memory), ready_NCHW.contiguous(memory_format=memory)
-        runs |= {f"{layout} {size}": _bare(bare, bare_NCHW, size, device) for size in sizes}
+        runs |= {f"{layout} {size}": _bare(bare, bare_NCHW, size, device, case.precision) for size in sizes}
     runs[f"last {sizes[-1]}"]()
     seconds = machine.together(runs, repeats=repeats)
     best = min(seconds, key=lambda name: seconds[name])
     # the best of many noisy times is too good: extraction meets the best bare pass in a race of two
-    extracting = partial(embed, model, layers, images_NHWC, mean=MEAN, std=STD, device=device)
+    extracting = partial(embed, model, layers, images_NHWC, mean=MEAN, std=STD, device=device, precision=case.precision)
     extracting()
     extract, bare, ratio = machine.race(extracting, runs[best], turns=4 * repeats)
     by_size = {size: min(seconds[f"{layout} {size}"] for layout in ("first", "last")) for size in sizes}
@@ -112,11 +116,14 @@ def measure(case: Case, *, device: torch.device, repeats: int) -> dict[str, Any]
     }
 
 
-def _bare(model: nn.Module, ready_NCHW: Tensor, size: int, device: torch.device) -> Callable[[], None]:
+def _bare(
+    model: nn.Module, ready_NCHW: Tensor, size: int, device: torch.device, precision: ExtractionPrecision
+) -> Callable[[], None]:
     @torch.inference_mode()
     def forward() -> None:
-        for batch_BCHW in ready_NCHW.split(size):
-            model(batch_BCHW)
+        with arithmetic(device, precision):
+            for batch_BCHW in ready_NCHW.split(size):
+                model(batch_BCHW)
         machine.synchronize(device)
 
     return forward

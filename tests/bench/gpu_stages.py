@@ -30,6 +30,7 @@ EXTRACTION = (
     embed.Case("vggm11", 32, 16_384, batches=(256, 1024)),
     embed.Case("resnet18", 224, 4_096, batches=(128, 256, 512)),
     embed.Case("vit_tiny_patch8", 224, 4_096, batches=(128, 256, 512)),
+    embed.Case("resnet18", 224, 4_096, batches=(128, 256, 512), precision="tf32"),
 )
 SMALL = (embed.Case("vggm11", 32, 64, width=0.05, batches=(32, 64)),)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -88,7 +88,7 @@ def embeddings(curve: Curve) -> ProbeData:
     file = _CACHE / f"{curve.name}.pt"
     if not file.exists():
         _CACHE.mkdir(parents=True, exist_ok=True)
-        torch.save(asdict(_embedded(curve)), file)
+        torch.save(vars(_embedded(curve)), file)
     return ProbeData(**torch.load(file))
 
 
@@ -99,7 +99,7 @@ def _embedded(curve: Curve) -> ProbeData:
     images = library.images(curve.dataset, study_view(resolution))
     mean, std = _IMAGENET
     train, test = (
-        embed(model, layers, pixels_NHWC, mean=mean, std=std, device=torch.device("cpu"))
+        embed(model, layers, pixels_NHWC, mean=mean, std=std, device=torch.device("cpu")).layers
         for pixels_NHWC in (images.train_NHWC, images.test_NHWC)
     )
     return ProbeData(

@@ -26,10 +26,12 @@ from sweep.train.batch_norm import synchronised
 from sweep.train.batches import CroppedImages
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.pretrain import Labelled, pretrain
+from sweep.train.resample import kernels_on
 from tests.bench.train import Case, images
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LAST = torch.channels_last
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 TINY = """
 name: tiny
@@ -123,7 +125,7 @@ def test_statistics_agree_with_those_on_cpu():
 def test_the_feeder_brings_every_batch_unharmed_while_the_device_is_busy():
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, 256, (64, 16, 16, 3), dtype=torch.uint8, generator=generator) for _ in range(60)]
-    feeder = Feeder(MEAN, STD, device=GPU, layout=torch.channels_last)
+    feeder = Feeder(MEAN, STD, device=GPU, layout=LAST)
     busy = torch.randn(2048, 2048, device=GPU)
     sums = []
     for images_BHWC in feeder.on_device(iter(batches)):
@@ -137,12 +139,30 @@ def test_the_feeder_brings_every_batch_unharmed_while_the_device_is_busy():
     torch.testing.assert_close(feeder.normalized(batches[0].to(GPU)).cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
-def trained(*, stop_at=None, state=None):
+@pytest.mark.parametrize("operations", [False, True])
+@pytest.mark.parametrize("side", [32, 224])
+def test_crops_are_those_of_the_host(side, operations):
+    source = images(Case("resnet18", side, 300, (256, 341)), "strong" if operations else "on", workers=0)
+    batches = np.array_split(np.random.default_rng(0).permutation(300), 4)
+    assert kernels_on(torch.device("cuda", 0)) is not None
+    ours, theirs = (
+        torch.cat(list(source.epoch(batches, seed=5, feeder=Feeder(MEAN, STD, device=device, layout=LAST)))).cpu()
+        for device in (torch.device("cuda", 0), CPU)
+    )
+    assert torch.equal(ours, theirs)
+    flat = torch.from_numpy(source.images.flat).to("cuda:0")
+    pairs = [source._drawn(source.positions_N[indices_B], 5) for indices_B in batches]
+    source._resampler._kernels = None  # by matmuls
+    made = source.on_device(((flat, *pair) for pair in pairs), torch.device("cuda", 0))
+    assert torch.equal(torch.cat(list(made)).cpu(), theirs)
+
+
+def trained(*, stop_at=None, state=None, architecture="vggm11", width=0.125):
     """A small network on glyph-like noise with two classes; its weights and, if asked, its state after some epochs."""
-    source = images(Case("vggm11", 32, 256, (32, 32), width=0.125, batch_size=32), "on", workers=0)
+    source = images(Case(architecture, 32, 250, (32, 32), width=width, batch_size=32), "on", workers=0)
     assert isinstance(source, CroppedImages)
     torch.manual_seed(0)
-    model = build_backbone("vggm11", classes=100, resolution=32, width=0.125)
+    model = build_backbone(architecture, classes=100, resolution=32, width=width)
     saved = []
     nothing = Labelled(np.empty((0, 32, 32, 3), np.uint8), np.empty(0, np.int64))
     result = pretrain(
@@ -161,13 +181,28 @@ def trained(*, stop_at=None, state=None):
     return result, saved
 
 
-def test_training_learns_and_resumes_to_nearly_the_same_weights():
+@pytest.mark.parametrize("captured", [False, True])
+def test_training_learns_and_resumes_to_nearly_the_same_weights(captured, monkeypatch):
+    monkeypatch.setattr("sweep.train.pretrain.PAYS_AFTER", 0 if captured else 10**9)
     whole, saved = trained()
     losses = [epoch["train_loss"] for epoch in whole.history]
     assert losses[-1] < losses[0]
     resumed, _ = trained(state=saved[0])
     for name, value in whole.state.items():
         torch.testing.assert_close(resumed.state[name], value, rtol=0.05, atol=0.02, msg=name)
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("vggm11", 0.125), ("resnet18", 0.25), ("vit_tiny_patch8", 0.25)])
+def test_captured_steps_train_as_those_one_operator_after_the_other(architecture, width, monkeypatch):
+    found = []
+    for pays in (10**9, 0):
+        monkeypatch.setattr("sweep.train.pretrain.PAYS_AFTER", pays)
+        found.append(trained(architecture=architecture, width=width)[0])
+    eager, captured = found
+    for one, other in zip(eager.history, captured.history, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    for name, value in eager.state.items():
+        torch.testing.assert_close(captured.state[name], value, rtol=0.05, atol=0.02, msg=name)
 
 
 def test_a_whole_cell_runs_and_its_rows_are_sound(tmp_path):

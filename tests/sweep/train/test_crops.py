@@ -1,5 +1,8 @@
 """Random crops in batches: against torchvision's rule, Pillow's pixels, and themselves in any other grouping."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from sweep.data import TrainImages
 from sweep.models import Feeder
-from sweep.train.batches import CroppedImages
+from sweep.train import resample
+from sweep.train.batches import CroppedImages, grouped
 from sweep.train.crops import CROP_DRAWS, cut, packed, random_crops, windows
 from sweep.train.draws import draws
 from sweep.train.resample import Resampler, longest_window
@@ -103,6 +107,35 @@ def test_matmuls_make_the_same_pixels_whatever_their_precision(side, bits):
     pixels, told = packed(images.flat, at)
     assert len(pixels) == 3 * int((at.height_B * at.width_B).sum())
     assert torch.equal(cut(pixels, told, side), ours)
+
+
+@pytest.mark.parametrize("side", [24, 7])
+def test_kernels_make_the_same_pixels_in_tritons_interpreter(side, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.delitem(sys.modules, "sweep.train.kernels", raising=False)
+    kernels = importlib.import_module("sweep.train.kernels")
+    assert kernels.work(CPU)
+    monkeypatch.setattr(resample, "kernels_on", lambda _device: kernels)
+    images = ragged(SIZES_N2[[1, 4, 6, 7]])
+    crops, at = drawn(images, seed=1)
+    assert 0 < crops.flipped_B.sum() < len(crops.flipped_B)
+    flat = torch.from_numpy(images.flat)
+    ours = [Resampler(longest_window(images.sizes_N2), side, CPU).cut(flat, at)]
+    monkeypatch.setattr(resample, "_LINES", 3 * side * int(at.height_B.max()))  # an image at a time
+    ours.append(Resampler(longest_window(images.sizes_N2), side, CPU).cut(flat, at))
+    for each in ours:
+        assert torch.equal(each, cut(flat, at, side))
+    sys.modules.pop("sweep.train.kernels")
+
+
+@pytest.mark.parametrize("most", [1, 7, 8, 23, 1000])
+def test_batches_are_grouped_in_their_order(most):
+    batches = np.array_split(np.arange(30), 4)
+    groups = grouped(batches, most)
+    assert [part.tolist() for group in groups for part in group] == [part.tolist() for part in batches]
+    assert all(len(group) == 1 or sum(map(len, group)) <= most for group in groups)
+    assert grouped([], most) == []
 
 
 @pytest.mark.parametrize("operations", [False, True])

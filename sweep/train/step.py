@@ -1,0 +1,99 @@
+"""A training step: its operators one after the other, or on a GPU all at once as a CUDA graph.
+
+A GPU works on a small batch for less time than Python takes to launch the operators of a step: an H100 trains a VGGm-11
+at 32 px three times as fast by a graph (``tests.bench steps``). Only networks whose forward pass is known to be the
+same operators every time are captured, as what Python decides in it would be decided once for all steps.
+
+Shapes: B batch, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from sweep.base.graph import Graphed
+from sweep.models.mlp import MLP
+from sweep.models.vgg import VGGm
+from sweep.models.vit import SinCosViT
+from sweep.train.mix import Mixed
+
+PAYS_AFTER = 200  # steps; measured: 29 for a VGGm-11 at 32 px, 146 for a ResNet-18 at 224 px
+_KNOWN = (MLP, VGGm, SinCosViT, ResNet)
+
+# uint8 (B, H, W, 3) images and (B,) targets on the device, and how they are mixed → their mean loss
+Loss = Callable[[Tensor, Tensor, Mixed | None], Tensor]
+
+
+def can_capture(model: nn.Module) -> bool:
+    """Whether a network is one of those that do the same in every step."""
+    return isinstance(model, _KNOWN) and not any(
+        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
+    )
+
+
+class Steps:
+    """The steps of one training run.
+
+    Parameters
+    ----------
+    loss : of a batch by ``model``.
+    capture : whether steps are CUDA graphs, one for each size of batch.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, *, capture: bool) -> None:
+        self._model, self._optimizer, self._loss = model, optimizer, loss
+        self._capture, self._graphs = capture, dict[int, Graphed]()
+
+    def at_rate(self, rate: float) -> None:
+        """Set the learning rate of the steps from now on; a graph reads it where it was when it was captured."""
+        for group in self._optimizer.param_groups:
+            if not self._capture:
+                group["lr"] = rate
+            elif isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = torch.tensor(rate, device=group["params"][0].device)
+
+    def __call__(
+        self, images_BHWC: Tensor, target_B: Tensor, *, mix: Mixed | None = None, weight: float = 1.0
+    ) -> Tensor:
+        """Take a step.
+
+        Parameters
+        ----------
+        mix, weight : how the batch is mixed with itself, and a factor of its loss; neither where steps are captured.
+
+        Returns
+        -------
+        the loss before the step, without the factor; it is on the device, until the next step.
+        """
+        # the first step of all makes the optimizer's moments, which a graph must find
+        if not self._capture or not self._optimizer.state:
+            return self._taken(images_BHWC, target_B, mix, weight)
+        graph = self._graphs.get(len(target_B))
+        if graph is None:
+            graph = Graphed(self._taken, state=list(self._state()), inputs=(images_BHWC, target_B))
+            self._graphs[len(target_B)] = graph
+        result = graph(images_BHWC, target_B)
+        assert result is not None
+        return result
+
+    def _taken(self, images_BHWC: Tensor, target_B: Tensor, mix: Mixed | None = None, weight: float = 1.0) -> Tensor:
+        for group in self._optimizer.param_groups:
+            group["capturable"] = images_BHWC.is_cuda and torch.cuda.is_current_stream_capturing()
+        loss = self._loss(images_BHWC, target_B, mix)
+        self._optimizer.zero_grad(set_to_none=True)
+        (loss * weight).backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def _state(self) -> Iterator[Tensor]:
+        """All that a step changes."""
+        yield from self._model.parameters()
+        yield from self._model.buffers()
+        for moments in self._optimizer.state.values():
+            yield from moments.values()

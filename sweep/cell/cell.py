@@ -21,22 +21,22 @@ from sweep import register, table
 from sweep.base.arithmetic import reproducible
 from sweep.base.errors import UserError
 from sweep.base.measure import measured
-from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.base.store import Store
+from sweep.cell.aside import drop_aside, put_aside, take_up
 from sweep.cell.bench import Bench, Reference
 from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.course import run_course
 from sweep.cell.kept import keep_probes
 from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
-from sweep.cell.probing import probe_data, probe_seed, statistics_within
-from sweep.cell.rows import Embedded, Fitted, make_rows
+from sweep.cell.probing import probe_curve
+from sweep.cell.rows import Embedded, make_rows
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
 from sweep.embed import Embeddings, cached, descriptions, embed, moments_bytes, room_bytes
 from sweep.models import ProbedLayer, layers_of
-from sweep.probes import budget_bytes, drawn, fit_probes
+from sweep.probes import budget_bytes
 from sweep.study import Backbone, Curve, Planned, id_curve
 from sweep.table import Progress
 from sweep.train import (
@@ -268,11 +268,17 @@ def _stages(
     if not _done(store, planned):
         yield "probe"
         with span("probes", about):
-            fitted = probe_curve(task, planned.curve, images, embedded, device, key=planned.key)
+            before = take_up(store, planned.key)
+            keep = functools.partial(put_aside, store, planned.key)
+            fitted = probe_curve(
+                task, planned.curve, images, embedded, device, key=planned.key, before=before, keep=keep
+            )
         yield "write"
         with span("writing", about):
             rows = make_rows(task, planned, weights, images, embedded, fitted, device)
             table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
+            if before is not None:
+                drop_aside(store, planned.key)
     yield "keep"
     if not _kept(task, store, planned):
         with span("keeping probes", about):
@@ -359,21 +365,3 @@ def embed_curve(task: CellTask, planned: Planned, weights: Weights, images: Imag
     with measured(device) as cost:
         train, test = embedded("train", images.train_NHWC), embedded("test", images.test_NHWC)
     return Embedded(layers, parameters_so_far(model, layers), train, test, cost)
-
-
-def probe_curve(
-    task: CellTask, curve: Curve, images: Images, embedded: Embedded, device: torch.device, *, key: str = ""
-) -> Fitted:
-    """Fit every layer's probe.
-
-    Parameters
-    ----------
-    key : of the curve; it draws the layers that are checked.
-    """
-    seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
-    with measured(device) as cost:
-        budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
-        check = drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
-        results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
-        described, registered = statistics_within(task, curve, embedded, data, seed, budget)
-    return Fitted(results, described, registered, seed, cost)

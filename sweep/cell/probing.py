@@ -1,19 +1,21 @@
-"""Embeddings and labels of a curve as its probes are fitted on them, and what the embeddings look like."""
+"""A curve's probes: the data they are fitted on, the fit, and what the embeddings look like."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
-from sweep.cell.rows import Embedded
+from sweep.cell.aside import Aside
+from sweep.cell.rows import Embedded, Fitted
 from sweep.cell.task import CellTask
 from sweep.data import Images
 from sweep.embed import Statistics, layer_statistics, moments_bytes, registered_statistics
-from sweep.probes import ProbeData
+from sweep.probes import ProbeData, budget_bytes, drawn, fit_probes
 from sweep.study import Curve
 
 log = logging.getLogger(__name__)
@@ -70,3 +72,44 @@ def statistics_within(
     except torch.OutOfMemoryError as error:  # the probes are fitted: nothing is to be lost now
         log.warning("statistics of %s are computed on the CPU: %s", curve.backbone.label, error)
         return statistics_of(task, embedded, labels_N.cpu(), data.classes, seed)
+
+
+def probe_curve(
+    task: CellTask,
+    curve: Curve,
+    images: Images,
+    embedded: Embedded,
+    device: torch.device,
+    *,
+    key: str = "",
+    before: Aside | None = None,
+    keep: Callable[[Aside], None] = lambda _fitted: None,
+) -> Fitted:
+    """Fit every layer's probe and describe its embeddings.
+
+    Parameters
+    ----------
+    key : of the curve; it draws the layers that are checked.
+    before : probes of this curve that an earlier attempt has fitted.
+    keep : is given the probes where the embeddings cannot be described, before that error is raised.
+    """
+    seed, data = probe_seed(images, curve), probe_data(images, embedded, device, folds=curve.probe.folds)
+    budget = budget_bytes(device, task.memory, tasks=task.sharing(device.type))
+    with measured(device) as cost:
+        if before is None:
+            check = (
+                drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
+            )
+            results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
+        else:
+            results = list(before.results)
+    if before is not None:
+        cost = Measured(before.seconds, before.peak_bytes)
+    try:
+        with measured(device) as more:
+            described, registered = statistics_within(task, curve, embedded, data, seed, budget)
+    except Exception:
+        keep(Aside(results, cost.seconds, cost.peak_bytes))
+        raise
+    cost = Measured(cost.seconds + more.seconds, max(cost.peak_bytes, more.peak_bytes))
+    return Fitted(results, described, registered, seed, cost)

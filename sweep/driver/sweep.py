@@ -167,7 +167,16 @@ def _with_resources(sweep: Sweep, resources: Resources) -> Sweep:
 
 def _tidy(sweep: Sweep, found: table.Listing) -> None:
     """Remove what nobody will ask for: files of killed writers, failure records of done curves and of no plan's."""
-    for folder in ("", table.FRAGMENTS, table.KEPT, table.READINGS, "weights/", "checkpoints/", "checkpoints/best/"):
+    for folder in (
+        "",
+        table.FRAGMENTS,
+        table.KEPT,
+        table.READINGS,
+        "weights/",
+        "checkpoints/",
+        "checkpoints/best/",
+        "aside/",
+    ):
         sweep.store.tidy(folder)
     try:
         plans = table.read_plans(sweep.store) if found.failed else []

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sweep.base.arithmetic import arithmetic
 from sweep.base.spans import waited
 from sweep.config import ExtractionPrecision
-from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps
+from sweep.models import Feeder, ProbedLayer, memory_layout, small_maps, taken
 
 _LOST = 0.02  # share of a feature's spread that the rounding of float16 may be
 _ROUNDING = "rounding"  # in the metadata of a file of kept embeddings
@@ -151,13 +151,13 @@ def embed(
     n, on_gpu = len(images_NHWC), device.type == "cuda"
     found = Embeddings()
     size, start = min(batch_size(layers, images_NHWC.shape[1], device), n), 0
-    layout = memory_layout(layers, device)
+    layout = memory_layout(layers, device, precision=precision)
     feeder = Feeder(mean, std, device=device, layout=layout)
     model.to(memory_format=layout)  # or each pass would copy the weights into it
     with captured(model, layers) as outputs, arithmetic(device, precision):
         while start < n:
             try:
-                fed = feeder.on_device(_batches(images_NHWC, start, size))
+                fed = feeder.on_device(_batches(images_NHWC, start, size, pinned=on_gpu))
                 for images in waited(fed, "waiting for images to embed"):
                     model(feeder.normalized(images))
                     pooled = [outputs[layer.label] for layer in layers]
@@ -181,10 +181,10 @@ def embed(
     return found
 
 
-def _batches(images_NHWC: np.ndarray, start: int, size: int) -> Iterator[Tensor]:
+def _batches(images_NHWC: np.ndarray, start: int, size: int, *, pinned: bool) -> Iterator[Tensor]:
     """Copies of the images from ``start`` on, so many at a time."""
     for first in range(start, len(images_NHWC), size):
-        yield torch.from_numpy(np.array(images_NHWC[first : first + size]))
+        yield taken(images_NHWC, slice(first, first + size), pinned=pinned)
 
 
 def rounding_of(emb_BD: Tensor) -> Rounding | None:

@@ -17,6 +17,7 @@ from .cut import needed_state as needed_state
 from .feeder import Feeder as Feeder
 from .feeder import read_ahead as read_ahead
 from .feeder import resident as resident
+from .feeder import taken as taken
 from .key_map import Proposal as Proposal
 from .layers import ProbedLayer as ProbedLayer
 from .layers import probed_layers as probed_layers

@@ -14,12 +14,20 @@ _SMALL_MAPS = 600_000  # less than so many numbers in all maps of an image
 _MANY_CHANNELS = 384  # of the widest layer, from which on convolutions of small maps are faster with channels first
 
 
-def memory_layout(layers: Sequence[ProbedLayer], device: torch.device) -> torch.memory_format:
-    """Channels last, as images are stored; on CPU channels first for small maps of many channels: a rule of layers."""
-    widest = max((layer.channels for layer in layers if layer.side), default=0)
-    if device.type == "cuda" or not small_maps(layers) or widest < _MANY_CHANNELS:
-        return torch.channels_last
-    return torch.contiguous_format
+def memory_layout(
+    layers: Sequence[ProbedLayer], device: torch.device, *, precision: str | None = None
+) -> torch.memory_format:
+    """Channels last, as images are stored, but where channels first was measured to be faster: a rule of layers.
+
+    That is on CPU small maps of many channels, and on a GPU large maps where convolutions keep all bits of float32:
+    tensor cores, which want channels last, do not work on these.
+    """
+    small, widest = small_maps(layers), max((layer.channels for layer in layers if layer.side), default=0)
+    if device.type == "cuda":
+        first = precision == "float32" and widest > 0 and not small
+    else:
+        first = small and widest >= _MANY_CHANNELS
+    return torch.contiguous_format if first else torch.channels_last
 
 
 def small_maps(layers: Sequence[ProbedLayer]) -> bool:

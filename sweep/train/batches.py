@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sweep.base.seeds import derive_seed
 from sweep.data import TrainImages
-from sweep.models import Feeder, read_ahead, resident
+from sweep.models import Feeder, read_ahead, resident, taken
 from sweep.train.crops import CROP_DRAWS, Windows, cut, packed, random_crops, windows
 from sweep.train.draws import draws
 from sweep.train.operations import OPERATION_DRAWS, operate
@@ -47,7 +47,8 @@ class PlainImages:
         positions = [self.positions_N[indices_B] for indices_B in batches]
         flat = self._there.on(feeder.device)
         if flat is None:
-            yield from feeder.on_device(torch.from_numpy(self.images_NHWC[positions_B]) for positions_B in positions)
+            pinned = feeder.device.type == "cuda"
+            yield from feeder.on_device(taken(self.images_NHWC, part_B, pinned=pinned) for part_B in positions)
             return
         images_NHWC = flat.view(self.images_NHWC.shape)
         for positions_B in resident(np.concatenate(positions), feeder.device).split(list(map(len, positions))):

@@ -26,7 +26,7 @@ from sweep.base.arithmetic import arithmetic, float32_bits
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
-from sweep.models import Feeder, resident
+from sweep.models import Feeder, resident, taken
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
@@ -68,10 +68,9 @@ class Labelled:
     labels_N: np.ndarray
     positions_N: np.ndarray | None = None
 
-    def batch(self, part: slice) -> Tensor:
+    def batch(self, part: slice, *, pinned: bool = False) -> Tensor:
         """Copies of some of the images meant, (B, H, W, 3)."""
-        places = part if self.positions_N is None else self.positions_N[part]
-        return torch.from_numpy(np.array(self.images_NHWC[places]))
+        return taken(self.images_NHWC, part if self.positions_N is None else self.positions_N[part], pinned=pinned)
 
 
 @dataclass(frozen=True)
@@ -367,7 +366,7 @@ def top1(run: _Run, data: Labelled) -> float:
     n, ranks = len(data.labels_N), run.ranks
     starts = range(ranks.rank * _EVALUATION_BATCH, n, ranks.size * _EVALUATION_BATCH)
     parts = [slice(start, min(start + _EVALUATION_BATCH, n)) for start in starts]
-    images_of = (data.batch(part) for part in parts)
+    images_of = (data.batch(part, pinned=run.device.type == "cuda") for part in parts)
     labels_N = resident(data.labels_N, run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     for part, images in zip(parts, run.feeder.on_device(images_of), strict=True):

@@ -19,7 +19,8 @@ import torch
 
 from sweep import driver
 from sweep.base.memory import host_memory
-from sweep.cell.cell import embed_curve, probe_curve
+from sweep.cell.cell import embed_curve
+from sweep.cell.probing import probe_curve
 from sweep.data import Images
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from sweep.study import read_config

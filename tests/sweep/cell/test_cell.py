@@ -4,6 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep import driver, table
+from sweep.base.store import Store
+from sweep.cell import probing
 from sweep.cell.cell import run_cell
 from sweep.embed.extract import embed
 from sweep.study import costs
@@ -100,3 +102,31 @@ def test_a_probe_that_ends_by_itself_and_is_checked_says_so_in_its_rows(rows_of)
         assert (row["problem"], row["probe_epochs"]) == (None, None)
         assert row["epochs_run"] == len(row["top1_epochs"]) > 10
         assert row["check_top1"] - row["top1"] == row["check_gain"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeypatch, caplog, damaged):
+    probe = "{folds: 2, check: 0.2}"
+    undisturbed = rows_of(probe)
+    whole, fit = probing.statistics_within, probing.fit_probes
+
+    def fails(*_):
+        raise RuntimeError("a plug-in's mistake")
+
+    monkeypatch.setattr(probing, "statistics_within", fails)
+    store = Store(str(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError):
+        rows_of(probe, again=True)
+    (aside,) = (tmp_path / "out" / "aside").iterdir()
+    (failure,) = table.read_failures(store, [aside.name])
+    assert "a plug-in's mistake" in str(failure)
+    if damaged:
+        aside.write_bytes(aside.read_bytes()[:-9] + b"1" * 9)
+
+    fits = []
+    monkeypatch.setattr(probing, "statistics_within", whole)
+    monkeypatch.setattr(probing, "fit_probes", lambda *args, **more: fits.append(1) or fit(*args, **more))
+    assert rows_of(probe) == undisturbed
+    assert len(fits) == damaged
+    assert ("are fitted again" in caplog.text) == damaged
+    assert not store.exists(f"aside/{aside.name}")

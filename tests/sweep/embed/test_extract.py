@@ -73,6 +73,16 @@ def test_small_maps_of_many_channels_are_channels_first_on_cpu():
     assert formats == {(64, 1.0): torch.contiguous_format, (64, 0.125): last, (224, 1.0): last}
 
 
+def test_large_maps_in_float32_are_channels_first_on_a_gpu():
+    gpu, last = torch.device("cuda"), torch.channels_last
+    _, large = backbone("resnet18", 224)
+    _, small = backbone("vggm11", 32)
+    _, tokens = backbone("vit_tiny_patch8", 32, width=0.25)
+    assert memory_layout(large, gpu, precision="float32") == torch.contiguous_format
+    assert {memory_layout(large, gpu, precision=each) for each in ("tf32", "bfloat16", None)} == {last}
+    assert {memory_layout(layers, gpu, precision="float32") for layers in (small, tokens)} == {last}
+
+
 @pytest.mark.parametrize(
     ("name", "resolution", "width", "images"),
     [

@@ -23,7 +23,6 @@ from sweep.base.errors import UserError
 from sweep.base.measure import measured
 from sweep.base.spans import span
 from sweep.base.store import Store
-from sweep.cell.aside import drop_aside, put_aside, take_up
 from sweep.cell.bench import Bench, Reference
 from sweep.cell.blame import Fate, device_errors, fate
 from sweep.cell.course import run_course
@@ -32,6 +31,7 @@ from sweep.cell.measuring import lacking, measure, measure_weights
 from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_curve
 from sweep.cell.rows import Embedded, make_rows
+from sweep.cell.saved_fit import forget_fit, save_fit, saved_fit
 from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
 from sweep.data import Decoding, Images, Library, Shelf
 from sweep.embed import Embeddings, cached, descriptions, embed, moments_bytes, room_bytes
@@ -268,8 +268,8 @@ def _stages(
     if not _done(store, planned):
         yield "probe"
         with span("probes", about):
-            before = take_up(store, planned.key)
-            keep = functools.partial(put_aside, store, planned.key)
+            before = saved_fit(store, planned.key)
+            keep = functools.partial(save_fit, store, planned.key)
             fitted = probe_curve(
                 task, planned.curve, images, embedded, device, key=planned.key, before=before, keep=keep
             )
@@ -278,7 +278,7 @@ def _stages(
             rows = make_rows(task, planned, weights, images, embedded, fitted, device)
             table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
             if before is not None:
-                drop_aside(store, planned.key)
+                forget_fit(store, planned.key)
     yield "keep"
     if not _kept(task, store, planned):
         with span("keeping probes", about):

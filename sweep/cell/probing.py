@@ -10,8 +10,8 @@ import torch
 from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
-from sweep.cell.aside import Aside
 from sweep.cell.rows import Embedded, Fitted
+from sweep.cell.saved_fit import SavedFit
 from sweep.cell.task import CellTask
 from sweep.data import Images
 from sweep.embed import Statistics, layer_statistics, moments_bytes, registered_statistics
@@ -82,8 +82,8 @@ def probe_curve(
     device: torch.device,
     *,
     key: str = "",
-    before: Aside | None = None,
-    keep: Callable[[Aside], None] = lambda _fitted: None,
+    before: SavedFit | None = None,
+    keep: Callable[[SavedFit], None] = lambda _fitted: None,
 ) -> Fitted:
     """Fit every layer's probe and describe its embeddings.
 
@@ -109,7 +109,7 @@ def probe_curve(
         with measured(device) as more:
             described, registered = statistics_within(task, curve, embedded, data, seed, budget)
     except Exception:
-        keep(Aside(results, cost.seconds, cost.peak_bytes))
+        keep(SavedFit(results, cost.seconds, cost.peak_bytes))
         raise
     cost = Measured(cost.seconds + more.seconds, max(cost.peak_bytes, more.peak_bytes))
     return Fitted(results, described, registered, seed, cost)

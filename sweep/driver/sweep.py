@@ -175,7 +175,7 @@ def _tidy(sweep: Sweep, found: table.Listing) -> None:
         "weights/",
         "checkpoints/",
         "checkpoints/best/",
-        "aside/",
+        "fits/",
     ):
         sweep.store.tidy(folder)
     try:

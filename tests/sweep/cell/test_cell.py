@@ -117,11 +117,11 @@ def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeyp
     store = Store(str(tmp_path / "out"))
     with pytest.raises(FileNotFoundError):
         rows_of(probe, again=True)
-    (aside,) = (tmp_path / "out" / "aside").iterdir()
-    (failure,) = table.read_failures(store, [aside.name])
+    (saved,) = (tmp_path / "out" / "fits").iterdir()
+    (failure,) = table.read_failures(store, [saved.name])
     assert "a plug-in's mistake" in str(failure)
     if damaged:
-        aside.write_bytes(aside.read_bytes()[:-9] + b"1" * 9)
+        saved.write_bytes(saved.read_bytes()[:-9] + b"1" * 9)
 
     fits = []
     monkeypatch.setattr(probing, "statistics_within", whole)
@@ -129,4 +129,4 @@ def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeyp
     assert rows_of(probe) == undisturbed
     assert len(fits) == damaged
     assert ("are fitted again" in caplog.text) == damaged
-    assert not store.exists(f"aside/{aside.name}")
+    assert not store.exists(f"fits/{saved.name}")

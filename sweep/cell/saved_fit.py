@@ -1,4 +1,4 @@
-"""Fitted probes of a curve whose statistics failed: set aside in the store, and taken up by the next attempt.
+"""Fitted probes of a curve whose statistics failed: saved in the store, for the next attempt at the curve.
 
 Rows are published whole, with what the embeddings look like. A plug-in's statistic that raises would otherwise take the
 fit with it, which costs many times as much.
@@ -19,12 +19,12 @@ from sweep.probes import ProbeResult
 
 log = logging.getLogger(__name__)
 
-ASIDE = "aside/"
+FITS = "fits/"
 _BYTES = frozenset(field.name for field in fields(ProbeResult) if field.type == "bytes")
 
 
 @dataclass(frozen=True)
-class Aside:
+class SavedFit:
     """Probes of a curve, and what fitting them took."""
 
     results: Sequence[ProbeResult]
@@ -32,19 +32,19 @@ class Aside:
     peak_bytes: int
 
 
-def put_aside(store: Store, curve_key: str, fitted: Aside) -> None:
+def save_fit(store: Store, curve_key: str, fitted: SavedFit) -> None:
     """Keep fitted probes for the next attempt at a curve."""
     content = json.dumps(
         {"results": [_plain(each) for each in fitted.results]}
         | {"seconds": fitted.seconds, "peak_bytes": fitted.peak_bytes}
     ).encode()
-    store.put(ASIDE + curve_key, hashlib.sha256(content).digest() + content)
+    store.put(FITS + curve_key, hashlib.sha256(content).digest() + content)
 
 
-def take_up(store: Store, curve_key: str) -> Aside | None:
-    """What was put aside; None if nothing was. What is damaged or of another version is removed, which is said."""
+def saved_fit(store: Store, curve_key: str) -> SavedFit | None:
+    """What was saved; None if nothing was. What is damaged or of another version is removed, which is said."""
     try:
-        data = store.get(ASIDE + curve_key)
+        data = store.get(FITS + curve_key)
     except FileNotFoundError:
         return None
     try:
@@ -52,16 +52,16 @@ def take_up(store: Store, curve_key: str) -> Aside | None:
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("its bytes are not those that were written")
         found = json.loads(content)
-        return Aside([_result(each) for each in found["results"]], found["seconds"], found["peak_bytes"])
+        return SavedFit([_result(each) for each in found["results"]], found["seconds"], found["peak_bytes"])
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("probes of %s that were set aside cannot be read (%s): they are fitted again", curve_key, error)
-        drop_aside(store, curve_key)
+        log.warning("probes of %s that were saved cannot be read (%s): they are fitted again", curve_key, error)
+        forget_fit(store, curve_key)
         return None
 
 
-def drop_aside(store: Store, curve_key: str) -> None:
+def forget_fit(store: Store, curve_key: str) -> None:
     """Forget them: the curve is in the table."""
-    store.delete(ASIDE + curve_key)
+    store.delete(FITS + curve_key)
 
 
 def _plain(result: ProbeResult) -> dict[str, Any]:

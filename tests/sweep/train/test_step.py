@@ -1,0 +1,37 @@
+"""Which networks' steps may be captured; that captured ones train alike is shown on a GPU, in ``test_on_cuda``."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from sweep.models import build_backbone
+from sweep.train.step import Steps, can_capture
+
+
+@pytest.mark.parametrize("name", ["vggm11", "resnet18", "vit_tiny_patch8", "mlp3x16"])
+def test_the_studys_networks_do_the_same_in_every_step(name):
+    model = build_backbone(name, classes=2, resolution=32, width=1.0 if name.startswith("mlp") else 0.125)
+    assert can_capture(model)
+    model.register_forward_hook(lambda *_: None)
+    assert not can_capture(model)
+
+
+def test_of_other_networks_nobody_knows():
+    assert not can_capture(timm.create_model("test_efficientnet.r160_in1k", pretrained=False))
+    assert not can_capture(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_a_rate_that_a_graph_reads_stays_where_it_is():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0)
+    plain, captured = (
+        Steps(model, optimizer, lambda *_: torch.zeros(()), capture=capture) for capture in (False, True)
+    )
+    plain.at_rate(0.5)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    captured.at_rate(0.25)
+    where = optimizer.param_groups[0]["lr"].data_ptr()
+    captured.at_rate(0.125)
+    assert optimizer.param_groups[0]["lr"].data_ptr() == where
+    assert float(optimizer.param_groups[0]["lr"]) == 0.125

@@ -1,6 +1,7 @@
 from . import facts as facts
 from .build import build_backbone as build_backbone
 from .build import classes_in_file as classes_in_file
+from .build import is_alike_every_time as is_alike_every_time
 from .build import layers_of as layers_of
 from .build import match_weights as match_weights
 from .build import propose_key_map as propose_key_map

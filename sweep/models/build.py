@@ -235,3 +235,12 @@ def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Ev
     config = None if own else timm.get_pretrained_cfg(architecture)
     side = config.input_size[-1] if config is not None else usual_side(resolution)
     return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)
+
+
+def is_alike_every_time(model: nn.Module) -> bool:
+    """Whether a forward pass is known to be the same operators every time, so that a CUDA graph may repeat it.
+
+    So are the study's own networks without hooks. What Python decides in another's pass a graph would decide once.
+    """
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    return isinstance(model, (MLP, VGGm, SinCosViT, ResNet)) and not hooked

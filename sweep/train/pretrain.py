@@ -26,12 +26,12 @@ from sweep.base.arithmetic import arithmetic, float32_bits
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span, waited
 from sweep.config import Recipe
-from sweep.models import Feeder, resident, taken
+from sweep.models import Feeder, is_alike_every_time, resident, taken
 from sweep.train.checkpoint import Checkpoints
 from sweep.train.mix import Mixed, mixed
 from sweep.train.ranks import ALONE, Ranks
 from sweep.train.saving import BEST, KEPT, WEIGHTS, Saver, apart, unsealed
-from sweep.train.step import PAYS_AFTER, Steps, can_capture
+from sweep.train.step import PAYS_AFTER, Steps
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class _Run:
         recipe = self.recipe
         number = recipe.epochs * math.ceil(self.images / recipe.batch_size)
         alone = self.device.type == "cuda" and self.ranks.size == 1 and not (recipe.mixup or recipe.cutmix)
-        capture = alone and number >= PAYS_AFTER and can_capture(self.model)
+        capture = alone and number >= PAYS_AFTER and is_alike_every_time(self.model)
         return Steps(self.model, self.optimizer, self._loss, capture=capture)
 
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:

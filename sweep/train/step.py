@@ -1,8 +1,7 @@
 """A training step: its operators one after the other, or on a GPU all at once as a CUDA graph.
 
 A GPU works on a small batch for less time than Python takes to launch the operators of a step: an H100 trains a VGGm-11
-at 32 px three times as fast by a graph (``tests.bench steps``). Only networks whose forward pass is known to be the
-same operators every time are captured, as what Python decides in it would be decided once for all steps.
+at 32 px three times as fast by a graph (``tests.bench steps``).
 
 Shapes: B batch, H and W pixels.
 """
@@ -12,27 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from sweep.base.graph import Graphed
-from sweep.models.mlp import MLP
-from sweep.models.vgg import VGGm
-from sweep.models.vit import SinCosViT
 from sweep.train.mix import Mixed
 
 PAYS_AFTER = 200  # steps; measured: 29 for a VGGm-11 at 32 px, 146 for a ResNet-18 at 224 px
-_KNOWN = (MLP, VGGm, SinCosViT, ResNet)
 
 # uint8 (B, H, W, 3) images and (B,) targets on the device, and how they are mixed → their mean loss
 Loss = Callable[[Tensor, Tensor, Mixed | None], Tensor]
-
-
-def can_capture(model: nn.Module) -> bool:
-    """Whether a network is one of those that do the same in every step."""
-    return isinstance(model, _KNOWN) and not any(
-        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
-    )
 
 
 class Steps:

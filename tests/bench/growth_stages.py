@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def anonymous_peak() -> Iterator[machine.Peak]:
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
-            peak.extra_bytes = max(peak.extra_bytes, _anonymous(process) - before)
+            peak.extra_bytes = max(peak.extra_bytes, _beyond(before, _anonymous(process)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -78,18 +78,25 @@ def anonymous_peak() -> Iterator[machine.Peak]:
     finally:
         done.set()
         watcher.join()
-        peak.extra_bytes = max(peak.extra_bytes, _anonymous(process) - before)
+        peak.extra_bytes = max(peak.extra_bytes, _beyond(before, _anonymous(process)))
 
 
-def _anonymous(process: psutil.Process) -> int:
-    total = 0
+def _beyond(before: Mapping[int, int], now: Mapping[int, int]) -> int:
+    """Bytes that processes have come to hold; what one held that has ended meanwhile is no other's gain."""
+    return sum(max(held - before.get(process, 0), 0) for process, held in now.items())
+
+
+def _anonymous(process: psutil.Process) -> dict[int, int]:
+    """Bytes by number of the process."""
+    held: dict[int, int] = {}
     for each in (process, *process.children()):
         try:
             status = Path(f"/proc/{each.pid}/status").read_text()
         except OSError:  # it has ended
             continue
-        total += sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-    return total
+        lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
+        held[each.pid] = sum(1024 * int(line.split()[1]) for line in lines)
+    return held
 
 
 def _cost(work: Callable[[], object]) -> Cost:

@@ -75,8 +75,8 @@ def test_small_maps_of_many_channels_are_channels_first_on_cpu():
 
 def test_large_maps_in_float32_are_channels_first_on_a_gpu():
     gpu, last = torch.device("cuda"), torch.channels_last
-    _, large = backbone("resnet18", 224)
-    _, small = backbone("vggm11", 32)
+    _, large = backbone("resnet18", 224, width=1.0)
+    _, small = backbone("vggm11", 32, width=1.0)
     _, tokens = backbone("vit_tiny_patch8", 32, width=0.25)
     assert memory_layout(large, gpu, precision="float32") == torch.contiguous_format
     assert {memory_layout(large, gpu, precision=each) for each in ("tf32", "bfloat16", None)} == {last}

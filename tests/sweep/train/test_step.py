@@ -5,21 +5,21 @@ import timm
 import torch
 from torch import nn
 
-from sweep.models import build_backbone
-from sweep.train.step import Steps, can_capture
+from sweep.models import build_backbone, is_alike_every_time
+from sweep.train.step import Steps
 
 
 @pytest.mark.parametrize("name", ["vggm11", "resnet18", "vit_tiny_patch8", "mlp3x16"])
 def test_the_studys_networks_do_the_same_in_every_step(name):
     model = build_backbone(name, classes=2, resolution=32, width=1.0 if name.startswith("mlp") else 0.125)
-    assert can_capture(model)
+    assert is_alike_every_time(model)
     model.register_forward_hook(lambda *_: None)
-    assert not can_capture(model)
+    assert not is_alike_every_time(model)
 
 
 def test_of_other_networks_nobody_knows():
-    assert not can_capture(timm.create_model("test_efficientnet.r160_in1k", pretrained=False))
-    assert not can_capture(nn.Sequential(nn.Linear(2, 2)))
+    assert not is_alike_every_time(timm.create_model("test_efficientnet.r160_in1k", pretrained=False))
+    assert not is_alike_every_time(nn.Sequential(nn.Linear(2, 2)))
 
 
 def test_a_rate_that_a_graph_reads_stays_where_it_is():

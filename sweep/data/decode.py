@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from sweep.data.options import Background
 
@@ -75,8 +75,13 @@ def _surely_plain(content: bytes) -> bool:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Without warnings: odd metadata of a readable image is nobody's business here."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
-        yield image
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            image = Image.open(io.BytesIO(content))
+        except UnidentifiedImageError:  # whose words are the address of our buffer
+            raise UnidentifiedImageError("it is no image of a kind that Pillow knows") from None
+        with image:
+            yield image
 
 
 def _is_turned(image: Image.Image, content: bytes) -> bool:

@@ -130,3 +130,9 @@ def test_every_ending_that_pillow_reads_is_an_image_or_known_to_be_left_out():
     programs = {".eps", ".ps", ".wmf", ".emf"}  # Ghostscript, Windows
     assert readable - stubs - programs <= EXTENSIONS
     assert not EXTENSIONS & UNREAD
+
+
+def test_what_is_wrong_with_bytes_is_the_same_words_every_time():
+    (first, again) = (str(decode_image(b"<html>not found</html>")) for _ in range(2))
+    assert first == again
+    assert "0x" not in first

@@ -75,7 +75,8 @@ def possible(mean_B: Array, n_B: npt.NDArray[Any], additive: Additive, most: flo
     if additive.df < 1:
         return np.full(len(mean_B), np.nan), np.full(len(mean_B), np.nan)
     half = stats.t.ppf(0.975, additive.df) * additive.sd / np.sqrt(np.where(n_B > 0, n_B, np.nan))
-    factor = np.exp(half / np.where(mean_B > 0, mean_B, np.nan))
+    with np.errstate(over="ignore"):  # of a mean near 0 nothing is known
+        factor = np.exp(half / np.where(mean_B > 0, mean_B, np.nan))
     return mean_B / factor, np.minimum(mean_B * factor, np.maximum(mean_B, max(float(most), 100.0)))
 
 

@@ -44,6 +44,7 @@ class Case:
 CASES = (
     Case("512 rows, 500 resamples, 200 permutations", 64, 8, 500, 90),
     Case("1,000,000 rows, no resampling", 125_000, 8, 0, 180, 2 * GIB),
+    Case("1,000,000 rows, 20 resamples", 125_000, 8, 20, 600, 2 * GIB),
 )
 QUICK = (Case("96 rows, 20 resamples", 16, 6, 20, 60), Case("20,000 rows, no resampling", 2_500, 8, 0, 60, 2 * GIB))
 

@@ -10,17 +10,22 @@ from sweep.config import Config
 from sweep.study.costs import curve_sizes, embedded_bytes, layer_widths
 from sweep.study.grid import Curve
 
-# operations a second of an H100: what training at 32 px and extraction at 224 px reach, see tests/bench/RESULTS.md
-_H100 = (2.5e13, 5e13)
+# operations a second of an H100 or H200, see tests/bench/RESULTS.md: of extraction in float32 and of training in
+# bfloat16, at 224 px
+_RATES = (2.5e13, 1.2e14)
 _NAMED = 3  # curves that are named
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 99.5 else f"{hours:,.0f}"
 
 
 def hours_said(flops: float) -> str:
     """How long so many operations take on a card whose rates were measured, in words."""
-    least, most = (flops / rate / 3600 for rate in reversed(_H100))
+    least, most = (flops / rate / 3600 for rate in reversed(_RATES))
     return (
-        f"computing: {least:.2g} to {most:.2g} hours on one H100 (rates of tests/bench/RESULTS.md); reading and "
-        "decoding images not counted"
+        f"computing: {_hours(least)} to {_hours(most)} hours on one H100 or H200 (rates of tests/bench/RESULTS.md); "
+        "reading and decoding images not counted"
     )
 
 

@@ -23,30 +23,36 @@ class Graphed:
     Parameters
     ----------
     step : updates ``state`` in place from its inputs; no host synchronisation. What it returns is, of every call, the
-        same tensor on the device.
-    state : every tensor that outlives a step; capturing leaves it, and the device's random numbers, as they were.
+        same tensor on the device, which the next step of this or another graph of its pool writes over.
+    state : every tensor that outlives a step; capturing leaves it, and the device's random numbers, as they were, also
+        where there is too little memory for it.
     inputs : of a first call, on the device.
+    beside : another graph whose memory this one shares, as the two never run at once; it has warmed up for both.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        As ``step`` does, or if there is no room for the graph's own memory.
     """
 
     def __init__(
-        self, step: Callable[..., Tensor | None], *, state: Sequence[Tensor], inputs: Sequence[Tensor]
+        self,
+        step: Callable[..., Tensor | None],
+        *,
+        state: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        beside: Graphed | None = None,
     ) -> None:
         device = inputs[0].device
         self._inputs = [each.clone() for each in inputs]
-        before, random = [tensor.detach().clone() for tensor in state], torch.cuda.get_rng_state(device)
-        here, side = torch.cuda.current_stream(device), side_stream(device)
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                step(*self._inputs)
-        here.wait_stream(side)
+        random = torch.cuda.get_rng_state(device)
+        if beside is None:
+            _warmed_up(step, self._inputs, state)
         self._graph = torch.cuda.CUDAGraph()
+        pool = None if beside is None else beside._graph.pool()
         # others of this process, which read ahead, may go on with the device meanwhile
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = step(*self._inputs)
-        with torch.no_grad():
-            for tensor, value in zip(state, before, strict=True):
-                tensor.copy_(value)
         torch.cuda.set_rng_state(random, device)
 
     def __call__(self, *inputs: Tensor) -> Tensor | None:
@@ -55,3 +61,21 @@ class Graphed:
             room.copy_(each)
         self._graph.replay()
         return self._result
+
+
+def _warmed_up(step: Callable[..., Tensor | None], inputs: Sequence[Tensor], state: Sequence[Tensor]) -> None:
+    """Take some steps on another stream, and put back what they changed."""
+    device = inputs[0].device
+    here, side = torch.cuda.current_stream(device), side_stream(device)
+    before, random = [tensor.detach().clone() for tensor in state], torch.cuda.get_rng_state(device)
+    try:
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                step(*inputs)
+    finally:
+        here.wait_stream(side)
+        with torch.no_grad():
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+        torch.cuda.set_rng_state(random, device)

@@ -20,7 +20,7 @@ from torch import nn
 from sweep import register, table
 from sweep.base.arithmetic import reproducible
 from sweep.base.errors import UserError
-from sweep.base.measure import measured
+from sweep.base.measure import device_name, measured
 from sweep.base.spans import span
 from sweep.base.store import Store
 from sweep.cell.bench import Bench, Reference
@@ -268,8 +268,8 @@ def _stages(
     if not _done(store, planned):
         yield "probe"
         with span("probes", about):
-            before = saved_fit(store, planned.key)
-            keep = functools.partial(save_fit, store, planned.key)
+            before = saved_fit(store, planned.fit, device_name(device))
+            keep = functools.partial(save_fit, store, planned.fit)
             fitted = probe_curve(
                 task, planned.curve, images, embedded, device, key=planned.key, before=before, keep=keep
             )
@@ -278,7 +278,7 @@ def _stages(
             rows = make_rows(task, planned, weights, images, embedded, fitted, device)
             table.write_fragment(store, planned.key, rows, statistics=descriptions(task.settings.statistics))
             if before is not None:
-                forget_fit(store, planned.key)
+                forget_fit(store, planned.fit)
     yield "keep"
     if not _kept(task, store, planned):
         with span("keeping probes", about):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sweep.base.measure import Measured, measured
+from sweep.base.measure import Measured, device_name, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.cell.rows import Embedded, Fitted
@@ -109,7 +109,7 @@ def probe_curve(
         with measured(device) as more:
             described, registered = statistics_within(task, curve, embedded, data, seed, budget)
     except Exception:
-        keep(SavedFit(results, cost.seconds, cost.peak_bytes))
+        keep(SavedFit(results, cost.seconds, cost.peak_bytes, device_name(device)))
         raise
     cost = Measured(cost.seconds + more.seconds, max(cost.peak_bytes, more.peak_bytes))
     return Fitted(results, described, registered, seed, cost)

@@ -11,40 +11,46 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from sweep.base.errors import StorageError
 from sweep.base.store import Store
 from sweep.probes import ProbeResult
+from sweep.table import FITS
 
 log = logging.getLogger(__name__)
 
-FITS = "fits/"
 _BYTES = frozenset(field.name for field in fields(ProbeResult) if field.type == "bytes")
 
 
 @dataclass(frozen=True)
 class SavedFit:
-    """Probes of a curve, and what fitting them took."""
+    """Probes of a curve, what fitting them took, and on which device."""
 
     results: Sequence[ProbeResult]
     seconds: float
     peak_bytes: int
+    device: str
 
 
-def save_fit(store: Store, curve_key: str, fitted: SavedFit) -> None:
-    """Keep fitted probes for the next attempt at a curve."""
-    content = json.dumps(
-        {"results": [_plain(each) for each in fitted.results]}
-        | {"seconds": fitted.seconds, "peak_bytes": fitted.peak_bytes}
-    ).encode()
-    store.put(FITS + curve_key, hashlib.sha256(content).digest() + content)
-
-
-def saved_fit(store: Store, curve_key: str) -> SavedFit | None:
-    """What was saved; None if nothing was. What is damaged or of another version is removed, which is said."""
+def save_fit(store: Store, key: str, fitted: SavedFit) -> None:
+    """Keep fitted probes for the next attempt at a curve; where the store cannot, they are fitted again then."""
+    said = asdict(replace(fitted, results=())) | {"results": [_plain(each) for each in fitted.results]}
+    content = json.dumps(said).encode()
     try:
-        data = store.get(FITS + curve_key)
+        store.put(FITS + key, hashlib.sha256(content).digest() + content)
+    except StorageError as error:  # what comes after it is the error that counts
+        log.warning("fitted probes could not be saved: %s", error)
+
+
+def saved_fit(store: Store, key: str, device: str) -> SavedFit | None:
+    """What was saved, if such a device fitted it; None if nothing was.
+
+    What is damaged or of another version is removed, which is said.
+    """
+    try:
+        data = store.get(FITS + key)
     except FileNotFoundError:
         return None
     try:
@@ -52,16 +58,17 @@ def saved_fit(store: Store, curve_key: str) -> SavedFit | None:
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("its bytes are not those that were written")
         found = json.loads(content)
-        return SavedFit([_result(each) for each in found["results"]], found["seconds"], found["peak_bytes"])
+        fitted = SavedFit(**found | {"results": [_result(each) for each in found["results"]]})
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("probes of %s that were saved cannot be read (%s): they are fitted again", curve_key, error)
-        forget_fit(store, curve_key)
+        log.warning("saved probes %s cannot be read (%s): they are fitted again", key, error)
+        forget_fit(store, key)
         return None
+    return fitted if fitted.device == device else None
 
 
-def forget_fit(store: Store, curve_key: str) -> None:
-    """Forget them: the curve is in the table."""
-    store.delete(FITS + curve_key)
+def forget_fit(store: Store, key: str) -> None:
+    """Remove saved probes: they are in the table."""
+    store.delete(FITS + key)
 
 
 def _plain(result: ProbeResult) -> dict[str, Any]:

@@ -175,9 +175,11 @@ def _tidy(sweep: Sweep, found: table.Listing) -> None:
         "weights/",
         "checkpoints/",
         "checkpoints/best/",
-        "fits/",
+        table.FITS,
     ):
         sweep.store.tidy(folder)
+    if not found.failed:  # no curve waits for another attempt
+        table.forget_fits(sweep.store)
     try:
         plans = table.read_plans(sweep.store) if found.failed else []
         planned = {key for plan in plans for key in (*plan.keys, *(course.key for course in plan.courses))}

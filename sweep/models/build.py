@@ -237,10 +237,19 @@ def evidence_of(architecture: str, *, resolution: int, width: float = 1.0) -> Ev
     return gather(functools.partial(without_memory, architecture, width=width), side, asked=resolution)
 
 
+_CAPTURED = frozenset((MLP, VGGm, SinCosViT, ResNet))
+_KNOWN_PARTS = ("torch.", "timm.", "sweep.models.")
+
+
 def is_alike_every_time(model: nn.Module) -> bool:
     """Whether a forward pass is known to be the same operators every time, so that a CUDA graph may repeat it.
 
-    So are the study's own networks without hooks. What Python decides in another's pass a graph would decide once.
+    So are the study's networks, MLPs and timm's ResNets, made of these libraries' parts and without hooks. What Python
+    decides in another's pass a graph would decide once.
     """
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    return isinstance(model, (MLP, VGGm, SinCosViT, ResNet)) and not hooked
+    return type(model) in _CAPTURED and all(
+        f"{type(part).__module__}.".startswith(_KNOWN_PARTS)
+        and "forward" not in vars(part)
+        and not (part._forward_hooks or part._forward_pre_hooks)
+        for part in model.modules()
+    )

@@ -18,6 +18,7 @@ from sweep.probes.data import ProbeData
 from sweep.probes.source import Source
 
 _STREAM_BYTES = 64 << 20  # embeddings held at once when they are streamed
+_STREAMS = 4  # that buckets share on a GPU
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Training:
         """The step with each bucket's gradients on a stream of its own: small kernels leave most of a GPU idle."""
         here, streams = torch.cuda.current_stream(images_B.device), []
         for number, bucket in enumerate(self.buckets):
-            streams.append(side_stream(images_B.device, 1 + number))
+            streams.append(side_stream(images_B.device, 1 + number % _STREAMS))
             streams[-1].wait_stream(here)
             with torch.cuda.stream(streams[-1]):
                 bucket.gradients(bucket.source, images_B, labels_B)

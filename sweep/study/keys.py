@@ -47,6 +47,7 @@ class Planned:
     readings : instrument that the config asks for → key of what it measures of this curve's layers, see
         :mod:`sweep.table.readings`; those that make no sense of the curve are not among them.
     donor : the backbone that an intervention takes layers from, with its keys; None: no other.
+    fit : of its probes alone, whatever else describes its layers.
     """
 
     curve: Curve
@@ -56,6 +57,7 @@ class Planned:
     run: str
     readings: tuple[tuple[str, str], ...] = ()
     donor: Donor | None = None
+    fit: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ class Keyring(Settings):
         """A curve of these weights; each key is made once, from the one below it."""
         embedding, changed = self._embedding(curve, weights), curve.backbone.intervention
         donor = self._donor(changed.donor) if changed is not None and changed.donor is not None else None
-        bare = Planned(curve, self._curve(curve, embedding), embedding, weights, run, donor=donor)
+        key = self._curve(curve, embedding)
+        bare = Planned(curve, key, embedding, weights, run, donor=donor, fit=self._fit(curve, key, embedding))
         return replace(bare, readings=self._readings(bare)) if self.instruments else bare
 
     def _donor(self, backbone: Backbone) -> Donor:
@@ -315,6 +318,19 @@ class Keyring(Settings):
             holdout=self.holdout,
             rank_threshold=self.rank_threshold,
             **self._code(f"probe {curve.probe.solver}", *(f"statistic {name}" for name in self.statistics)),
+        )
+
+    def _fit(self, curve: Curve, key: str, embedding: str) -> str:
+        """Key of a curve's probes without what describes its layers: a mended statistic finds them."""
+        told = {"seed": curve.backbone.seed, "split_seed": self.split_seed, "holdout": self.holdout}
+        return content_key(
+            "curve",
+            of="probes",
+            embedding=embedding,
+            probe=_probe_identity(curve),
+            **told,
+            **({"check": key} if curve.probe.check else {}),  # the curve's key draws the layers that are checked
+            **self._code(f"probe {curve.probe.solver}"),
         )
 
 

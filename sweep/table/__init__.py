@@ -5,7 +5,7 @@ from sweep.table.continual import CONTINUAL, continual_dictionary, done_courses,
 from sweep.table.export import copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
-from sweep.table.kept import KEPT, drop_kept, is_kept, kept_curves, read_kept, write_kept
+from sweep.table.kept import FITS, KEPT, drop_kept, forget_fits, is_kept, kept_curves, read_kept, write_kept
 from sweep.table.notes import Progress, fresh_notes
 from sweep.table.origins import said_before
 from sweep.table.plans import (
@@ -28,6 +28,7 @@ from sweep.table.verify import Verified, describe_verified, problem_of, verify_f
 __all__ = [
     "CONTINUAL",
     "DRIVER",
+    "FITS",
     "FRAGMENTS",
     "KEPT",
     "READINGS",
@@ -51,6 +52,7 @@ __all__ = [
     "export_probes",
     "export_readings",
     "finish_profile",
+    "forget_fits",
     "fresh_notes",
     "is_kept",
     "is_measured",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweep.base.store import Store
 
 KEPT = "kept/"
+FITS = "fits/"  # fitted probes of curves that failed after that, for their next attempt
 _BY = {"best": ("best", "all"), "all": ("all",)}  # which files serve a wish
 
 
@@ -41,6 +42,12 @@ def drop_kept(store: Store, curve_key: str) -> None:
     """Remove a curve's probes: they are damaged, and another run keeps them anew."""
     for which in _BY["best"]:
         store.delete(_name(curve_key, which))
+
+
+def forget_fits(store: Store) -> None:
+    """Remove saved fits: nobody asks for their curves, or these were published just before a process was killed."""
+    for name in store.names(FITS):
+        store.delete(name)
 
 
 def _name(curve_key: str, which: str) -> str:

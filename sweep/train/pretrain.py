@@ -140,6 +140,7 @@ def pretrain(
     last_epoch: int | None = None,
     ranks: Ranks = ALONE,
     layout: torch.memory_format = torch.channels_last,
+    of_steps: int | None = None,
 ) -> Trained:
     """Train, keep the epoch that ``recipe.checkpoint_on`` names, resume from a checkpoint if there is one.
 
@@ -151,6 +152,7 @@ def pretrain(
         with ``checkpoints``, ``on_epoch`` and ``along`` that do nothing.
     layout : of maps and of convolutions' weights, see :func:`sweep.models.memory_layout`; the state that is returned is
         contiguous whichever it is.
+    of_steps : steps of the run that this one is a sample of, and is to take its steps like; None: it is the run.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def pretrain(
     """
     model.to(device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout)
+    run = _Run(model, optimizer, recipe, key, mean, std, device, len(train.labels_N), ranks, layout, of_steps)
     run.restore(checkpoints, not_after=min(along.epochs, default=recipe.epochs))
     started = time.monotonic()
     spent, epochs = run.seconds, recipe.epochs if last_epoch is None else last_epoch
@@ -179,12 +181,10 @@ def pretrain(
             if epoch + 1 < epochs and saver.is_due:
                 with span("checkpoints", f"epoch {epoch + 1}"):
                     saver.save(run.snapshot())
+    run.steps.release()
     if last_epoch is not None:
         return run.weights(heldout, test)
-    best = run.best
-    model.load_state_dict(best["state"])
-    accuracies = best["heldout_top1"], top1(run, test)
-    return Trained(best["state"], best["epoch"] + 1, *accuracies, run.seconds, run.images, run.history)
+    return run.chosen(test)
 
 
 class _Run:
@@ -202,6 +202,7 @@ class _Run:
         images: int,
         ranks: Ranks,
         layout: torch.memory_format,
+        of_steps: int | None,
     ):
         self.ranks, self.shared = ranks, ranks.share(model)
         self.model, self.optimizer, self.recipe, self.key = model, optimizer, recipe, key
@@ -211,15 +212,14 @@ class _Run:
         self.seconds = 0.0
         self.best: dict[str, Any] = {"score": -1.0}
         self.history: list[dict[str, float]] = []
-        self.steps = self._steps()
+        self.steps = Steps(model, optimizer, capture=self._is_captured(of_steps))
 
-    def _steps(self) -> Steps:
-        """Of the whole run; as graphs where every batch is alike, the network is known, and it pays."""
+    def _is_captured(self, of_steps: int | None) -> bool:
+        """Whether steps are CUDA graphs: where all are alike, the network's too, and it pays."""
         recipe = self.recipe
-        number = recipe.epochs * math.ceil(self.images / recipe.batch_size)
+        number = of_steps or recipe.epochs * math.ceil(self.images / recipe.batch_size)
         alone = self.device.type == "cuda" and self.ranks.size == 1 and not (recipe.mixup or recipe.cutmix)
-        capture = alone and number >= PAYS_AFTER and is_alike_every_time(self.model)
-        return Steps(self.model, self.optimizer, self._loss, capture=capture)
+        return alone and number >= PAYS_AFTER and is_alike_every_time(self.model)
 
     def forward(self, images_BHWC: Tensor, *, model: nn.Module | None = None, mix: Mixed | None = None) -> Tensor:
         """Logits of uint8 images on the device, in the recipe's precision."""
@@ -246,7 +246,9 @@ class _Run:
             )
             count, side = images.shape[:2]
             mix = mixed(self.recipe, count, side, key=self.key, epoch=epoch, batch=number, device=self.device)
-            loss = self.steps(images, target_B, mix=mix, weight=self.ranks.weight(count, len(batches[number])))
+            loss = self.steps(
+                self._loss, images, target_B, mix=mix, weight=self.ranks.weight(count, len(batches[number]))
+            )
             total += loss * count
         mean_loss = float(self.ranks.total(total)) / n
         if not math.isfinite(mean_loss):
@@ -285,6 +287,13 @@ class _Run:
         if score > self.best["score"]:
             best = {"score": score, "epoch": epoch, "heldout_top1": heldout_top1, "state": _copied(self.model)}
             self.best = best
+
+    def chosen(self, test: Labelled) -> Trained:
+        """The weights of the epoch that was kept; the network has them from now on."""
+        best = self.best
+        self.model.load_state_dict(best["state"])
+        accuracies = best["heldout_top1"], top1(self, test)
+        return Trained(best["state"], best["epoch"] + 1, *accuracies, self.seconds, self.images, self.history)
 
     def weights(self, heldout: Labelled, test: Labelled) -> Trained:
         """The weights as they are between two epochs."""

@@ -70,6 +70,7 @@ class Drill:
             checkpoints=Checkpoints(load=lambda: None, save=lambda data: None),
             on_epoch=told,
             layout=memory_layout(layers, device),
+            of_steps=backbone.recipe.epochs * self.steps,  # at least: an epoch of the sweep's has as many or more
         )
         return marks[-1] - marks[-2]
 

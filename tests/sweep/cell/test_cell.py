@@ -3,11 +3,13 @@
 import pyarrow.parquet as pq
 import pytest
 
-from sweep import driver, table
+from sweep import driver, register, table
 from sweep.base.store import Store
 from sweep.cell import probing
 from sweep.cell.cell import run_cell
+from sweep.cell.saved_fit import SavedFit, save_fit, saved_fit
 from sweep.embed.extract import embed
+from sweep.probes import ProbeResult
 from sweep.study import costs
 from sweep.study.check import read_config
 from sweep.table.schema import RUN_COLUMNS
@@ -106,7 +108,7 @@ def test_a_probe_that_ends_by_itself_and_is_checked_says_so_in_its_rows(rows_of)
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeypatch, caplog, damaged):
-    probe = "{folds: 2, check: 0.2}"
+    probe = "{folds: 2}"
     undisturbed = rows_of(probe)
     whole, fit = probing.statistics_within, probing.fit_probes
 
@@ -114,12 +116,11 @@ def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeyp
         raise RuntimeError("a plug-in's mistake")
 
     monkeypatch.setattr(probing, "statistics_within", fails)
-    store = Store(str(tmp_path / "out"))
     with pytest.raises(FileNotFoundError):
         rows_of(probe, again=True)
-    (saved,) = (tmp_path / "out" / "fits").iterdir()
-    (failure,) = table.read_failures(store, [saved.name])
+    (failure,) = table.read_failures(Store(str(tmp_path / "out")), {row["curve_key"] for row in undisturbed})
     assert "a plug-in's mistake" in str(failure)
+    (saved,) = (tmp_path / "out" / "fits").iterdir()
     if damaged:
         saved.write_bytes(saved.read_bytes()[:-9] + b"1" * 9)
 
@@ -129,4 +130,28 @@ def test_fitted_probes_outlive_a_statistic_that_fails(rows_of, tmp_path, monkeyp
     assert rows_of(probe) == undisturbed
     assert len(fits) == damaged
     assert ("are fitted again" in caplog.text) == damaged
-    assert not store.exists(f"fits/{saved.name}")
+    assert not saved.exists()
+
+
+def test_saved_fits_are_of_their_device_and_forgotten_when_nothing_waits_for_them(tmp_path):
+    store = Store(str(tmp_path))
+    result = ProbeResult(None, top1=float("inf"), correct=b"\x00\xff", top1_E=(0.5, float("nan")), converged=None)
+    save_fit(store, "key", SavedFit([result], 2.0, 7, "a card"))
+    found = saved_fit(store, "key", "a card")
+    assert (found.seconds, found.peak_bytes, repr(found.results)) == (2.0, 7, repr([result]))
+    assert saved_fit(store, "key", "another card") is None
+    table.forget_fits(store)
+    assert saved_fit(store, "key", "a card") is None
+
+
+def test_a_fit_is_found_whatever_statistic_describes_its_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(register, "_REGISTERED", {})
+    register.register_statistic("mine", version="1")(lambda emb_ND, labels_N, *, classes: 0.0)
+    file, planned = tmp_path / "tiny.yaml", []
+    for more in ("", "statistics: [mine]", "rank_threshold: 0.1", "probe: {folds: 3}"):
+        file.write_text(TINY + f"cache_dir: {tmp_path / 'cache'}\n{more}\n")
+        sweep = driver.prepare(read_config(file), str(tmp_path / f"out{len(planned)}"))
+        planned += sweep.cells[0].curves
+    assert len({each.key for each in planned}) == 4
+    assert len({each.fit for each in planned[:3]}) == 1
+    assert planned[3].fit != planned[0].fit

@@ -22,12 +22,28 @@ def test_of_other_networks_nobody_knows():
     assert not is_alike_every_time(nn.Sequential(nn.Linear(2, 2)))
 
 
+class Drawn(nn.ReLU):
+    """A part that a plug-in might put anywhere."""
+
+
+def test_of_a_known_network_with_others_parts_nobody_knows_either():
+    model = build_backbone("resnet18", classes=2, resolution=32, width=0.125)
+    model.act1 = Drawn()
+    assert not is_alike_every_time(model)
+    model.act1 = nn.ReLU()
+    assert is_alike_every_time(model)
+    model.act1.forward = lambda x: x
+    assert not is_alike_every_time(model)
+    child = type("Child", (type(model),), {})
+    model = build_backbone("resnet18", classes=2, resolution=32, width=0.125)
+    model.__class__ = child
+    assert not is_alike_every_time(model)
+
+
 def test_a_rate_that_a_graph_reads_stays_where_it_is():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0)
-    plain, captured = (
-        Steps(model, optimizer, lambda *_: torch.zeros(()), capture=capture) for capture in (False, True)
-    )
+    plain, captured = (Steps(model, optimizer, capture=capture) for capture in (False, True))
     plain.at_rate(0.5)
     assert optimizer.param_groups[0]["lr"] == 0.5
     captured.at_rate(0.25)

@@ -335,6 +335,9 @@ def test_the_main_job_by_two_codes(tmp_path):
     assert case["ratio"] == pytest.approx(case["before"]["whole"] / case["after"]["whole"])
     for code in ("before", "after"):
         assert 0 < case[code]["embed"] < case[code]["whole"]
+    (moved,) = case["shift"].values()
+    assert moved["rows"] == 30
+    assert moved["largest"] == 0  # the same code twice
     assert "| config | 30 |" in jobs.markdown({"before": "abc", "jobs": [case]})
 
 

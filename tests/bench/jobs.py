@@ -2,7 +2,8 @@
 
     TUNNEL_SWEEP_DATA=/path/to/archives python -m tests.bench jobs
 
-Every run starts from nothing: no weights, no decoded images. The archives are needed for ``small-real.yaml`` alone.
+Both read the config files of that commit, and fit the probes that it fitted: AdamW's, chosen by held-out images. Every
+run starts from nothing: no weights, no decoded images. The archives are needed for ``small-real.yaml`` alone.
 """
 
 from __future__ import annotations
@@ -24,23 +25,27 @@ import pandas as pd
 from . import report
 from .storage import ROOT, TRAINED, write
 
-BEFORE = "7d0994e"  # the last commit before the probe engine
+BEFORE = "ad7d041"  # the last commit before augmentation in batches, feeders and decoding in processes
+ITS_PROBES = ("probe.solver=adamw", "probe.folds=1")  # what this code must be told to fit the probes of that commit
+ASKED = {"demo": 1.2, "small-real": 1.3}
 STAGES = ("pretrain", "embed", "probe")
+ROW = ["architecture", "id_dataset", "id_classes", "images_per_class", "augmentation", "seed", "dataset", "layer"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A config file, and what it is told besides."""
+    """A config file, what both codes are told besides, and what only the later one is."""
 
     config: Path
     settings: tuple[str, ...] = ()
+    now: tuple[str, ...] = ()
 
 
-def study() -> list[Job]:
-    """The demo, and the small study where its archives are."""
-    jobs = [Job(ROOT / "configs" / "demo.yaml")]
+def study(code: Path) -> list[Job]:
+    """The demo of an earlier code, and its small study where the archives are."""
+    jobs = [Job(code / "configs" / "demo.yaml", now=ITS_PROBES)]
     if data := os.environ.get("TUNNEL_SWEEP_DATA"):
-        jobs.append(Job(ROOT / "configs" / "small-real.yaml", settings=(f"data_root={data}",)))
+        jobs.append(Job(code / "configs" / "small-real.yaml", settings=(f"data_root={data}",), now=ITS_PROBES))
     return jobs
 
 
@@ -50,16 +55,20 @@ def run(*, quick: bool, jobs: Sequence[Job] | None = None, commit: str = BEFORE)
     Returns
     -------
     before : the commit that is compared with.
-    jobs : one mapping per job: name; probes, how many rows the table has; before and after, each with the seconds of
-        the ``whole`` command and of the stages ``pretrain``, ``embed`` and ``probe`` summed over workers; ratio, of
-        the whole.
+    jobs : one mapping per job, see :func:`compare`.
+    targets : times of the whole command, before ÷ now, against what was asked.
     """
     with earlier(commit) as code, tempfile.TemporaryDirectory() as directory:
         if jobs is None:
             tiny = write(Path(directory), TRAINED, seeds=[0, 1], epochs=2, images=20)
-            jobs = [Job(tiny)] if quick else study()
+            jobs = [Job(tiny)] if quick else study(code)
         measured = [compare(job, {"before": code, "after": ROOT}, Path(directory, "run")) for job in jobs]
-    return {"before": commit, "jobs": measured}
+    targets = [
+        {"text": f"{job['name']}: before ÷ now", "bound": bound, "value": job["ratio"], "met": job["ratio"] >= bound}
+        for job in measured
+        if (bound := ASKED.get(job["name"]))
+    ]
+    return {"before": commit, "jobs": measured, "targets": targets}
 
 
 @contextmanager
@@ -82,26 +91,67 @@ def earlier(commit: str) -> Iterator[Path]:
 
 
 def compare(job: Job, codes: Mapping[str, Path], place: Path) -> dict[str, Any]:
-    """One job by every code."""
-    found = {name: once(job, code, place) for name, code in codes.items()}
-    probes = {name: int(found[name].pop("probes")) for name in codes}
-    if len(set(probes.values())) != 1:
-        raise RuntimeError(f"{job.config.stem}: not the same probes: {probes}")
-    ratio = found["before"]["whole"] / found["after"]["whole"]
-    return {"name": job.config.stem, "probes": probes["after"], **found, "ratio": ratio}
+    """One job by every code.
+
+    Returns
+    -------
+    name : of the config.
+    probes : how many rows the table has.
+    before, after : seconds of the ``whole`` command and of the stages ``pretrain``, ``embed`` and ``probe`` summed over
+        workers.
+    ratio : of the whole.
+    shift : differences of top-1 between the two tables, in points; see :func:`shift`.
+    """
+    found = {name: once(job, code, place, told=job.now if name == "after" else ()) for name, code in codes.items()}
+    tables = {name: found[name].pop("table") for name in codes}
+    if len({len(table) for table in tables.values()}) != 1:
+        raise RuntimeError(
+            f"{job.config.stem}: not the same probes: { ({name: len(t) for name, t in tables.items()}) }"
+        )
+    return {
+        "name": job.config.stem,
+        "probes": len(tables["after"]),
+        **found,
+        "ratio": found["before"]["whole"] / found["after"]["whole"],
+        "shift": shift(tables["before"], tables["after"]),
+    }
 
 
-def once(job: Job, code: Path, place: Path) -> dict[str, float]:
-    """Seconds of the whole command and of its stages, from nothing."""
+def shift(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How far the top-1 of the same layer of the same backbone moved, by augmentation.
+
+    Returns
+    -------
+    A mapping for each value of ``augmentation``: rows; ``middle`` and ``largest`` absolute difference, and the ``mean``
+    signed one, in points.
+
+    Raises
+    ------
+    RuntimeError
+        If a row of one table is not in the other.
+    """
+    both = before.merge(after, on=ROW, how="outer", suffixes=("_before", "_after"), validate="1:1", indicator=True)
+    if not (both["_merge"] == "both").all():
+        raise RuntimeError(f"rows of one table alone: {both[both['_merge'] != 'both'][ROW].head().to_dict('records')}")
+    points = (both.top1_after - both.top1_before) * 100
+    return {
+        str(name): {"rows": len(of), "middle": of.abs().median(), "largest": of.abs().max(), "mean": of.mean()}
+        for name, of in points.groupby(both.augmentation)
+    }
+
+
+def once(job: Job, code: Path, place: Path, *, told: Sequence[str] = ()) -> dict[str, Any]:
+    """Seconds of the whole command and of its stages, from nothing, and its table."""
     shutil.rmtree(place, ignore_errors=True)
-    settings = [part for setting in (*job.settings, f"cache_dir={place / 'cache'}") for part in ("--set", setting)]
-    command = [sys.executable, code / "sweep" / "run.py", "--config", job.config, "--out", place / "out", *settings]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    settings = (*job.settings, *told, f"cache_dir={place / 'cache'}")
     started = time.perf_counter()
     done = subprocess.run(
-        [str(part) for part in command],
+        [
+            *(sys.executable, str(code / "sweep" / "run.py"), "--config", str(job.config), "--out", str(place / "out")),
+            *(part for setting in settings for part in ("--set", setting)),
+        ],
         cwd=code,
-        env=environment | {"PYTHONPATH": str(code)},
+        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"PYTHONPATH": str(code)},
         capture_output=True,
         text=True,
     )
@@ -111,23 +161,42 @@ def once(job: Job, code: Path, place: Path) -> dict[str, float]:
     probes = pd.read_parquet(place / "out" / "probes.parquet")
     curves, backbones = (probes.drop_duplicates(key) for key in ("curve_key", "weights_key"))
     sums = [backbones.pretrain_seconds.sum(), curves.embed_seconds.sum(), curves.probe_seconds.sum()]
-    return {"probes": len(probes), "whole": seconds, **dict(zip(STAGES, sums, strict=True))}
+    return {"table": probes, "whole": seconds, **dict(zip(STAGES, sums, strict=True))}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Both codes side by side."""
-    head = ["job", "probes", "before, s", "now, s", "ratio", *(f"{stage}, s" for stage in STAGES)]
+    """Both codes side by side, and how far their tables differ."""
+    head = ["job", "probes", "before, s", "now, s", "ratio", "asked", *(f"{stage}, s" for stage in STAGES)]
     rows = [
         [
             job["name"],
             f"{job['probes']:,}",
             *(f"{job[name]['whole']:.0f}" for name in ("before", "after")),
             f"{job['ratio']:.2f}",
+            f"{ASKED[job['name']]}" if job["name"] in ASKED else "–",
             *(f"{job['before'][stage]:.0f} → {job['after'][stage]:.0f}" for stage in STAGES),
         ]
         for job in result["jobs"]
     ]
-    return (
-        f"The main job, from nothing, by the code of commit {result['before']} (before the probe engine) and by this, "
-        f"one right after the other. Stages are summed over workers.\n\n{report.table(head, rows)}"
+    shifts = [
+        [
+            job["name"],
+            name,
+            f"{of['rows']:,}",
+            *(f"{of[key]:.2f}" for key in ("middle", "largest")),
+            f"{of['mean']:+.2f}",
+        ]
+        for job in result["jobs"]
+        for name, of in job["shift"].items()
+    ]
+    moved = ["job", "augmentation", "rows", "median, points", "largest, points", "mean, signed"]
+    return "\n\n".join(
+        [
+            f"The main job, from nothing, by the code of commit {result['before']} and by this, one right after the "
+            "other: config files and probes (AdamW's) of that commit. Stages are summed over workers.",
+            report.table(head, rows),
+            "The same rows of both tables, top-1 now − before. Crops and mixing are drawn anew since (keys of those "
+            "weights changed with them).",
+            report.table(moved, shifts),
+        ]
     )

@@ -3,7 +3,8 @@
     TUNNEL_SWEEP_DATA=/path/to/archives python -m tests.bench jobs
 
 Both read the config files of that commit, and fit the probes that it fitted: AdamW's, chosen by held-out images. Every
-run starts from nothing: no weights, no decoded images. The archives are needed for ``small-real.yaml`` alone.
+run starts from nothing: no weights, no decoded images. The archives are needed for ``small-real.yaml`` alone. The floor
+is what bare steps of training, extraction and probes take on all cores, with nothing before, between or after them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from . import report
+from .jobs_floor import bare_training
 from .storage import ROOT, TRAINED, write
 
 BEFORE = "ad7d041"  # the last commit before augmentation in batches, feeders and decoding in processes
@@ -34,16 +36,17 @@ ROW = ["architecture", "id_dataset", "id_classes", "images_per_class", "augmenta
 
 @dataclass(frozen=True)
 class Job:
-    """A config file, what both codes are told besides, and what only the later one is."""
+    """A config file, what both codes are told besides, what only the later one is, and how often both run it."""
 
     config: Path
     settings: tuple[str, ...] = ()
     now: tuple[str, ...] = ()
+    turns: int = 1
 
 
 def study(code: Path) -> list[Job]:
     """The demo of an earlier code, and its small study where the archives are."""
-    jobs = [Job(code / "configs" / "demo.yaml", now=ITS_PROBES)]
+    jobs = [Job(code / "configs" / "demo.yaml", now=ITS_PROBES, turns=3)]
     if data := os.environ.get("TUNNEL_SWEEP_DATA"):
         jobs.append(Job(code / "configs" / "small-real.yaml", settings=(f"data_root={data}",), now=ITS_PROBES))
     return jobs
@@ -98,22 +101,37 @@ def compare(job: Job, codes: Mapping[str, Path], place: Path) -> dict[str, Any]:
     name : of the config.
     probes : how many rows the table has.
     before, after : seconds of the ``whole`` command and of the stages ``pretrain``, ``embed`` and ``probe`` summed over
-        workers.
+        workers, of the turn in the middle; ``turns``, of the whole.
     ratio : of the whole.
+    bare : seconds of bare training, summed over workers.
+    floor : seconds of bare training, extraction and probes on all cores.
     shift : differences of top-1 between the two tables, in points; see :func:`shift`.
     """
-    found = {name: once(job, code, place, told=job.now if name == "after" else ()) for name, code in codes.items()}
-    tables = {name: found[name].pop("table") for name in codes}
-    if len({len(table) for table in tables.values()}) != 1:
-        raise RuntimeError(
-            f"{job.config.stem}: not the same probes: { ({name: len(t) for name, t in tables.items()}) }"
-        )
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in codes}
+    for _ in range(job.turns):
+        for name, code in codes.items():
+            found[name].append(once(job, code, place, told=job.now if name == "after" else ()))
+    tables = {name: [turn.pop("table") for turn in turns][-1] for name, turns in found.items()}
     return {
         "name": job.config.stem,
         "probes": len(tables["after"]),
-        **found,
-        "ratio": found["before"]["whole"] / found["after"]["whole"],
+        **summary(found, bare_training(tables["after"])),
         "shift": shift(tables["before"], tables["after"]),
+    }
+
+
+def summary(found: Mapping[str, Sequence[Mapping[str, Any]]], bare: float) -> dict[str, Any]:
+    """The middle turn of each code, and what the job takes at least; see :func:`compare`."""
+    middle: dict[str, dict[str, Any]] = {}
+    for name, turns in found.items():
+        ordered = sorted(turns, key=lambda turn: turn["whole"])
+        middle[name] = {**ordered[len(turns) // 2], "turns": [turn["whole"] for turn in turns]}
+    after = middle["after"]
+    return {
+        **middle,
+        "ratio": middle["before"]["whole"] / after["whole"],
+        "bare": bare,
+        "floor": (bare + after["embed"] + after["probe"]) / (os.cpu_count() or 1),
     }
 
 
@@ -166,15 +184,19 @@ def once(job: Job, code: Path, place: Path, *, told: Sequence[str] = ()) -> dict
 
 def markdown(result: Mapping[str, Any]) -> str:
     """Both codes side by side, and how far their tables differ."""
-    head = ["job", "probes", "before, s", "now, s", "ratio", "asked", *(f"{stage}, s" for stage in STAGES)]
+    head = ["job", "probes", "before, s", "now, s", "ratio", "asked", "floor, s", "before ÷ floor"]
+    head += [f"{stage}, s" for stage in STAGES] + ["bare steps, s"]
     rows = [
         [
             job["name"],
             f"{job['probes']:,}",
-            *(f"{job[name]['whole']:.0f}" for name in ("before", "after")),
+            *(", ".join(f"{seconds:.0f}" for seconds in job[name]["turns"]) for name in ("before", "after")),
             f"{job['ratio']:.2f}",
             f"{ASKED[job['name']]}" if job["name"] in ASKED else "–",
+            f"{job['floor']:.0f}",
+            f"{job['before']['whole'] / job['floor']:.2f}",
             *(f"{job['before'][stage]:.0f} → {job['after'][stage]:.0f}" for stage in STAGES),
+            f"{job['bare']:.0f}",
         ]
         for job in result["jobs"]
     ]
@@ -192,8 +214,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     moved = ["job", "augmentation", "rows", "median, points", "largest, points", "mean, signed"]
     return "\n\n".join(
         [
-            f"The main job, from nothing, by the code of commit {result['before']} and by this, one right after the "
-            "other: config files and probes (AdamW's) of that commit. Stages are summed over workers.",
+            f"The main job, from nothing, by the code of commit {result['before']} and by this, turn by turn: "
+            "config files and probes (AdamW's) of that commit. Of several turns the middle ones are compared. Stages "
+            "are summed over workers, bare steps of training too; the floor is these, extraction, probes on all cores.",
             report.table(head, rows),
             "The same rows of both tables, top-1 now − before. Crops and mixing are drawn anew since (keys of those "
             "weights changed with them).",

@@ -18,6 +18,7 @@ from sweep.models.evidence import Evidence, gather
 from sweep.models.key_map import Proposal
 from sweep.models.layers import DEFAULT, ProbedLayer, find_layers, usual_side
 from sweep.models.mlp import MLP
+from sweep.models.shapes import Shapes
 from sweep.models.source import WeightsSource
 from sweep.models.vgg import VGGm
 from sweep.models.vit import SinCosViT
@@ -124,7 +125,7 @@ def without_memory(architecture: str, resolution: int, *, classes: int = 2, widt
     UserError
         If a plug-in gives something else.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), Shapes():
         model = _untrained(architecture, classes=classes, resolution=resolution, width=width)
     if not isinstance(model, nn.Module):
         raise UserError(f"it gives a {type(model).__name__}, not a torch.nn.Module")

@@ -29,6 +29,7 @@ from sweep.models.layers import ProbedLayer, find_layers
 from sweep.models.layout import Layout
 from sweep.models.points import Point, feature_info
 from sweep.models.pooling import rows
+from sweep.models.shapes import Shapes
 
 FILE = Path(__file__).with_name("census.json")
 _USUAL = 224  # px, where timm has no weights and so no resolution
@@ -165,7 +166,7 @@ def _agreement(evidence: Evidence) -> str | None:
         return None
     images = torch.zeros(BATCHES[0], 3, *(evidence.one.resolution,) * 2, device="meta")
     try:
-        with torch.inference_mode():
+        with Shapes(), torch.inference_mode():
             theirs = [tuple(each.shape) for each in model.forward_intermediates(images, intermediates_only=True)]
     except Exception:  # some read values, which are none without memory
         return None

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from sweep.models.shapes import Shapes
+
 Shape = tuple[int, ...]
 Make = Callable[[int], nn.Module]  # input side, px → the network for it, on the meta device
 # Neither is twice the other or a usual side of a map: an axis that has the one and then the other is the batch
@@ -122,7 +124,7 @@ def watch(model: nn.Module, batch: int, resolution: int) -> Pass:
     images = torch.zeros(batch, 3, resolution, resolution, device=example.device, dtype=example.dtype)
     training = model.training
     try:
-        with _hooks(model, seen), torch.inference_mode():
+        with _hooks(model, seen), Shapes(), torch.inference_mode():
             outputs = tensors(model.eval()(images))
     except Exception as error:  # of any library: what could not run is said, not raised
         return Pass(batch, resolution, seen, error=_words(error))

@@ -2,7 +2,6 @@ from .calibration import calibrate as calibrate
 from .calibration import hours as hours
 from .cell import embed_curve as embed_curve
 from .cell import layers_of_backbone as layers_of_backbone
-from .cell import library_of as library_of
 from .cell import probe_images as probe_images
 from .cell import run_cell as run_cell
 from .cell import workshop as workshop
@@ -14,6 +13,7 @@ from .task import CellResult as CellResult
 from .task import CellTask as CellTask
 from .task import failure_of as failure_of
 from .task import failure_record as failure_record
+from .task import library_of as library_of
 from .task import profiled as profiled
 from .together import RecordedError as RecordedError
 from .together import train_together as train_together

@@ -32,8 +32,8 @@ from sweep.cell.parameters import parameters_so_far
 from sweep.cell.probing import probe_curve
 from sweep.cell.rows import Embedded, make_rows
 from sweep.cell.saved_fit import forget_fit, save_fit, saved_fit
-from sweep.cell.task import CellResult, CellTask, failure_of, failure_record
-from sweep.data import Decoding, Images, Library, Shelf
+from sweep.cell.task import CellResult, CellTask, failure_of, failure_record, library_of
+from sweep.data import Images, Library
 from sweep.embed import Embeddings, cached, descriptions, embed, moments_bytes, room_bytes
 from sweep.models import ProbedLayer, layers_of
 from sweep.probes import budget_bytes
@@ -203,12 +203,6 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
         loader_workers=task.loader_workers,
         ranks=ranks,
     )
-
-
-def library_of(task: CellTask) -> Library:
-    """The images of a task's datasets."""
-    how = Decoding(task.cpus, task.cache_bytes, Shelf(Store(task.store_uri)) if task.share_decoded else None)
-    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
 def run_curve(

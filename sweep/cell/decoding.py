@@ -13,8 +13,7 @@ from sweep.base.errors import UserError
 from sweep.base.line import duration
 from sweep.base.spans import span
 from sweep.base.store import Store
-from sweep.cell.cell import library_of
-from sweep.cell.task import CellTask
+from sweep.cell.task import CellTask, library_of
 from sweep.data import Library, Told, View
 from sweep.study import Backbone, PlannedCell
 from sweep.table import Progress

@@ -13,7 +13,7 @@ from typing import Any
 from sweep import table
 from sweep.base.spans import recorded
 from sweep.base.store import Store
-from sweep.data import DatasetOptions
+from sweep.data import DatasetOptions, Decoding, Library, Shelf
 from sweep.study import Planned, PlannedCell, Settings
 
 _TRACEBACK_LINES = 30
@@ -69,6 +69,12 @@ class CellTask:
     def sharing(self, kind: str) -> int:
         """How many tasks share the memory of a device of that kind."""
         return max(1, round(1 / self.share)) if kind == "cuda" else self.tasks
+
+
+def library_of(task: CellTask) -> Library:
+    """The images of a task's datasets."""
+    how = Decoding(task.cpus, task.cache_bytes, Shelf(Store(task.store_uri)) if task.share_decoded else None)
+    return Library(task.datasets, task.cache_dir, task.settings.split_seed, task.settings.holdout, how)
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from sweep import register
 from sweep.base.arithmetic import reproducible
 from sweep.base.store import Store
 from sweep.cell.blame import fate, leaving
-from sweep.cell.cell import library_of
-from sweep.cell.task import CellTask
+from sweep.cell.task import CellTask, library_of
 from sweep.study import Record
 from sweep.table import write_record
 from sweep.train import Workshop, train_backbone

@@ -3,14 +3,15 @@
 Legend: N images kept, R resolution in pixels, H height, W width, C = 3 colour channels.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from sweep.data.dataset import Dataset
 from sweep.data.decoded import ALONE, Decoding, Entry, Wanted, decode_together, decoded
@@ -18,6 +19,9 @@ from sweep.data.options import Part
 from sweep.data.pixels import training_pixels
 from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View
+
+if TYPE_CHECKING:  # whoever decodes waits for no torch
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,8 @@ class TrainImages:
         height, width = self.sizes_N2[index]
         start = self.offsets_N[index]
         pixels = np.array(self.flat[start : start + height * width * 3]).reshape(height, width, 3)
+        import torch
+
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

@@ -1,4 +1,5 @@
 from . import augment as augment
+from .augment import cuts_crops as cuts_crops
 from .beside import at_once as at_once
 from .checkpoint import checkpoint_name as checkpoint_name
 from .checkpoint import clear_checkpoint as clear_checkpoint
@@ -19,7 +20,6 @@ from .speed import rates_at_once as rates_at_once
 from .speed import training_rate as training_rate
 from .weights import Weights as Weights
 from .weights import Workshop as Workshop
-from .weights import cuts_crops as cuts_crops
 from .weights import has_weights as has_weights
 from .weights import help_training as help_training
 from .weights import initial_network as initial_network

@@ -3,15 +3,19 @@
 Legend: C = 3 channels, H, W pixels of the cached image, R resolution.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sweep import register
+from sweep.study import Backbone
 
-Transform = Callable[[Tensor], Tensor]  # uint8 (C, H, W) → uint8 (C, R, R)
+if TYPE_CHECKING:  # decoding asks here which images it is to decode, and waits for no torch
+    from torch import Tensor
+
+Transform: TypeAlias = "Callable[[Tensor], Tensor]"  # uint8 (C, H, W) → uint8 (C, R, R)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ def policy(name: str) -> Augmentation:
         return Augmentation(plugin.facts["source"], build=plugin.make)
     found: Augmentation = register.find_ours("augmentation", name)
     return found
+
+
+def cuts_crops(backbone: Backbone) -> bool:
+    """Whether it is trained on crops of larger images than those it is evaluated on."""
+    return policy(str(backbone.augmentation)).source == "training"
 
 
 # The evaluation image as it is: resize and centre crop. [H24] A.3.

@@ -286,11 +286,6 @@ def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, d
     return json.dumps(about, indent=1)
 
 
-def cuts_crops(backbone: Backbone) -> bool:
-    """Whether it is trained on crops of larger images than those it is evaluated on."""
-    return policy(str(backbone.augmentation)).source == "training"
-
-
 def with_noise(labels_N: np.ndarray, share: float, classes: int, key: tuple[str | int, ...]) -> np.ndarray:
     """Labels of which a share, drawn image by image, is another class, each of the others equally likely (N,).
 

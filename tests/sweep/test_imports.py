@@ -102,9 +102,16 @@ def test_ray_only_in_the_driver_and_analysis_nowhere(file):
     assert "analysis" not in tops
 
 
-def test_validating_a_config_imports_nothing_heavy():
-    modules = ", ".join(f"sweep.{name}" for name in LIGHT)
-    code = f"import sys, {modules}; print(sorted({{'torch', 'timm', 'ray', 'pandas'}} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import " + ", ".join(f"sweep.{name}" for name in LIGHT),
+        "import sweep.data.images; from sweep.cell import decode; from sweep.train.augment import STRONG",
+    ],
+    ids=["validating a config", "decoding"],
+)
+def test_what_others_wait_for_imports_nothing_heavy(imports):
+    code = f"import sys; {imports}; print(sorted({{'torch', 'timm', 'ray', 'pandas'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -144,11 +144,13 @@ def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], F
     """Finished weights and what is known of them; damaged ones are no longer finished, and another attempt trains."""
     try:
         about = json.loads(store.get(f"{stem}.json"))
+        if about.get("key", stem) != stem:  # older ones do not say
+            raise ValueError(f"they are {about['key']}")
         data = store.get(f"{stem}.safetensors")
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ValueError("its bytes are not those that were written")
         return safetensors.torch.load(data), Facts(**about["facts"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         store.delete(f"{stem}.json")  # it says that the weights are complete
         raise StorageError(None, f"{store.path(stem)}.safetensors is damaged ({error}); it is trained again") from error
 
@@ -277,6 +279,7 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
 
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
     about = {
+        "key": _stem(backbone, shop),
         "backbone": variables(backbone),
         "images": shop.images,
         "facts": asdict(facts),

@@ -170,7 +170,12 @@ def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) 
             f"{names}; run the sweep again to have probes.parquet written"
         )
     (plan,) = labelled
-    rows = plans.joined(_read(uri, fragments), plan)
+    try:
+        rows = plans.joined(_read(uri, fragments), plan)
+    except (ValueError, TypeError) as error:  # Arrow's too
+        raise UserError(
+            f"{uri}: the plan {plan.name} has labels that are none ({error}); run the sweep again"
+        ) from None
     about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
     about |= {"adjust": plan.adjust} if plan.adjust else {}
     return ds.dataset(rows), about

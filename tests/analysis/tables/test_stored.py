@@ -1,5 +1,6 @@
 """A store without an export reads as its export does: fragments under the labels of their plan."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,20 @@ def test_a_fragment_under_another_name_and_a_changed_bit_are_refused(store, tmp_
     place = whole.index(2 * b"\0\0\0\0\0\0\xe0\x3f")  # top1, 0.5 in both rows
     k2.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
     with pytest.raises(UserError, match=r"fragments: a fragment is damaged .*checksum.*--verify"):
+        stored.find(str(tmp_path))
+
+
+def test_a_plan_that_is_not_what_was_written_is_refused(store, tmp_path):
+    table.publish_plan(store, plan(("k1", {"depth": 17}), ("k2", {})))
+    data = store.get("plans/t.json")
+    assert stored.find(str(tmp_path)).table(["depth"])["depth"].to_pylist() == [17, 17, None, None]
+    store.put("plans/t.json", data.replace(b'"depth": 17', b'"depth": 11'))
+    with pytest.raises(UserError, match=r"t\.json: not a plan that can be read .*not those that were written"):
+        stored.find(str(tmp_path))
+    old = {name: value for name, value in json.loads(data).items() if name != "sha256"}
+    old["backbones"][0][2]["parameters"] = "many"
+    store.put("plans/t.json", json.dumps(old).encode())
+    with pytest.raises(UserError, match="has labels that are none"):
         stored.find(str(tmp_path))
 
 

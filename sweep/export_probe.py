@@ -6,7 +6,7 @@
 Writes safetensors, a loader of plain torch and timm (load_probe.py), and ONNX where torch exports the network. The
 best layer is the one that held-out images chose. Weights that keep_probes kept are taken; others are fitted again.
 
-Exit codes: 0 written, 2 a mistake in the call.
+Exit codes: 0 written, 1 store or directory cannot be read or written, 2 a mistake in the call.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sweep import artefact
 from sweep.base import streams
-from sweep.base.errors import StorageError, UserError
+from sweep.base.errors import UserError
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except StorageError as error:
+    except OSError as error:  # of the store, or of the directory to write
         print(error, file=sys.stderr)
         return 1
 

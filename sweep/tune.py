@@ -23,7 +23,7 @@ if __name__ == "__main__":
     streams.steady()  # before anything that takes a while is imported
 
 from sweep import commands  # noqa: E402  (after the path is set: the file runs from any directory)
-from sweep.base.errors import UserError  # noqa: E402
+from sweep.base.errors import StorageError, UserError  # noqa: E402
 from sweep.study import read_config  # noqa: E402
 
 
@@ -55,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except StorageError as error:
+        print(f"{error}\nwhat is finished is kept; run the same command again to go on", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

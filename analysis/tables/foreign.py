@@ -26,7 +26,7 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 _LEGACY = "cp1252"  # what Excel writes on Windows
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SUFFIXES = (".csv", ".tsv", ".txt")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 # a number with its thousands apart, by the sign that stands between them
 _THOUSANDS = {
     mark: re.compile(rf"[-+]?\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+(?:\.\d+)?") for mark in (",", "'", " ", " ")
@@ -35,6 +35,8 @@ _DOTTED = re.compile(
     r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?"
 )  # 1.281.167 or 1.234,5, where a comma is the decimal sign
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_DECLARED = re.compile(r"\"?sep=([,;\t|])\"?\n", re.IGNORECASE)
+_MIDNIGHT = re.compile(r" 00:00:00(?:\.0+)?(?:Z|\+00:?00)?$")
 _PERCENT = re.compile(rf"({_NUMBER.pattern})\s*%")
 
 
@@ -92,7 +94,9 @@ def _csv(uri: str, wanted: Collection[str], *, zipped: bool) -> tuple[list[str],
     except (OSError, EOFError) as error:
         raise UserError(f"{uri}: cannot be unpacked ({error}): is it a .gz file?") from None
     text, guesses = _decoded(uri, data)
-    separator = _separator(text.partition("\n")[0])
+    declared = _DECLARED.match(text)  # by a line of Excel's own
+    text = text[declared.end() :] if declared else text
+    separator = declared[1] if declared else _separator(text.partition("\n")[0])
     head, rest = _head(text, separator)
     if separator != ",":
         guesses.append(f"{_SEPARATORS[separator]}s separate the columns")
@@ -127,8 +131,8 @@ def _decoded(uri: str, data: bytes) -> tuple[str, list[str]]:
 
 
 def _lines(text: str) -> str:
-    """The text with the line ends of Unix."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    """The text with the line ends of Unix, and without empty lines above the first."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
 
 
 def _separator(head: str) -> str:
@@ -147,7 +151,7 @@ def _head(text: str, separator: str) -> tuple[list[str], str]:
 def _has_decimal_commas(text: str, separator: str) -> bool:
     """Whether cells look like 0,5 and none like 0.5; beside the former 5.000 is five thousand."""
     cells = [cell.strip(' "') for cell in re.split(f"[{re.escape(separator)}\n]", text[:200_000])]
-    commas = sum(bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
+    commas = sum(bool(DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
     points = sum("." in cell and bool(_NUMBER.fullmatch(cell)) and not _DOTTED.fullmatch(cell) for cell in cells)
     return commas > 0 and points == 0
 
@@ -158,7 +162,7 @@ def _without_dots(name: str, column: pa.ChunkedArray, guesses: list[str]) -> pa.
         return column
     levels = [level for level in pc.unique(column).to_pylist() if level is not None and level.strip()]
     dotted = [level for level in levels if _DOTTED.fullmatch(level.strip())]
-    plain = re.compile(rf"{_DECIMAL_COMMA.pattern}|[-+]?\d+")
+    plain = re.compile(rf"{DECIMAL_COMMA.pattern}|[-+]?\d+")
     if not dotted or not all(_DOTTED.fullmatch(level.strip()) or plain.fullmatch(level.strip()) for level in levels):
         return column
     said = dotted[0].strip().replace(".", "").replace(",", ".")
@@ -212,6 +216,8 @@ def _plain(uri: str, name: str, column: pa.ChunkedArray, guesses: list[str]) -> 
         return column.cast(pa.float64()).to_pandas()
     if pa.types.is_temporal(kind):
         words = column.cast(pa.string()).to_pandas()
+        if all(map(_MIDNIGHT.search, words.dropna())):  # dates, as pandas writes them
+            words = words.str.replace(_MIDNIGHT, "", regex=True)
         return pd.Series(pd.Categorical(words, categories=sorted(words.dropna().unique()), ordered=True))
     if pa.types.is_dictionary(kind):
         found = column.combine_chunks().to_pandas() if not kind.ordered else column.to_pandas()

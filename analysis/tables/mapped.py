@@ -46,6 +46,7 @@ from analysis.tables.names import TARGETS, Target
 from analysis.tables.variables import Kind
 
 CLUSTER = "cluster: "  # what the column of a declared level is called here
+_HEAD = "the first row must hold the names of the columns: remove what stands above it"
 LARGEST_SHARE = 1.5  # percentages of which none is above this are shares by mistake
 
 
@@ -61,9 +62,10 @@ class Source:
     def column(self, name: str, key: str) -> pd.Series:
         """A column that the mapping names under ``key``."""
         if name not in self.frame:
+            bare = len(self.names) < 2 or "" in self.names
             raise UserError(
                 f"{self.table}: no column {name!r} (mapping key {key}); the columns are "
-                f"{', '.join(map(str, self.names))}"
+                f"{', '.join(map(str, self.names))}{'; ' * bare}{_HEAD * bare}"
             )
         return self.frame[name]
 
@@ -86,7 +88,10 @@ class Source:
         rows = np.flatnonzero(bad.to_numpy(bool))
         if len(rows):
             value = values.iloc[rows[0]]
-            raise UserError(f"{self.table}: column {name!r}, row {rows[0] + 1}: {why.format(value=_shown(value))}")
+            comma = isinstance(value, str) and foreign.DECIMAL_COMMA.fullmatch(value)
+            remedy = "write numbers with a point" if comma else "mend it, or remove the row"
+            said = why.format(value=_shown(value))
+            raise UserError(f"{self.table}: column {name!r}, row {rows[0] + 1}: {said}; {remedy}")
 
 
 def read_mapped(table: str, mapping: str) -> Experiments:

@@ -6,6 +6,7 @@ several curves. Plans of version 0.1.0 have no labels: their fragments carry the
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pyarrow as pa
 from analysis.tables.errors import UserError
 
 _VERSION = 2
+_NO_LABELS = ("curve_key", "words")  # columns of a row
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,23 @@ def parse(name: str, place: str, data: bytes) -> Plan:
     """A plan as it stands in a store; UserError if it is no plan that this program knows."""
     try:
         saved = json.loads(data)
+        _refuse_changed(saved)
         rows = _labelled(saved) if saved.get("version") == _VERSION else _in_words(saved)
         adjust = {str(name): [str(other) for other in others] for name, others in saved.get("adjust", {}).items()}
         roles = {str(variable): str(role) for variable, role in saved.get("roles", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         advice = "run the sweep again to have it written"
         raise UserError(f"{place}: not a plan that can be read ({error!r}); {advice}") from None
-    labels = tuple(dict.fromkeys(label for row in rows for label in row if label not in ("curve_key", "words")))
+    labels = tuple(dict.fromkeys(["dataset", *(each for row in rows for each in row if each not in _NO_LABELS)]))
     frame = pd.DataFrame(rows, columns=["curve_key", "words", *labels]).rename(columns={"words": "backbone"})
     return Plan(name, frame, roles, labels if "version" in saved else (), adjust)
+
+
+def _refuse_changed(saved: Mapping[str, Any]) -> None:
+    """ValueError if a plan is not what was written; older ones have no digest."""
+    rest = {name: value for name, value in saved.items() if name != "sha256"}
+    if "sha256" in saved and hashlib.sha256(json.dumps(rest).encode()).hexdigest() != saved["sha256"]:
+        raise ValueError("its bytes are not those that were written")
 
 
 def _labelled(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -59,6 +69,8 @@ def _labelled(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for key, number, dataset, is_id in saved["curves"]:
         words, labels = backbones[number]
+        if not isinstance(dataset, str):
+            raise ValueError(f"a curve of {words} on {dataset!r}")
         rows.append({"curve_key": str(key), "words": words, **labels, "dataset": dataset, "is_id": is_id})
     return rows
 

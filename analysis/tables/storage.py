@@ -11,14 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from analysis.tables.errors import UserError
 
 PROBES = "probes.parquet"
+# what Parquet files of sweeps are read by: their pages have checksums
+CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 _PIECE = 1 << 22  # bytes
 _NAMED = ("abfs", "abfss", "sftp", "ssh", "hdfs", "smb")  # CONTAINER@ACCOUNT, USER@HOST: no secret
+_FOLDERS = ("sftp", "ssh", "smb", "hdfs", "webhdfs", "ftp", "memory")  # without an atomic put
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -120,7 +126,10 @@ def write(uri: str, data: bytes | str | pa.Buffer) -> None:
     filesystem, path = resolve(uri)
     content = memoryview(data.encode() if isinstance(data, str) else data)
     try:
-        (_write_local if isinstance(filesystem, fs.LocalFileSystem) else _write_remote)(filesystem, path, content)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            _write_local(filesystem, path, content)
+        else:
+            (_write_aside if uri.partition("://")[0] in _FOLDERS else _write_remote)(filesystem, path, content)
     except OSError as error:
         raise UserError(
             f"{uri}: cannot write there ({error.strerror or error}); choose another folder with --out"
@@ -149,6 +158,18 @@ def _write_remote(filesystem: fs.FileSystem, path: str, content: memoryview) -> 
             stream.write(content)
 
 
+def _write_aside(filesystem: fs.FileSystem, path: str, content: memoryview) -> None:
+    """A file aside that takes the name once it is whole: here readers see a file while it grows."""
+    folder, _, own = path.rpartition("/")
+    place = f"{folder}/.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{own}"
+    filesystem.create_dir(folder, recursive=True)
+    with filesystem.open_output_stream(place) as stream:
+        stream.write(content)
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        filesystem.delete_file(path)  # renaming onto a file fails there
+    filesystem.move(place, path)
+
+
 def write_tables(uri: str, parts: Iterable[pa.Table], about: Mapping[str, object]) -> None:
     """Write Arrow tables of one schema as one Parquet file; ``about`` goes into its metadata, as ``tunnel_report``."""
     sink, writer = pa.BufferOutputStream(), None
@@ -174,14 +195,16 @@ def read_parquet(uri: str, columns: Iterable[str] | None = None) -> pa.Table:
     filesystem, path = resolve(uri)
     names = None if columns is None else list(columns)
     with _told(uri, "cannot be read as Parquet"), filesystem.open_input_file(path) as file:
-        return pq.read_table(file, columns=names)
+        return pq.read_table(file, columns=names, page_checksum_verification=True)
 
 
 def parquet_batches(uri: str, columns: Iterable[str], *, rows: int) -> Iterable[pa.RecordBatch]:
     """Stream some columns of a Parquet file, ``rows`` at a time, without holding the file in memory."""
     filesystem, path = resolve(uri)
     with _told(uri, "cannot be read as Parquet"), filesystem.open_input_file(path) as file:
-        yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=list(columns))
+        yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
+            batch_size=rows, columns=list(columns)
+        )
 
 
 def newest_sweep() -> str:

@@ -8,6 +8,7 @@ a URI.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ FAILURE_COLUMNS = (
 FAILURE_SCHEMA = pa.schema(
     [pa.field(c, pa.timestamp("us", tz="UTC") if c == "failed_at" else pa.string()) for c in FAILURE_COLUMNS]
 )
+_AGAIN = "run the sweep with --verify: what is not a curve's own is set aside and done again"
 PLANNED_SCHEMA = pa.schema([(name, pa.string()) for name in ("curve_key", "backbone", "dataset")])
 
 
@@ -77,17 +79,15 @@ def find(uri: str) -> Stored:
         If there are none, or a file cannot be read as Parquet.
     """
     if storage.ending(uri).endswith((".parquet", ".pq")):
-        _refuse_changed(uri)
+        refuse_changed(uri)
         return _with_records(uri, [uri], storage.folder(uri))
     whole = storage.join(uri, storage.PROBES)
     if storage.exists(whole):
-        _refuse_changed(whole)
+        refuse_changed(whole)
         return _with_records(whole, [whole], uri)
     manifest = storage.join(uri, MANIFEST)
     if storage.exists(manifest):
-        return _with_records(
-            uri, [storage.join(uri, name) for name in json.loads(storage.read(manifest))["files"]], uri
-        )
+        return _with_records(uri, [storage.join(uri, name) for name in _listed(manifest)], uri)
     for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
         names = [name for name in storage.names(folder) if name.endswith(".parquet") and "/" not in name]
         files = [storage.join(folder, name) for name in names]
@@ -95,11 +95,22 @@ def find(uri: str) -> Stored:
             return _with_records(folder, files, root, fragments=True)
     raise UserError(
         f"{whole}: no such file, and no fragments beside it; a finished sweep has one "
-        f"(python sweep/run.py --out {uri} writes it), a running one has fragments after its first curve"
+        f"(python sweep/run.py --out {shlex.quote(uri)} writes it), a running one has fragments after its first curve"
     )
 
 
-def _refuse_changed(uri: str) -> None:
+def _listed(manifest: str) -> list[str]:
+    """Files of an export, by its own list."""
+    try:
+        names = json.loads(storage.read(manifest))["files"]
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            return names
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{manifest}: not a list of an export's files; python -m sweep.table export writes it again")
+
+
+def refuse_changed(uri: str) -> None:
     """UserError if a sweep's table is not byte for byte what the sweep wrote; of other files nothing is known."""
     name = storage.ending(uri).rpartition("/")[2].removesuffix(".parquet")
     record = storage.join(storage.folder(uri), f"{EXPORTS}/{name}.json")
@@ -118,6 +129,8 @@ def _refuse_changed(uri: str) -> None:
 
 def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:
     probes = _dataset(uri, files)
+    if fragments:
+        _refuse_misnamed(uri, probes)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     found = _plans(root, about)
     bare = "is_id" not in probes.schema.names  # without labels; those of 0.1.0 have theirs, and may lie beside others
@@ -127,6 +140,24 @@ def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool 
     words = set(planned["backbone"].to_pylist())
     under_way = {name: text for name, text in notes.fresh(root).items() if name in words}
     return Stored(uri, probes, about, planned, _failures(root), under_way)
+
+
+def _refuse_misnamed(folder: str, fragments: ds.Dataset) -> None:
+    """UserError if a fragment is damaged, or stands under another curve's name: its rows would count twice."""
+    if storage.ending(folder).rstrip("/").rpartition("/")[2] != FRAGMENTS or "curve_key" not in fragments.schema.names:
+        return
+    found = _read(folder, fragments, ["curve_key", "__filename"])
+    for key, file in found.group_by(["curve_key", "__filename"]).aggregate([]).to_pandas().itertuples(index=False):
+        if key != file.rpartition("/")[2].removesuffix(".parquet"):
+            raise UserError(f"{file}: it holds rows of {key}; {_AGAIN}")
+
+
+def _read(folder: str, fragments: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
+    """Columns of fragments; UserError if one is damaged."""
+    try:
+        return fragments.to_table(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{folder}: a fragment is damaged ({str(error).splitlines()[0]}); {_AGAIN}") from None
 
 
 def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) -> tuple[ds.Dataset, dict[str, Any]]:
@@ -139,7 +170,12 @@ def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) 
             f"{names}; run the sweep again to have probes.parquet written"
         )
     (plan,) = labelled
-    rows = plans.joined(fragments.to_table(), plan)
+    try:
+        rows = plans.joined(_read(uri, fragments), plan)
+    except (ValueError, TypeError) as error:  # Arrow's too
+        raise UserError(
+            f"{uri}: the plan {plan.name} has labels that are none ({error}); run the sweep again"
+        ) from None
     about = {"name": plan.name, "variables": {variable: {"role": role} for variable, role in plan.roles.items()}}
     about |= {"adjust": plan.adjust} if plan.adjust else {}
     return ds.dataset(rows), about
@@ -154,7 +190,7 @@ def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
         schema = pa.unify_schemas(schemas).with_metadata(schemas[0].metadata)
     except pa.ArrowInvalid as error:
         raise UserError(f"{uri}: its files do not fit together ({error})") from None
-    return ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
+    return ds.dataset(paths, schema=schema, filesystem=filesystem, format=storage.CHECKED)
 
 
 def _plans(root: str, about: dict[str, Any]) -> list[plans.Plan]:
@@ -189,11 +225,11 @@ def _record(uri: str, name: str) -> pa.Table:
     filesystem, path = storage.resolve(uri)
     try:
         table = pq.read_table(path, filesystem=filesystem)
+        columns = [
+            table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(len(table), f.type)
+            for f in FAILURE_SCHEMA
+        ]
     except (pa.ArrowException, OSError):
         row = dict.fromkeys(FAILURE_COLUMNS) | {"curve_key": name.split("/")[0], "message": f"{uri} cannot be read"}
         return pa.Table.from_pylist([row], schema=FAILURE_SCHEMA)
-    columns = [
-        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(len(table), f.type)
-        for f in FAILURE_SCHEMA
-    ]
     return pa.table(columns, schema=FAILURE_SCHEMA)

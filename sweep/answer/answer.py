@@ -61,8 +61,8 @@ def answer(question: Question, out: str, *, budget: str | None = None) -> int:
     print(
         f"report: python analysis/shap_report.py --results {place}; python analysis/browse.py --results {place} --open"
     )
-    name = found[0].model.name
-    print(f"export: python -m sweep.export_probe --results {place} --model {name} --to {name}-probe")
+    name, made = (shlex.quote(f"{found[0].model.name}{more}") for more in ("", "-probe"))
+    print(f"export: python -m sweep.export_probe --results {place} --model {name} --to {made}")
     store.put(RESULT, json.dumps(as_json(found, paid), indent=1).encode())
     return 1 if outcome.failures or outcome.missing or len(found) < len(question.models) else 0
 

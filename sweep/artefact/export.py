@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import shlex
 import shutil
 import tempfile
 import warnings
@@ -59,7 +60,9 @@ def export(found: Found, folder: Path, *, onnx: bool = True) -> str:
             shutil.rmtree(folder)
         made.rename(folder)
     names = ", ".join(sorted(each.name for each in folder.iterdir()))
-    return "\n".join([*said, f"written to {folder}: {names}", f"use: python {folder / LOADER.name} IMAGE …"])
+    return "\n".join(
+        [*said, f"written to {folder}: {names}", f"use: python {shlex.quote(str(folder / LOADER.name))} IMAGE …"]
+    )
 
 
 def _made(found: Found, folder: Path, *, onnx: bool) -> list[str]:

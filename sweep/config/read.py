@@ -159,6 +159,8 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
             inner = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
+        else:
+            node.value.encode()  # a lone half of a pair, which no column of text holds, is an error here
         known[id(node)] = 1 + sum(_values(part, known) for part in inner)
     return known[id(node)]
 

@@ -10,13 +10,14 @@
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from sweep.data.options import Background
 
+SEVERAL = "several frames"  # in an image's ``info``: whether its file has
 _ORIENTATION = 0x0112  # of Exif
 _GREYS: dict[Background, int] = {"white": 255, "grey": 128, "black": 0}
 
@@ -26,7 +27,10 @@ def decode_image(content: bytes, background: Background = "white") -> Image.Imag
     try:
         with _opened(content) as image:
             turned = ImageOps.exif_transpose(image) if _is_turned(image, content) else image
-            return _to_rgb(turned, background)
+            shown = _to_rgb(turned, background)
+            with suppress(Exception):  # of a broken second frame, which nobody asked for
+                shown.info[SEVERAL] = getattr(image, "is_animated", False)
+            return shown
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         return error
 

@@ -180,7 +180,7 @@ def _readable(
     sides: set[tuple[int, int]] = set()
     for part in _PARTS:
         seen[part] = []
-        broken, flat, count = [], [], 0
+        broken, flat, several, count = [], [], [], 0
         for name, look in _looked_at(dataset, part, everything, each):
             count += 1
             if isinstance(look, str):
@@ -190,11 +190,18 @@ def _readable(
             seen[part].append((name, look.bits, look.grey))
             if look.flat:
                 flat.append(name)
+            if look.several:
+                several.append(name)
         if broken:
             level: Level = "fault" if len(broken) > _MAX_BROKEN * count else "warning"
             yield Finding(level, f"{part}: {len(broken)} of {count:,} images cannot be read: {'; '.join(broken[:5])}")
         if flat:
             yield Finding("warning", f"{part}: {len(flat)} images are of one flat colour, as {', '.join(flat[:3])}")
+        if several:
+            said = (
+                f"{part}: of {len(several)} images with several frames, as {', '.join(several[:3])}, the first is read"
+            )
+            yield Finding("note", said)
     whole = "all images" if everything else f"a sample of {SAMPLE} images a part"
     near = near_pairs(seen["train"], seen["test"])
     equal = set(equal_pairs(dataset.train, dataset.test))

@@ -46,6 +46,7 @@ class Images:
     skipped : images that could not be read, with the reason.
     groups_N : group of each training image, where the dataset has groups; never parted.
     seed : of its splits.
+    kept_N : place of each training image in the selection: broken ones are left out.
     split_note : "official", or how the test part was made.
     test_names : sample ids of the dataset's whole test part, in order.
     """
@@ -62,6 +63,7 @@ class Images:
     test_names: tuple[str, ...]
     groups_N: np.ndarray | None = None
     seed: int = 0
+    kept_N: np.ndarray | None = None
 
     def folds(self, count: int) -> np.ndarray:
         """Fold of each training image, int64 from 0 without gaps: stratified, seeded, no group in two folds."""
@@ -148,6 +150,7 @@ class Library:
             test_names=chosen.dataset.test.names,
             groups_N=None if groups is None else groups[chosen.train_N][train.kept_N],
             seed=chosen.seed,
+            kept_N=train.kept_N,
         )
 
     def shifted(
@@ -199,7 +202,10 @@ class Library:
     def training_images(
         self, name: str, resolution: int, *, classes: int | None = None, images_per_class: int | None = None
     ) -> TrainImages:
-        """Images to cut augmented crops from, in the order of :meth:`images`' training part."""
+        """Images to cut augmented crops from, in the order of :meth:`images`' training part.
+
+        One that is too long to be resized for evaluation may be among them: ``kept_N`` tells where each comes from.
+        """
         chosen = self.select(name, classes=classes, images_per_class=images_per_class)
         where: dict[str, Any] = {"cache_dir": Path(self.cache_dir), "how": self.how}
         return training_images(chosen.dataset, "train", chosen.train_N, resolution=resolution, **where)

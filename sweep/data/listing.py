@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,10 @@ from sweep.base.errors import UserError
 from sweep.base.line import Line
 from sweep.data.decode import oddity
 from sweep.data.files import aside, locked, publish
-from sweep.data.tree import Tree, scan
+from sweep.data.tree import Tree, scan, suffix
 
 _VERSION = 2  # of the cached listing
+_ENDING = re.compile(r"\.(?=\d*[a-z])[a-z0-9]{1,8}")  # of a file; "St. Bernard" has none
 _MAX_DANGLING = 0.01  # share of a tree's images that may be links to nowhere; one may always be
 
 
@@ -90,7 +92,7 @@ def list_tree(path: Path, *, cache_dir: Path) -> Listing:
 
 def _dangling_images(path: Path, tree: Tree) -> list[str]:
     """Links to nowhere among the images; refused if they are many, or if one may stand for a whole directory."""
-    directories = [link for link in tree.dangling if not os.path.splitext(link)[1]]
+    directories = [link for link in tree.dangling if not _ENDING.fullmatch(suffix(link))]
     if directories:
         raise UserError(
             f"{path / directories[0]} is a link to {os.readlink(path / directories[0])}, which is not there: is a disk "

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 from sweep.base.errors import UserError
 from sweep.data.copies import difference_hash, thumbnail
 from sweep.data.dataset import Decode, Split
-from sweep.data.decode import limits
+from sweep.data.decode import SEVERAL, limits
 from sweep.data.parallel import LostProcessError, in_order
 
 _NAMED = 5  # images that may have ended a process
@@ -28,12 +28,14 @@ class Look(NamedTuple):
     bits : its difference hash.
     grey : its thumbnail.
     flat : whether it has one colour alone.
+    several : whether it is the first of several frames.
     """
 
     size: tuple[int, int]
     bits: int
     grey: np.ndarray
     flat: bool
+    several: bool
 
 
 def looks(split: Split, indices: Sequence[int], *, processes: int) -> Iterator[tuple[str, Look | str]]:
@@ -69,4 +71,4 @@ def _looked(read: tuple[int, Decode], *, limits: tuple[int | None, bool]) -> tup
         return index, str(image) or type(image).__name__
     extrema: Any = image.getextrema()  # of RGB a pair for each channel, which its stub does not know
     flat = all(low == high for low, high in extrema)
-    return index, Look(image.size, difference_hash(image), thumbnail(image), flat)
+    return index, Look(image.size, difference_hash(image), thumbnail(image), flat, bool(image.info.get(SEVERAL)))

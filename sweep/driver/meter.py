@@ -60,7 +60,7 @@ class Meter:
         probes = sum(self._work[key][1] for key in done)
         left = f"{duration(elapsed * (1 - share) / share)} left" if share else "estimating the time left"
         parts = [f"{len(done)}/{len(self._work)} curves", f"{probes / elapsed:.1f} probes/s", left]
-        notes = fresh_notes(self._store)
+        notes, _ = fresh_notes(self._store)
         if notes:
             note = max(notes, key=lambda n: n["time"])
             detail = f" ({note['detail']})" if note["stage"] == "decoding" and note.get("detail") else ""

@@ -29,12 +29,19 @@ _WATCH_SECONDS, _WATCH_REMOTE_SECONDS = 2.0, 15.0
 
 @dataclass(frozen=True)
 class Status:
-    """State of every planned curve and course, by key, and the latest failure record of those that failed."""
+    """State of every planned curve and course, by key, and the latest failure record of those that failed.
+
+    Attributes
+    ----------
+    notes : of the workers that are at it.
+    odd : what stands among notes and records and is none, in words.
+    """
 
     plan: Plan
     states: Mapping[str, str]
     failures: Sequence[Mapping[str, Any]]
     notes: Sequence[Mapping[str, Any]]
+    odd: Sequence[str] = ()
 
     @property
     def is_done(self) -> bool:
@@ -48,7 +55,7 @@ def look(store: Store, plan: Plan) -> Status:
     """
     found = table.listing(store)
     done = found.done | (table.done_courses(store) if plan.courses else frozenset())
-    notes = fresh_notes(store)
+    notes, odd = fresh_notes(store)
     under_way = {note.get("key") for note in notes}
     planned: list[table.PlannedCurve | table.LabelledCourse] = [*plan.curves, *plan.courses]
     unread = _unread(store, plan)
@@ -56,13 +63,14 @@ def look(store: Store, plan: Plan) -> Status:
     recorded = found.failed | (found.outvoted & unread)
     failed = [curve.key for curve in lacking if curve.key in recorded]  # in the plan's order, as all of it
     records = {r["curve_key"]: r for r in table.read_failures(store, failed)}
+    odd += table.odd_failures(store, failed)
     states = dict.fromkeys((each.key for each in planned), "done")
     for curve in lacking:
         record, busy = records.get(curve.key), curve.run in under_way
         stays = curve.key in recorded and not (record and record["transient"] and busy)
         states[curve.key] = "failed" if stays else "running" if busy else "missing"
     runs = {curve.run for curve in plan.curves}
-    return Status(plan, states, list(records.values()), [note for note in notes if note.get("key") in runs])
+    return Status(plan, states, list(records.values()), [note for note in notes if note.get("key") in runs], odd)
 
 
 def _unread(store: Store, plan: Plan) -> set[str]:
@@ -128,7 +136,13 @@ def show(uri: str, name: str | None) -> str:
     """The status of every plan in a store, or of that of a name."""
     store = Store(uri)
     plans, damaged = readable_plans(store, name)
-    return "\n\n".join([*(table_of(look(store, plan)) for plan in plans), *damaged])
+    return _shown([look(store, plan) for plan in plans], damaged)
+
+
+def _shown(found: Sequence[Status], damaged: Sequence[str]) -> str:
+    """The status of some plans, and which files of the store are not what their places say."""
+    odd = dict.fromkeys(line for status in found for line in status.odd)
+    return "\n\n".join([*map(table_of, found), *damaged, *odd])
 
 
 def watch(uri: str, name: str | None) -> None:
@@ -137,7 +151,7 @@ def watch(uri: str, name: str | None) -> None:
     while True:
         plans, damaged = readable_plans(store, name)
         found = [look(store, plan) for plan in plans]
-        text = "\n\n".join([*map(table_of, found), *damaged])
+        text = _shown(found, damaged)
         if sys.stdout.isatty():
             draw(sys.stdout, f"\x1b[H\x1b[2J{printable(text)}\n")
             sys.stdout.flush()

@@ -24,7 +24,7 @@ from sweep.study.keys import Donor, Keyring, Planned, PlannedCell, Settings, con
 from sweep.study.plan import render_plan
 from sweep.study.probes_said import probes_said
 from sweep.study.rates import Rates, ends_after
-from sweep.study.recipes import Record, Trial, TrialOutcome, group_label, outcomes, propose, trial_key
+from sweep.study.recipes import Record, Trial, TrialOutcome, TrialStatus, group_label, outcomes, propose, trial_key
 from sweep.study.resolve import (
     cache_dir,
     dataset_options,
@@ -56,6 +56,7 @@ __all__ = [
     "Task",
     "Trial",
     "TrialOutcome",
+    "TrialStatus",
     "block_values",
     "cache_dir",
     "content_key",

@@ -115,7 +115,7 @@ def check_data_files(config: Config) -> Iterator[Problem]:
             continue
         if options.path is None:
             fetch = ", or download: true" if name in TORCHVISION else ""
-            command = f"; python -m sweep.data fetch {name} gets it" if name in sheets() else ""
+            command = f"; python -m sweep.data fetch {name} --to DIR gets it" if name in sheets() else ""
             message = (
                 f"no images for {name}: set datasets.{name}.path to an ImageFolder tree or .tar of it{fetch}{command}"
             )

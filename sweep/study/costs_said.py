@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from sweep.base.memory import host_memory
-from sweep.config import Config
+from sweep.config import AUTO, Config, Resources
 from sweep.study.costs import curve_sizes, embedded_bytes, layer_widths
 from sweep.study.grid import Curve
 
@@ -14,6 +16,7 @@ from sweep.study.grid import Curve
 # bfloat16, at 224 px
 _RATES = (2.5e13, 1.2e14)
 _NAMED = 3  # curves that are named
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def _hours(hours: float) -> str:
@@ -38,6 +41,15 @@ def bytes_said(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def _tasks_here(resources: Resources) -> int:
+    """How many tasks a run would have beside each other on this machine, by its GPUs or else its cores."""
+    gpus = len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0
+    share = float(gpus > 0) if resources.gpus == AUTO else float(resources.gpus)
+    cores = (os.cpu_count() or 1) // (1 if resources.cpus == AUTO else int(resources.cpus))
+    places = int(gpus // share) if share else cores
+    return max(1, places if resources.max_in_flight == AUTO else min(places, int(resources.max_in_flight)))
+
+
 def memory_lines(config: Config, curves: Sequence[Curve]) -> list[str]:
     """The largest embeddings of a curve, and the curves whose embeddings a task of this machine may not hold."""
     found = {
@@ -49,12 +61,14 @@ def memory_lines(config: Config, curves: Sequence[Curve]) -> list[str]:
     most = sorted(found, key=lambda name: -found[name])
     named = [f"{name} ({bytes_said(found[name])})" for name in most]
     lines = [f"embeddings of a curve: at most {named[0]}"]
-    allowed = int(config.resources.memory * host_memory()[1])
+    tasks = _tasks_here(config.resources)
+    allowed = int(config.resources.memory * host_memory()[1] / tasks)
     if large := sum(size > allowed for size in found.values()):
+        shared = f", shared by {tasks} tasks" if tasks > 1 else ""
         said = (
             f"embeddings of {large} curves are more than a task may hold in memory here ({bytes_said(allowed)}, "
-            "resources.memory of this machine's): they are mapped from files in cache_dir, which needs as much room "
-            f"there and takes longer: {'; '.join(named[: min(large, _NAMED)])}{'; …' * (large > _NAMED)}"
+            f"resources.memory of this machine's{shared}): they are mapped from files in cache_dir, which needs as "
+            f"much room there and takes longer: {'; '.join(named[: min(large, _NAMED)])}{'; …' * (large > _NAMED)}"
         )
         lines += textwrap.wrap(f"notice: {said}", width=118)
     return lines

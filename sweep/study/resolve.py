@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sweep.data import Summary
 
 
+_OF_FILES = ("folder", "wds")  # that a path alone brings
+
+
 def dataset_names(config: Config) -> tuple[str, ...]:
     """Names that a grid may use: the config's own datasets and the registered ones."""
     return tuple(dict.fromkeys((*config.datasets, *known_datasets())))
@@ -110,23 +113,28 @@ def said_of_sizes(config: Config) -> list[str]:
 
 
 def counted(config: Config) -> list[str]:
-    """Classes and images of each dataset whose files could be opened, in words."""
+    """Classes and images of each dataset whose files could be opened, in words; nothing is fetched for it."""
     lines = []
     for name in used_datasets(config):
-        if _is_here(dataset_options(config, name)):
-            try:
-                found = _summary(config, name)
-            except UserError as error:  # a run would say it too
+        options = dataset_options(config, name)
+        if not _is_here(options) and options.kind != "plugin":
+            continue
+        try:
+            found = _summary(config, name)
+        except UserError as error:
+            if options.kind in _OF_FILES:  # a run would say it too; of the others it may fetch what is not there
                 lines.append(f"dataset {name}: {str(error).splitlines()[0]}")
-                continue
-            lines.append(f"dataset {name}: {found.classes:,} classes, {found.train:,} + {found.test:,} images")
-            lines += [f"warning: dataset {name}: {said}; a run refuses curves with it" for said in found.lacking]
+            continue
+        lines.append(f"dataset {name}: {found.classes:,} classes, {found.train:,} + {found.test:,} images")
+        lines += [f"dataset {name}: {note}" for note in found.notes]
+        lines += [f"warning: dataset {name}: {said}; a run refuses curves with it" for said in found.lacking]
     return lines
 
 
 def _is_here(options: DatasetOptions) -> bool:
     """Whether there are files to count, so that what is declared need not be believed."""
-    return options.kind in ("folder", "wds") and options.path is not None and Path(options.path).exists()
+    there = options.path is not None and Path(options.path).exists()
+    return there and options.kind in (*_OF_FILES, "torchvision", "hfds")
 
 
 def data_identities(config: Config, names: Iterable[str]) -> dict[str, str]:

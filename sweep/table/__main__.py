@@ -20,7 +20,7 @@ from sweep.base.errors import StorageError, UserError
 from sweep.base.line import Line
 from sweep.base.store import Store
 from sweep.table.continual import continual_dictionary
-from sweep.table.export import MANIFEST, ROWS_PER_FILE, copy_sorted
+from sweep.table.export import MANIFEST, ROWS_PER_FILE, changed_tables, copy_sorted
 from sweep.table.readings import readings_dictionary
 from sweep.table.readings_export import READINGS_TABLE
 from sweep.table.schema import data_dictionary
@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = verify_fragments(store, each=lambda done, total: line.show(f"verified {done}/{total} fragments"))
         line.end()
         print(describe_verified(found))
-        return 1 if found.quarantined else 2 if found.newer else 0
+        changed = changed_tables(store)
+        for said in changed:
+            print(f"  {said}")
+        return 1 if found.quarantined or changed else 2 if found.newer else 0
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.table.fragments import FAILURES, conform, parse_parquet, read_file, serialised
 from sweep.table.plans import LabelledCourse, Plan
@@ -144,7 +145,10 @@ def export_courses(store: Store, plans: Sequence[Plan], done: Container[str]) ->
 
 
 def _labelled(store: Store, plan: str, course: LabelledCourse) -> pa.Table:
-    rows = conform(read_file(store, f"{COURSES}{course.key}.parquet"), FRAGMENT)
+    place = f"{COURSES}{course.key}.parquet"
+    rows = conform(read_file(store, place), FRAGMENT)
+    if set(rows["course_key"].to_pylist()) != {course.key}:
+        raise UserError(f"{store.path(place)} is damaged: rows of another course; run the sweep with --verify")
     told = {"plan": plan, **course.labels}
     columns = [
         rows[field.name] if field.name in FRAGMENT.names else pa.array([told.get(field.name)] * len(rows), field.type)

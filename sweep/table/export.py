@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.config import Role
-from sweep.table.fragments import FRAGMENTS, listing, read_fragment
+from sweep.table.fragments import FAILURES, FRAGMENTS, listing, read_fragment
 from sweep.table.labels import joined
 from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
 from sweep.table.schema import SCHEMA_VERSION
@@ -57,7 +58,7 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     """
     if rows_per_file < 1:
         raise UserError(f"--rows-per-file {rows_per_file}: a file needs at least one row")
-    if target.uri.rstrip("/") == store.uri.rstrip("/"):
+    if _of_a_sweep(store, target):
         raise UserError(f"--to {target.uri}: that is where the fragments are; name another directory")
     keys = sorted(listing(store).done)
     if not keys:
@@ -73,6 +74,13 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     for name in old:
         target.delete(name)
     return names
+
+
+def _of_a_sweep(store: Store, target: Store) -> bool:
+    """Whether a place is the store itself, or the folder of its fragments, plans or records."""
+    mine, other = (os.path.realpath(each.uri) if each.is_local else each.uri.rstrip("/") for each in (store, target))
+    below = other.removeprefix(f"{mine}/")
+    return other == mine or (below != other and f"{below.partition('/')[0]}/" in (FRAGMENTS, FAILURES, PLANS, EXPORTS))
 
 
 def _exported(target: Store) -> list[str]:
@@ -245,6 +253,19 @@ def is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any
         return bool(store.sha256(name) == recorded["sha256"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
+
+
+def changed_tables(store: Store) -> list[str]:
+    """Tables that are not byte for byte what was written, in words; the next run writes them again."""
+    found = []
+    for record in (name for name in store.names(EXPORTS) if name.endswith(".json")):
+        name = f"{record.removeprefix(EXPORTS).removesuffix('.json')}.parquet"
+        try:
+            if store.exists(name) and store.sha256(name) != json.loads(store.get(record))["sha256"]:
+                found.append(f"{name}: it is not what was written; a run writes it again")
+        except (ValueError, KeyError, TypeError):
+            found.append(f"{name}: the record of what it was made from is damaged; a run writes both again")
+    return found
 
 
 def labelled_probes(store: Store, curves: Sequence[PlannedCurve]) -> pa.Table:

@@ -46,6 +46,14 @@ def read_failures(store: Store, curve_keys: Iterable[str]) -> list[dict[str, Any
     return [latest[key] for key in wanted if key in latest]
 
 
+def odd_failures(store: Store, curve_keys: Iterable[str]) -> list[str]:
+    """Records of these curves that say nothing, each with its place, in words."""
+    wanted = set(curve_keys)
+    names = [name for name in store.names(FAILURES) if name.split("/")[1] in wanted and name.endswith(".parquet")]
+    odd = [name for name in names if _read_failure(store, name) is None and store.exists(name)]
+    return [f"{store.path(name)} is no record of a failure that can be read; it is left out" for name in odd]
+
+
 def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
     try:
         rows = conform(read_file(store, name), FAILURE_SCHEMA).to_pylist()

@@ -18,7 +18,8 @@ from sweep.base.store import Store
 from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, SCHEMA_VERSION, is_statistic, statistic_field
 
 FRAGMENTS, FAILURES = "fragments/", "failures/"
-_KNOWN = frozenset((*SCHEMA.names, *FRAGMENT_SCHEMA.names))
+_TYPES = {field.name: field.type for field in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
+_NEEDED = ("curve_key", "layer")  # no row is a probe without them
 _ADVICE = "run the sweep with --verify: it is set aside and done again"
 _UPDATE = "use the version that wrote it, or a newer one"
 
@@ -34,13 +35,16 @@ class Listing:
 
 def listing(store: Store) -> Listing:
     """One recursive listing of fragments and failures."""
-    done = frozenset(_stem(name) for name in store.names(FRAGMENTS) if name.endswith(".parquet"))
+    names = (name for name in store.names(FRAGMENTS) if is_own(name))
+    done = frozenset(name.removeprefix(FRAGMENTS).removesuffix(".parquet") for name in names)
     failed = frozenset(name.split("/")[1] for name in store.names(FAILURES) if name.endswith(".parquet"))
     return Listing(done, failed - done, failed & done)
 
 
-def _stem(name: str) -> str:
-    return name.rsplit("/", 1)[-1].removesuffix(".parquet")
+def is_own(name: str) -> bool:
+    """Whether a name is that of a fragment: a copy in a folder below, or a hidden file, is none."""
+    folder, _, own = name.rpartition("/")
+    return "/" not in folder and own.endswith(".parquet") and not own.startswith(".")
 
 
 def write_fragment(
@@ -86,14 +90,39 @@ def read_fragment(store: Store, curve_key: str) -> pa.Table:
     table = read_file(store, name)
     if newer := written_by_newer(table.schema):
         raise UserError(f"{store.path(name)}: {newer}")
-    if set(table["curve_key"].to_pylist() if "curve_key" in table.schema.names else ()) != {curve_key}:
-        raise UserError(f"{store.path(name)} is damaged: it does not hold the rows of {curve_key}; {_ADVICE}")
+    if problem := problem_of_rows(table, curve_key):
+        raise UserError(f"{store.path(name)} is damaged: {problem}; {_ADVICE}")
     if "trained_images" not in table.schema.names and "id_images" in table.schema.names:
         import pyarrow.compute as pc  # see sweep.table.labels
 
         trained = pc.if_else(pc.is_valid(table["epochs"]), table["id_images"], None)
         table = table.append_column(FRAGMENT_SCHEMA.field("trained_images"), trained)
     return table
+
+
+def problem_of_rows(table: pa.Table, curve_key: str) -> str | None:
+    """Why a table is not the fragment of a curve: other columns or rows, or not all; None if it is.
+
+    Of tables in which no row says whether it is the last layer's, the last one may be missing.
+    """
+    if unknown := unknown_columns(table.schema):
+        return f"columns that the schema does not know: {', '.join(unknown)}"
+    wrong = [each.name for each in table.schema if each.type != _TYPES.get(each.name, each.type)]
+    if wrong:
+        return f"columns of another type: {', '.join(wrong)}"
+    if lacking := [name for name in _NEEDED if name not in table.schema.names]:
+        return f"no column {', '.join(lacking)}"
+    if set(table["curve_key"].to_pylist()) != {curve_key}:
+        return f"it does not hold the rows of {curve_key} but rows of {'another' if table.num_rows else 'no'} curve"
+    found = table["layer"].to_pylist()
+    each = found.count(found[0])  # probes of a layer
+    last = len(found) // each
+    if found != [layer for layer in range(1, last + 1) for _ in range(each)]:
+        return f"layers {found} instead of 1 to {last}" + (f", {each} of each" if each > 1 else "")
+    flags = table["is_penultimate"].to_pylist() if "is_penultimate" in table.schema.names else []
+    if any(flag is not None for flag in flags) and flags != [layer == last for layer in found]:
+        return "the last row is not the penultimate layer: rows are missing"
+    return None
 
 
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
@@ -127,7 +156,7 @@ def written_by_newer(schema: pa.Schema) -> str | None:
 
 def unknown_columns(schema: pa.Schema) -> list[str]:
     """Columns that are neither measured nor labels, which version 0.1.0 wrote, nor registered statistics."""
-    return [name for name in schema.names if name not in _KNOWN and not is_statistic(schema.field(name))]
+    return [name for name in schema.names if name not in _TYPES and not is_statistic(schema.field(name))]
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

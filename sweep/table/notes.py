@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
@@ -70,17 +71,23 @@ class Progress:
             self._store.delete(self._name)
 
 
-def read_notes(store: Store) -> list[dict[str, Any]]:
-    """What is under way according to the workers' notes; a note that vanishes meanwhile, or is damaged, is left out."""
-    notes = []
-    for name in store.names(RUNNING):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            note = json.loads(store.get(name))
-            if isinstance(note, dict) and all(isinstance(note.get(key), kind) for key, kind in _FIELDS.items()):
+def fresh_notes(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """Notes of workers that are alive, as far as clocks tell; and in words which files are no notes, and left out."""
+    notes, odd = [], []
+    for name in (name for name in store.names(RUNNING) if name.endswith(".json")):
+        with contextlib.suppress(FileNotFoundError):  # its worker is done
+            note = _parsed(store.get(name))
+            if note is None:
+                odd.append(f"{store.path(name)} is no note of a worker that can be read; it is left out")
+            elif time.time() - note["time"] < STALE_SECONDS:
                 notes.append(note)
-    return notes
+    return notes, odd
 
 
-def fresh_notes(store: Store) -> list[dict[str, Any]]:
-    """Notes of workers that are alive, as far as clocks tell."""
-    return [note for note in read_notes(store) if time.time() - note["time"] < STALE_SECONDS]
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    try:
+        note = json.loads(data)
+        whole = isinstance(note, dict) and all(isinstance(note.get(key), kind) for key, kind in _FIELDS.items())
+        return note if whole and math.isfinite(note["time"]) else None
+    except (ValueError, OverflowError, RecursionError):
+        return None

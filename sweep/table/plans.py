@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.config import Role
+from sweep.table.schema import LABELS, SCHEMA
 
 PLANS = "plans/"
-_VERSION = 2
+_VERSION, DIGEST = 2, "sha256"
 _OF_CURVE = ("dataset", "is_id")  # labels in which the curves of a backbone differ
 
 
@@ -80,8 +83,9 @@ def publish_plan(store: Store, plan: Plan) -> None:
     One of the same name that asked for curves which this one does not is kept in ``plans/replaced/``, and that is said.
     """
     place = f"{PLANS}{plan.name}.json"
-    data, before = _serialised(plan), store.get(place) if store.exists(place) else None
-    if before == data:
+    about, before = _about(plan), store.get(place) if store.exists(place) else None
+    data = json.dumps(about | {DIGEST: _digest(about)}).encode()
+    if before in (data, json.dumps(about).encode()):  # older ones have no digest
         return
     if before is not None and (dropped := _dropped(store, place, plan)):
         kept = f"{PLANS}replaced/{plan.name}-{hashlib.sha256(before).hexdigest()[:8]}.json"
@@ -103,8 +107,14 @@ def _dropped(store: Store, place: str, plan: Plan) -> str:
     return f"{lost} curves that this one does not ask for" if lost else ""
 
 
-def _serialised(plan: Plan) -> bytes:
-    """The plan as JSON, in which a backbone stands once, with the labels that all its curves share."""
+def _digest(about: Mapping[str, Any]) -> str:
+    """Of a plan but for its digest: one changed digit of a label would otherwise be taken for the label."""
+    rest = {name: value for name, value in about.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+
+
+def _about(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON has it: a backbone stands once, with the labels that all its curves share."""
     backbones: dict[str, int] = {}
     curves = []
     for curve in plan.curves:
@@ -123,7 +133,7 @@ def _serialised(plan: Plan) -> bytes:
     }
     if plan.courses:
         about["courses"] = [[each.key, each.run, each.backbone, each.labels] for each in plan.courses]
-    return json.dumps(about).encode()
+    return about
 
 
 def planned_threads(store: Store, name: str) -> int | None:
@@ -178,6 +188,8 @@ def _places(store: Store) -> list[str]:
 def _read_plan(store: Store, place: str) -> Plan:
     try:
         saved = json.loads(store.get(place))
+        if DIGEST in saved and saved[DIGEST] != _digest(saved):
+            raise ValueError("its bytes are not those that were written")
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
         roles = dict(saved.get("roles", {}))
         adjust = {name: list(others) for name, others in saved.get("adjust", {}).items()}
@@ -204,13 +216,22 @@ def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
     if saved["version"] != _VERSION:
         raise ValueError(f"a plan of version {saved['version']}, this program reads {_VERSION}")
     backbones = [(str(label), str(run), dict(labels)) for label, run, labels in saved["backbones"]]
+    _check_types([labels for _, _, labels in backbones if labels])
     asked = saved.get("readings") or [[]] * len(saved["curves"])
     found = []
     for (key, number, dataset, is_id), readings in zip(saved["curves"], asked, strict=True):
         label, run, shared = backbones[number]
+        if not isinstance(dataset, str) or not isinstance(is_id, bool | None):
+            raise ValueError(f"a curve of {label} on {dataset!r}")
         labels = shared | {"dataset": dataset, "is_id": is_id} if shared else {}
         found.append(PlannedCurve(str(key), run, label, dataset, labels, tuple(map(str, readings))))
     return tuple(found)
+
+
+def _check_types(labels: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError or TypeError (Arrow's too) where a label is nothing that its column holds."""
+    for name in LABELS:
+        pa.array([of_backbone.get(name) for of_backbone in labels], SCHEMA.field(name).type)
 
 
 def _curves_without_labels(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 from sweep.base.store import Store
@@ -22,7 +23,18 @@ def kept_rates(store: Store) -> Rates | None:
     if _NAME not in store.names(_FOLDER):  # a listing is answered with a reason where it is refused, a look is not
         return None
     try:
-        return Rates(**json.loads(store.get(_NAME)))
-    except (ValueError, TypeError) as error:
+        return _checked(Rates(**json.loads(store.get(_NAME))))
+    except (ValueError, TypeError, AttributeError) as error:
         print(f"notice: {store.path(_NAME)} is damaged ({error}); --calibrate makes it anew", file=sys.stderr)
         return None
+
+
+def _checked(rates: Rates) -> Rates:
+    """ValueError or TypeError if a value is of another type than it was left with."""
+    tables = [rates.training, rates.extraction, rates.least, rates.memory, *rates.packing.values()]
+    numbers = [rates.products, rates.card, *(value for table in tables for value in table.values())]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError("a rate that is no number")
+    if not isinstance(rates.device, str) or not isinstance(rates.kind, str):
+        raise ValueError("no device")
+    return rates

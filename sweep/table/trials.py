@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import get_args
 
 from sweep.base.store import Store
-from sweep.study import Record
+from sweep.study import Record, TrialStatus
 
 RECORDS = "trials/"
 
@@ -27,7 +29,16 @@ def read_records(store: Store, wanted: Sequence[str]) -> dict[str, Record]:
         try:
             fields = json.loads(store.get(f"{RECORDS}{key}.json"))
             accuracies = tuple(map(float, fields.pop("heldout_top1_epochs")))
-            found[key] = Record(heldout_top1_epochs=accuracies, **fields)
-        except (ValueError, TypeError, KeyError):
-            continue
+            found[key] = _checked(Record(heldout_top1_epochs=accuracies, **fields))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            print(f"notice: {store.path(f'{RECORDS}{key}.json')} is damaged; the trial is done again", file=sys.stderr)
     return found
+
+
+def _checked(record: Record) -> Record:
+    """ValueError if a value is of another type than it was written with."""
+    if record.status not in get_args(TrialStatus) or not isinstance(record.problem, str | None):
+        raise ValueError(record)
+    if not all(isinstance(value, int | float) for value in (record.n_heldout, record.seconds)):
+        raise ValueError(record)
+    return record

@@ -13,11 +13,9 @@ import pyarrow.parquet as pq
 
 from sweep.base.store import Store
 from sweep.table.continual import COURSES, problem_of_course
-from sweep.table.fragments import FRAGMENTS, parse_parquet, unknown_columns, written_by_newer
-from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA
+from sweep.table.fragments import FRAGMENTS, is_own, parse_parquet, problem_of_rows, written_by_newer
 
 QUARANTINE = "quarantine/"
-_NEEDED = ("curve_key", "layer", "is_penultimate")  # no row is a probe without them
 
 
 @dataclass(frozen=True)
@@ -45,24 +43,10 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
         return f"not a readable Parquet file: {str(error).splitlines()[0]}"
     if written_by_newer(table.schema):
         return None  # not damage, and not for this version to judge
-    if unknown := unknown_columns(table.schema):
-        return f"columns that the schema does not know: {', '.join(unknown)}"
-    known = {each.name: each.type for each in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
-    wrong = [each.name for each in table.schema if each.type != known.get(each.name, each.type)]
-    if wrong:
-        return f"columns of another type: {', '.join(wrong)}"
-    if lacking := [name for name in _NEEDED if name not in table.schema.names]:
-        return f"no column {', '.join(lacking)}"
-    if set(table["curve_key"].to_pylist()) != {curve_key}:
-        return f"rows of {(table.num_rows and 'another curve') or 'no curve'}"
-    found = table["layer"].to_pylist()
-    each = found.count(found[0])  # probes of a layer
-    last = len(found) // each
-    if found != [layer for layer in range(1, last + 1) for _ in range(each)]:
-        return f"layers {found} instead of 1 to {last}" + (f", {each} of each" if each > 1 else "")
-    if table["is_penultimate"].to_pylist() != [layer == last for layer in found]:
-        return "the last row is not the penultimate layer: rows are missing"
-    return None
+    if problem := problem_of_rows(table, curve_key):
+        return problem
+    flags = table["is_penultimate"].to_pylist() if "is_penultimate" in table.schema.names else [None]
+    return None if flags[-1] else "no row says that it is the penultimate layer's: rows are missing"
 
 
 def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda done, total: None) -> Verified:
@@ -74,7 +58,7 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     ----------
     each : told (done, total) after each fragment.
     """
-    names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if name.endswith(".parquet")]
+    names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if is_own(name)]
     quarantined, newer = {}, {}
     for done, name in enumerate(names, start=1):
         key = name.rpartition("/")[2].removesuffix(".parquet")

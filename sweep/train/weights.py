@@ -20,7 +20,7 @@ from sweep.base.measure import Measured, measured
 from sweep.base.seeds import derive_seed
 from sweep.base.spans import span
 from sweep.base.store import Store
-from sweep.data import Library
+from sweep.data import Images, Library, TrainImages
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, layers_of, memory_layout
 from sweep.study import Backbone, variables
 from sweep.train.augment import policy
@@ -144,11 +144,13 @@ def _read_published(stem: str, store: Store) -> tuple[dict[str, torch.Tensor], F
     """Finished weights and what is known of them; damaged ones are no longer finished, and another attempt trains."""
     try:
         about = json.loads(store.get(f"{stem}.json"))
+        if about.get("key", stem) != stem:  # older ones do not say
+            raise ValueError(f"they are {about['key']}")
         data = store.get(f"{stem}.safetensors")
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ValueError("its bytes are not those that were written")
         return safetensors.torch.load(data), Facts(**about["facts"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         store.delete(f"{stem}.json")  # it says that the weights are complete
         raise StorageError(None, f"{store.path(stem)}.safetensors is damaged ({error}); it is trained again") from error
 
@@ -277,6 +279,7 @@ def _publish(backbone: Backbone, shop: Workshop, trained: Trained, *, peak_bytes
 
 def _about(backbone: Backbone, facts: Facts, trained: Trained, shop: Workshop, data: bytes) -> str:
     about = {
+        "key": _stem(backbone, shop),
         "backbone": variables(backbone),
         "images": shop.images,
         "facts": asdict(facts),
@@ -310,24 +313,41 @@ def _training_data(backbone: Backbone, shop: Workshop) -> tuple[ImageSource, Lab
     positions_N = np.flatnonzero(fit_N)
     noisy_N = with_noise(images.train_labels_N, recipe.label_noise, images.classes, (images.fingerprint, backbone.seed))
     labels_N = noisy_N[positions_N]
-    source = _source(backbone, shop, images.train_NHWC, labels_N, positions_N)
+    source = _source(backbone, shop, images, labels_N, positions_N)
     held_N = np.flatnonzero(images.heldout_N)
     heldout = Labelled(images.train_NHWC, images.train_labels_N[held_N], held_N)  # in the map: they may be many GB
     return source, heldout, Labelled(images.test_NHWC, images.test_labels_N)
 
 
+def _places(images: TrainImages, shown: Images, positions_N: np.ndarray) -> np.ndarray:
+    """Where images of the evaluation view lie among those that crops are cut from: each view has its own broken ones.
+
+    Raises
+    ------
+    UserError
+        If one of them is not there.
+    """
+    wanted_N = positions_N if shown.kept_N is None else shown.kept_N[positions_N]
+    places_N = np.searchsorted(images.kept_N, wanted_N)
+    there_N = places_N < len(images.kept_N)
+    if not there_N.all() or (images.kept_N[places_N] != wanted_N).any():
+        raise UserError(f"training images that can be evaluated cannot be read whole: {'; '.join(images.skipped[:5])}")
+    return places_N
+
+
 def _source(
-    backbone: Backbone, shop: Workshop, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray
+    backbone: Backbone, shop: Workshop, shown: Images, labels_N: np.ndarray, positions_N: np.ndarray
 ) -> ImageSource:
     """Batches of a backbone's augmentation: evaluation images as they are, our crops, or a plug-in's transform."""
     augmentation, side = policy(str(backbone.augmentation)), backbone.resolution
     if augmentation.source == "evaluation" and augmentation.build is None:
-        return PlainImages(images_NHWC, labels_N, positions_N)
+        return PlainImages(shown.train_NHWC, labels_N, positions_N)
     if augmentation.source == "evaluation":
-        images = squares(images_NHWC)
+        images = squares(shown.train_NHWC)
     else:
         chosen = {"classes": backbone.id_classes, "images_per_class": backbone.images_per_class}
         images = shop.library.training_images(backbone.id_dataset, side, **chosen)
+        positions_N = _places(images, shown, positions_N)
     if augmentation.build is None:
         ahead = shop.loader_workers > 0
         return CroppedImages(images, labels_N, positions_N, side=side, operations=augmentation.operations, ahead=ahead)

@@ -81,7 +81,7 @@ function layersTab(view) {
 function noLayers() {
   if (page.n_probes > page.constants.most_probes) {
     return `${page.n_probes.toLocaleString("en")} probes are more than a page can hold (${page.constants.most_probes.toLocaleString("en")}). ` +
-      `Ask them in SQL: python -m analysis.sql ${page.sources[0].place}; or in Python: from analysis import load; load.plot_layers("${page.sources[0].place}", …). The other views are whole.`;
+      `Ask them in SQL: python -m analysis.sql ${shell(page.sources[0].place)}; or in Python: from analysis import load; load.plot_layers(${JSON.stringify(page.sources[0].place)}, …). The other views are whole.`;
   }
   return "This table has no layers: it holds one row per experiment, so there are no curves to show.";
 }

@@ -24,6 +24,8 @@ _FILLERS = frozenset({"set", "seg", "data", "dataset", "images", "image", "imgs"
 _MASKS = re.compile(r"(masks?|labels?|annotations?|segmentations?|groundtruth|gt|trimaps?|edges)")
 _PICTURES = re.compile(r"(images?|imgs?|jpegimages|photos|pictures|inputs?)")
 
+_SHOWN = 10  # directories that are named
+
 Row = tuple[str, ImageFile]  # path from the dataset's root on, file
 
 
@@ -62,12 +64,13 @@ def class_directories(where: str, place: Place) -> Parts:
     train, test = _split_directories(where, rows, tops)
     if train is None:
         _refuse_unread(where, place, rows, 0)
-        return Parts(_samples(rows, 0), None, "class directories")
+        return Parts(_samples(rows, 0), None, "class directories", _without_images(place, rows, 0))
     found = [_samples(inside, depth) for inside, depth in (_inside(rows, train), _inside(rows, str(test)))]
-    _refuse_unread(where, place, _inside(rows, train)[0], _inside(rows, train)[1])
+    _refuse_unread(where, place, *_inside(rows, train))
     rest = sorted(tops - {train, test})
-    notes = (f"left out: directories {', '.join(rest)} beside {train} and {test}",) if rest else ()
-    return Parts(found[0], found[1], f"class directories in {train} and {test}", notes)
+    notes = [f"left out: directories {', '.join(rest)} beside {train} and {test}"] if rest else []
+    notes += _without_images(place, *_inside(rows, train))
+    return Parts(found[0], found[1], f"class directories in {train} and {test}", tuple(notes))
 
 
 def _split_directories(where: str, rows: list[Row], tops: set[str]) -> tuple[str | None, str | None]:
@@ -131,19 +134,37 @@ def _refuse_masks(where: str, rows: list[Row]) -> None:
 
 def _refuse_unread(where: str, place: Place, rows: list[Row], depth: int) -> None:
     """A class whose pictures have an ending that is not read must not vanish."""
+    unread = {name: found for name, found in _bare(place, rows, depth).items() if found.keys() & UNREAD}
+    if unread:
+        raise UserError(
+            f"{where}: directories without an image that can be read: {_endings(unread)}; convert or remove them"
+        )
+
+
+def _without_images(place: Place, rows: list[Row], depth: int) -> tuple[str, ...]:
+    """A note of the directories beside the classes that hold files and no image."""
+    bare = _bare(place, rows, depth)
+    return (f"left out: directories without an image: {_endings(bare)}",) if bare else ()
+
+
+def _bare(place: Place, rows: list[Row], depth: int) -> dict[str, Counter[str]]:
+    """Directories beside the classes without an image, and of their files how many have which ending."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     if not rows:
-        return
+        return found
     name, file = rows[0]
     above = file.path.removesuffix(name) + "".join(part + "/" for part in name.split("/")[:depth])
     classes = {row[0].split("/")[depth] for row in rows if row[0].count("/") > depth}
-    unread: dict[str, Counter[str]] = defaultdict(Counter)
     for path in place.others:
         inside = path.removeprefix(above).split("/")
-        if path.startswith(above) and len(inside) > 1 and inside[0] not in classes and suffix(path) in UNREAD:
-            unread[inside[0]][suffix(path)] += 1
-    if unread:
-        listed = ", ".join(f"{name} ({_counted(endings)})" for name, endings in sorted(unread.items())[:10])
-        raise UserError(f"{where}: directories without an image that can be read: {listed}; convert or remove them")
+        if path.startswith(above) and len(inside) > 1 and inside[0] not in classes:
+            found[inside[0]][suffix(path) or "no ending"] += 1
+    return found
+
+
+def _endings(found: dict[str, Counter[str]]) -> str:
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(f"{name} ({_counted(endings)})" for name, endings in sorted(found.items())[:_SHOWN]) + more
 
 
 def _counted(endings: Counter[str]) -> str:

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import yaml
+from fsspec.implementations.memory import MemoryFileSystem
 
 from analysis import shap_report
 from analysis.tables import storage
@@ -65,9 +66,19 @@ def test_a_uri_with_credentials_is_refused_without_repeating_them(capsys):
     assert "hidden" not in told
 
 
-def test_other_filesystems_make_their_folders(tmp_path):
+def test_other_filesystems_make_their_folders_and_show_whole_files_only(monkeypatch):
+    opened, really = [], MemoryFileSystem._open
+
+    def noting(system, path, mode="rb", **more):
+        opened.append((path, mode))
+        return really(system, path, mode=mode, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", noting)
     uri = "memory://deep/down/report.json"
     storage.write(uri, "{}")
-    assert storage.read(uri) == b"{}"
+    assert [name.rpartition("/")[2][:5] for name, mode in opened if mode == "wb"] == [".tmp-"]  # and then renamed
+    storage.write(uri, "[]")
+    assert storage.read(uri) == b"[]"
+    assert storage.names("memory://deep") == ["down/report.json"]
     assert storage.join("s3://bucket/a?region=x", "b") == "s3://bucket/a/b?region=x"
     assert storage.folder("s3://bucket/a/t.parquet?region=x") == "s3://bucket/a?region=x"

@@ -1,5 +1,10 @@
 """What was measured beside the probes, as readers of a table meet it."""
 
+import hashlib
+import json
+import shutil
+from contextlib import nullcontext
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,3 +100,14 @@ def test_measured_complexity_of_id_images_is_a_variable(tmp_path):
     found = read_sweep(str(tmp_path), accuracy="heldout")
     assert "id_complexity" in found.variables
     assert (found.frame["id_complexity"] == found.frame["resolution"] / 8).all()
+
+
+def test_a_table_that_is_not_what_the_sweep_wrote_is_refused(place, tmp_path):
+    folder = shutil.copytree(place, tmp_path / "copy")
+    (folder / "exports").mkdir(exist_ok=True)
+    digest = hashlib.sha256((folder / "readings.parquet").read_bytes()).hexdigest()
+    for written, refused in ((digest, False), ("0" * 64, True)):
+        (folder / "exports" / "readings.json").write_text(json.dumps({"sha256": written}))
+        for ask in (lambda: load.readings(str(folder)), lambda: database.connect(stored.find(str(folder)))):
+            with pytest.raises(UserError, match="is not what the sweep wrote") if refused else nullcontext():
+                ask()

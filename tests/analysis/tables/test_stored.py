@@ -1,8 +1,10 @@
 """A store without an export reads as its export does: fragments under the labels of their plan."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -35,6 +37,47 @@ def test_fragments_under_their_plan_are_the_export(store, tmp_path):
         assert rows[name].astype(object).where(rows[name].notna(), None).tolist() == there, name
     assert bare.about["variables"] == stored.find(str(tmp_path)).about["variables"] == {"width": {"role": "nuisance"}}
     assert bare.planned.to_pandas()["curve_key"].tolist() == ["k2", "k1"]
+
+
+def test_a_fragment_under_another_name_and_a_changed_bit_are_refused(store, tmp_path):
+    table.publish_plan(store, plan(("k1", {}), ("k2", {})))
+    assert len(stored.find(str(tmp_path)).table()) == 4
+    k2 = tmp_path / "fragments" / "k2.parquet"
+    whole = k2.read_bytes()
+    k2.write_bytes((tmp_path / "fragments" / "k1.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"fragments/k2\.parquet: it holds rows of k1; run the sweep with --verify"):
+        stored.find(str(tmp_path))
+    place = whole.index(2 * b"\0\0\0\0\0\0\xe0\x3f")  # top1, 0.5 in both rows
+    k2.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
+    with pytest.raises(UserError, match=r"fragments: a fragment is damaged .*checksum.*--verify"):
+        stored.find(str(tmp_path))
+
+
+def test_a_plan_that_is_not_what_was_written_is_refused(store, tmp_path):
+    table.publish_plan(store, plan(("k1", {"depth": 17}), ("k2", {})))
+    data = store.get("plans/t.json")
+    assert stored.find(str(tmp_path)).table(["depth"])["depth"].to_pylist() == [17, 17, None, None]
+    store.put("plans/t.json", data.replace(b'"depth": 17', b'"depth": 11'))
+    with pytest.raises(UserError, match=r"t\.json: not a plan that can be read .*not those that were written"):
+        stored.find(str(tmp_path))
+    old = {name: value for name, value in json.loads(data).items() if name != "sha256"}
+    old["backbones"][0][2]["parameters"] = "many"
+    store.put("plans/t.json", json.dumps(old).encode())
+    with pytest.raises(UserError, match="has labels that are none"):
+        stored.find(str(tmp_path))
+
+
+def test_side_files_that_are_none_end_in_words_or_are_left_out(store, tmp_path):
+    asked = plan(("k1", {}), ("k2", {}))
+    table.publish_plan(store, asked)
+    odd = pa.table({"curve_key": ["k1"], "failed_at": ["yesterday"]})
+    store.put("failures/k1/odd.parquet", table.serialised(odd))
+    (record,) = stored.find(str(tmp_path)).failures.to_pylist()
+    assert (record["curve_key"], "odd.parquet cannot be read" in record["message"]) == ("k1", True)
+    for content in (b"{}", b"[1]", b"{half", b'{"files": [1]}', b'{"files": "probes.parquet"}'):
+        Store(str(tmp_path / "big")).put("export.json", content)
+        with pytest.raises(UserError, match=r"export\.json: not a list of an export's files"):
+            stored.find(str(tmp_path / "big"))
 
 
 def test_fragments_that_no_plan_or_two_plans_name_are_refused(store, tmp_path):

@@ -1,5 +1,6 @@
 """Hours from a few seconds: they add up what the grid asks for."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -98,9 +99,10 @@ def test_the_longest_by_calibrated_time_comes_first(tmp_path, capsys):
     assert "2 places end after" in capsys.readouterr().err
     say_together(sweep, [cell for cell in sweep.cells if cell.backbone.processes == 2], 2)
     assert capsys.readouterr().err == ""
-    store.put("calibration/rates.json", b"{")
-    assert order()[0] == by_operations
-    assert "is damaged" in capsys.readouterr().err
+    for damaged in (b"{", b"5", json.dumps(slowest_is_small.said() | {"training": 3}).encode()):
+        store.put("calibration/rates.json", damaged)
+        assert order()[0] == by_operations
+        assert "is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from sweep import driver, table
+from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell import library_of, run_cell
 from sweep.cell.split import first_reaching, named_layer
@@ -246,6 +247,10 @@ def test_a_damaged_course_is_set_aside_and_done_again(learned, tmp_path):
     other.put("courses/another.parquet", whole)
     (reason,) = table.verify_fragments(other).quarantined.values()
     assert reason == "rows of another course"
+    other.put("courses/another.parquet", whole)
+    strange = table.LabelledCourse("another", "run", "b")
+    with pytest.raises(UserError, match=r"another\.parquet is damaged: rows of another course"):
+        table.export_courses(other, [table.Plan("t", {}, (), courses=(strange,))], {"another"})
 
 
 def test_datasets_as_tasks_with_any_number_and_another_architecture(tmp_path):

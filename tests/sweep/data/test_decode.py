@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from sweep.data.decode import decode_image, oddity
+from sweep.data.decode import SEVERAL, decode_image, oddity
 from sweep.data.tree import EXTENSIONS, UNREAD
 
 RAMP_HW = np.tile(np.linspace(0, 1, 256), (32, 1))
@@ -84,8 +84,12 @@ def test_the_orientation_tag_is_applied_as_viewers_do(orientation, kind):
 def test_an_animated_image_is_its_first_frame():
     frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "green", "blue")]
     content = packed(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_image(content).getpixel((0, 0)) == (255, 0, 0)
+    image = decode_image(content)
+    assert (image.getpixel((0, 0)), image.info[SEVERAL]) == ((255, 0, 0), True)
     assert oddity(content) == ""
+    assert not decode_image(packed(frames[0], "GIF")).info[SEVERAL]
+    cut = decode_image(content[: len(content) // 2])  # whose first frame is whole
+    assert cut.getpixel((0, 0)) == (255, 0, 0)
 
 
 def before(content):

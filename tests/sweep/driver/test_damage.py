@@ -141,7 +141,7 @@ def test_a_directory_in_a_checkpoints_place_costs_no_run(finished, caplog):
     Path(sweep.store.path(checkpoint_name(run))).rmdir()
 
 
-@pytest.mark.parametrize("damage", ["bit", "cut", "json", "no facts"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "json", "no facts", "another's"])
 def test_damaged_weights_are_trained_again(finished, damage):
     sweep, before = finished
     stem = next(name for name in sweep.store.names("weights/") if name.endswith(".safetensors")).removesuffix(
@@ -154,8 +154,13 @@ def test_damaged_weights_are_trained_again(finished, damage):
     elif damage == "cut":
         sweep.store.put(f"{stem}.safetensors", bytes(data[: len(data) // 2]))
     else:
-        broken = b"{half" if damage == "json" else json.dumps({"sha256": "", "facts": {}}).encode()
-        sweep.store.put(f"{stem}.json", broken)
+        whole = json.loads(sweep.store.get(f"{stem}.json"))
+        broken = {
+            "json": b"{half",
+            "no facts": json.dumps({"sha256": "", "facts": {}}).encode(),
+            "another's": json.dumps(whole | {"key": "weights/another"}).encode(),  # both files copied to this name
+        }
+        sweep.store.put(f"{stem}.json", broken[damage])
     for key in sweep.curves:
         sweep.store.delete(f"fragments/{key}.parquet")
     task = driver.task_of(sweep, sweep.cells[0], gpu=False)

@@ -194,12 +194,19 @@ def test_every_group_has_a_choice_of_its_own(tmp_path):
     }
 
 
-def test_records_survive_the_store_and_damaged_ones_count_as_missing(tmp_path):
+def test_records_survive_the_store_and_damaged_ones_count_as_missing(tmp_path, capsys):
     store, record = Store(str(tmp_path)), Record("stopped", (0.25, 0.5), 20, 3.0)
     write_record(store, "good", record)
-    for number, text in enumerate(["{", "[]", '{"status": "finished"}', '{"surprise": 1, "heldout_top1_epochs": []}']):
+    odd = ["{", "[]", "5", '{"status": "finished"}', '{"surprise": 1, "heldout_top1_epochs": []}']
+    odd += [
+        '{"status": 1, "heldout_top1_epochs": []}',
+        '{"status": "failed", "heldout_top1_epochs": [], "seconds": []}',
+    ]
+    for number, text in enumerate(odd):
         store.put(f"trials/bad{number}.json", text.encode())
-    assert read_records(store, ["good", "bad0", "bad1", "bad2", "bad3", "none"]) == {"good": record}
+    wanted = ["good", *(f"bad{number}" for number in range(len(odd))), "none"]
+    assert read_records(store, wanted) == {"good": record}
+    assert capsys.readouterr().err.count("is damaged; the trial is done again") == len(odd)
 
 
 def test_recipes_are_yaml_that_the_grid_accepts_and_says_what_they_rest_on(tmp_path):
@@ -375,6 +382,15 @@ def test_a_config_without_a_search_is_told_so(tmp_path, capsys):
     file.write_text(CONFIG[: CONFIG.index("search:")])
     assert tune.main(["--config", str(file), "--out", str(tmp_path / "out")]) == 2
     assert "no search section" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_read_is_said(tmp_path, capsys):
+    from sweep import tune
+
+    prepared(tmp_path)
+    file = tmp_path / "tiny.yaml"
+    assert tune.main(["--config", str(file), "--out", str(tmp_path / ("x" * 300)), "--plan"]) == 1
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_plan_lists_the_trials(tmp_path, capsys):

@@ -103,6 +103,7 @@ def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
         ("running/run2.json", b"{}"),
         ("running/run2.json", b"[1]"),
         ("running/run2.json", b'{"key": "run2", "time": "now"}'),
+        ("running/run2.json", b"[" * 99_999),
         ("plans/.DS_Store", b"\0\0"),
         ("plans/old/notes.txt", b"mine"),
         ("failures/.DS_Store", b"\0"),
@@ -111,7 +112,9 @@ def test_plans_are_told_apart_and_a_damaged_one_is_named(store):
 def test_what_lies_beside_does_not_matter(store, name, content):
     store.put(name, content)
     assert look(store).states["k0"] == "done"
-    assert "block 1" in status.show(store.uri, None)
+    shown = status.show(store.uri, None)
+    assert "block 1" in shown
+    assert (f"{name} is no note of a worker that can be read; it is left out" in shown) == name.endswith(".json")
 
 
 @pytest.mark.parametrize("content", [b"half", b"{}", b'{"blocks": {"0": ["k9"]}, "curves": {}}', b'{"version": 3}'])
@@ -126,6 +129,8 @@ def test_a_failure_record_of_another_type_is_left_out(store):
     odd = pa.table({"curve_key": ["k1"], "failed_at": ["yesterday"], "transient": ["perhaps"]})
     store.put("failures/k1/odd.parquet", table.serialised(odd))
     assert [record["curve_key"] for record in look(store).failures] == ["k1", "k4"]
+    said = "failures/k1/odd.parquet is no record of a failure that can be read; it is left out"
+    assert status.show(store.uri, None).count(said) == 1
 
 
 def run(*arguments):

@@ -106,6 +106,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]
     ("text", "expected"),
     [
         (BOMB, "aliases"),
+        ("name: t\ndatasets: {\"bugs\\ud83d\": {path: x}}\n", "surrogates not allowed"),
         ("name: &me [*me]\n", "aliases"),
         (GOOD + "# " + "x" * 1_000_000, "1,000,000 are the most"),
         ("base: &base {epochs: 7}\nrecipe: {<<: *base, lr: 1}\n", r"merge keys \(<<\) are none of YAML 1.2"),

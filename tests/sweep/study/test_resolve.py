@@ -12,6 +12,7 @@ from sweep.data.once import forget_datasets
 from sweep.study import expand, keyring, keys
 from sweep.study.check import read_config
 from sweep.study.resolve import data_identities, said_of_sizes, sizes
+from tests.original_files import ORIGINALS, labels
 from tests.sweep.data.test_folder import png, write_tree
 
 
@@ -103,12 +104,27 @@ def test_the_files_count_and_not_what_is_declared(tmp_path):
     planned = commands.plan(declared, str(tmp_path / "out"))
     assert f"notice: {said}" in planned
     assert "dataset bugs: 2 classes, 17 + 6 images\n" in planned
+    (tree / "train/ant/list.txt").write_text("left out")
+    forget_datasets()
+    assert "dataset bugs: 1 files are no images: 1 with .txt\n" in commands.plan(declared, str(tmp_path / "out"))
     capped = config_of(tmp_path, grid, f"bugs: {{path: {tree}, train_per_class: 5}}")
     assert sizes(capped, "bugs") == (2, 10, 6)
     assert said_of_sizes(capped) == []
     os.rename(tree, tmp_path / "away")
     absent = config_of(tmp_path, grid, f"bugs: {{path: {tree}, classes: 2, train: 1000, test: 100}}")
     assert sizes(absent, "bugs") == (2, 1000, 100)
+
+
+def test_a_plan_counts_what_other_readers_have(tmp_path, monkeypatch):
+    ORIGINALS["cifar10"](tmp_path / "tv", monkeypatch)
+    sources = f"tv: {{source: torchvision/cifar10, path: {tmp_path / 'tv'}, train: 7}}, "
+    sources += f"absent: {{source: torchvision/pets, path: {tmp_path / 'tv'}}}"
+    grid = "architecture: vggm11, id_dataset: tv, width: 0.0625, probe_datasets: [absent]"
+    planned = commands.plan(config_of(tmp_path, grid, sources), str(tmp_path / "out"))
+    train, test = (len(labels(part, 10)) for part in ("train", "test"))
+    assert f"dataset tv: 10 classes, {train} + {test} images\n" in planned
+    assert f"tv: its files hold {train} + {test} images" in planned
+    assert "dataset absent" not in planned
 
 
 def test_a_plan_names_classes_that_a_run_refuses_and_curves_beyond_the_memory(tmp_path, monkeypatch):
@@ -122,8 +138,16 @@ def test_a_plan_names_classes_that_a_run_refuses_and_curves_beyond_the_memory(tm
     with pytest.raises(UserError, match="'bee' has a single image"):
         Library({"bugs": dataset_options(config, "bugs")}, str(tmp_path / "cache")).select("bugs")
     monkeypatch.setattr("sweep.study.costs_said.host_memory", lambda: (1000, 1000))
-    planned = commands.plan(config, str(tmp_path / "out"))
-    assert "embeddings of 1 curves are more than a task may hold in memory here (700 B" in planned
+    for in_flight, said in (
+        (1, "700 B, resources.memory of this machine's)"),
+        (2, "350 B, resources.memory of this machine's,"),
+    ):
+        here = config.resources.model_copy(update={"gpus": 0, "max_in_flight": in_flight})
+        monkeypatch.setattr("sweep.study.costs_said.os.cpu_count", lambda: 4)
+        planned = commands.plan(config.model_copy(update={"resources": here}), str(tmp_path / "out"))
+        assert f"embeddings of 1 curves are more than a task may hold in memory here ({said}" in " ".join(
+            planned.split()
+        )
 
 
 def test_a_known_name_on_other_files_is_noticed(tmp_path):

@@ -67,8 +67,9 @@ def test_an_export_replaces_the_older_one_and_nothing_else(store, tmp_path):
 
 
 def test_impossible_exports_are_refused(store, tmp_path):
-    with pytest.raises(UserError, match="where the fragments are"):
-        table.copy_sorted(store, Store(store.uri + "/"))
+    for place in ("/", "/../out", "/fragments", "/plans/mine"):
+        with pytest.raises(UserError, match="where the fragments are"):
+            table.copy_sorted(store, Store(store.uri + place))
     with pytest.raises(UserError, match="at least one row"):
         table.copy_sorted(store, Store(str(tmp_path / "big")), rows_per_file=0)
     with pytest.raises(UserError, match="no fragment"):
@@ -98,7 +99,7 @@ def test_parts_of_the_copy_keep_to_their_bytes(store, tmp_path, monkeypatch):
 def test_a_store_of_several_processors_says_so(store, tmp_path, capsys):
     assert not Origins().mixed
     for number, (device, precision) in enumerate([("NVIDIA H100", "float32"), ("AMD EPYC", None)]):
-        rows = [row(f"m{number}", 1) | {"device": device, "extraction_precision": precision}]
+        rows = [row(f"m{number}", 1) | {"is_penultimate": True, "device": device, "extraction_precision": precision}]
         table.write_fragment(store, f"m{number}", rows)
     table.copy_sorted(store, Store(str(tmp_path / "big")))
     said = capsys.readouterr().err
@@ -118,6 +119,13 @@ def test_from_the_command_line(store, tmp_path):
     assert exported.returncode == 0, exported.stderr
     assert "1 files and export.json" in exported.stdout
     assert run("verify", tmp_path / "out").stdout == "verified 3 fragments: 0 damaged\n"
+    (plan,) = table.read_plans(store)
+    path = Path(table.export_probes(store, plan, done=table.listing(store).done))
+    assert run("verify", tmp_path / "out").returncode == 0
+    path.write_bytes(path.read_bytes().replace(b"k2", b"k9"))
+    changed = run("verify", tmp_path / "out")
+    assert (changed.returncode, "probes.parquet: it is not what was written" in changed.stdout) == (1, True)
+    path.unlink()
     store.put("fragments/k1.parquet", b"half")
     damaged = run("verify", tmp_path / "out")
     assert damaged.returncode == 1

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep import table
+from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.table.schema import FAILURE_SCHEMA, FRAGMENT_SCHEMA, LABELS, SCHEMA, data_dictionary
 
@@ -144,6 +145,26 @@ def test_another_plan_of_the_same_name_is_kept_and_said(tmp_path, capsys):
     assert [found.keys for found in table.read_plans(store)] == [("k3",)]
     (kept,) = [name for name in store.names("plans/") if name.startswith("plans/replaced/mine-")]
     assert set(json.loads(store.get(kept))["blocks"]["0"]) == {"k1", "k2"}
+
+
+def test_a_plan_with_one_changed_digit_is_damaged_and_older_ones_without_a_digest_stay(tmp_path, monkeypatch):
+    store, asked = Store(str(tmp_path)), plan(("k1", {"depth": 17}), name="mine")
+    table.publish_plan(store, asked)
+    data = store.get("plans/mine.json")
+    store.put("plans/mine.json", data.replace(b'"depth": 17', b'"depth": 11'))
+    with pytest.raises(UserError, match=r"mine\.json is damaged .*not those that were written"):
+        table.read_plans(store)
+    old = {name: value for name, value in json.loads(data).items() if name != "sha256"}
+    store.put("plans/mine.json", json.dumps(old).encode())
+    assert table.read_plans(store)[0].curves == asked.curves
+    monkeypatch.setattr(Store, "put", lambda *_: pytest.fail("nothing is written"))  # the store may be read-only
+    table.publish_plan(store, asked)
+    monkeypatch.undo()
+    for name, odd in (("depth", "deep"), ("architecture", 5), ("width", [])):  # of another type
+        old["backbones"][0][2] |= {name: odd}
+        store.put("plans/mine.json", json.dumps(old).encode())
+        with pytest.raises(UserError, match=r"mine\.json is damaged"):
+            table.read_plans(store)
 
 
 def test_fragments_of_version_0_1_0_are_read_and_their_labels_give_way_to_a_plan(tmp_path, capsys):

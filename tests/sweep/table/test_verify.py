@@ -91,6 +91,31 @@ def test_a_fragment_under_another_name_is_not_read(tmp_path):
         table.read_fragments(store, ["k2"])
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (rows()[:2], "rows are missing"),
+        (rows()[1:], r"layers \[2, 3\] instead of 1 to 2"),
+        ([row | {"top1": "half"} for row in rows()], "columns of another type: top1"),
+    ],
+)
+def test_a_fragment_of_other_rows_is_not_read(tmp_path, changed, said):
+    """A whole Parquet file of the right key: somebody filtered it, or wrote it by another program."""
+    store = Store(str(tmp_path))
+    at, kind = FRAGMENT_SCHEMA.get_field_index("top1"), pa.array([changed[0]["top1"]]).type
+    store.put("fragments/k1.parquet", fragment(changed, FRAGMENT_SCHEMA.set(at, pa.field("top1", kind))))
+    with pytest.raises(UserError, match=rf"k1\.parquet is damaged: .*{said}.*--verify"):
+        table.read_fragments(store, ["k1"])
+
+
+def test_copies_in_a_folder_below_are_no_fragments(tmp_path):
+    store = Store(str(tmp_path))
+    for name in ("old/k1", "._k2"):
+        store.put(f"fragments/{name}.parquet", WHOLE)
+    assert table.listing(store).done == frozenset()
+    assert table.verify_fragments(store) == table.Verified(0, {})
+
+
 def test_an_export_names_the_damaged_fragment(tmp_path):
     store = Store(str(tmp_path))
     store.put("fragments/k1.parquet", WHOLE[:-20])

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sweep import register
 from sweep.base.store import Store
@@ -56,3 +57,21 @@ def test_training_sees_what_the_policy_says_and_keys_say_what_changed(ones_own, 
     assert len({images.numpy().tobytes() for images in first.values()}) == 5
     new = {"crops": 2}
     assert parts == {"off": {}, "on": new, "strong": new, "invert": {"transformed": 2}, "corner": {}}
+
+
+def test_crops_have_the_labels_of_their_images_where_one_is_too_long_to_evaluate(tmp_path):
+    """An image of 1 × 40,000 px is broken where it is resized, and would be there to crop from."""
+    for label, grey in (("ant", 50), ("bee", 200)):
+        for part, count in (("train", 55), ("test", 2)):
+            (tmp_path / "bugs" / part / label).mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (12, 12), grey).save(tmp_path / "bugs" / part / label / f"{number}.png")
+    Image.new("L", (1, 40_000), 120).save(tmp_path / "bugs/train/ant/00.png")
+    library = Library({"bugs": DatasetOptions("folder", path=str(tmp_path / "bugs"))}, str(tmp_path / "cache"))
+    shop = Workshop(Store(str(tmp_path)), library, "run", CPU)
+    cell = grid_of(make()).cells[0].backbone
+    backbone = replace(cell, id_dataset="bugs", augmentation="on", id_classes=2, images_per_class=None, resolution=64)
+    source, *_ = _training_data(backbone, shop)
+    feeder = Feeder((0.5,) * 3, (0.25,) * 3, device=CPU, layout=torch.channels_last)
+    (crops,) = source.epoch([np.arange(len(source.labels_N))], seed=1, feeder=feeder)
+    assert crops.flatten(1).float().mean(1).tolist() == [(50, 200)[label] for label in source.labels_N]

@@ -107,22 +107,27 @@ def test_a_class_of_pictures_that_are_not_read_does_not_vanish(tmp_path, parts):
 
 def test_what_is_left_out_is_counted_and_named(tmp_path):
     tree = split_tree(tmp_path / "bugs", "train", "test")
+    for number in range(12):  # of an ending that nobody knows
+        (tree / "train/moth").mkdir(exist_ok=True)
+        (tree / f"train/moth/{number}.img").write_bytes(b"?")
     for name in ("README", "a.txt", "b.txt"):
         (tree / name).write_text("stray")
     (tree / "train/ant/._000.png").write_bytes(b"macOS")
     (tree / "train/ant/zz.png").symlink_to("../../.git/annex/objects/absent.png")
     data = opened(tree, tmp_path)
     assert (len(data.train), len(data.test)) == (18, 9)
-    assert "3 files are no images: 2 with .txt, 1 with no ending" in data.notes
+    assert "15 files are no images: 12 with .img, 2 with .txt, 1 with no ending" in data.notes
+    assert "left out: directories without an image: moth (12 .img)" in data.notes
     assert "1 images are links to nowhere, left out: train/ant/zz.png" in data.notes
 
 
-def test_links_to_an_unmounted_disk_are_refused_with_their_target(tmp_path):
+@pytest.mark.parametrize("name", ["moth", "St. Bernard"])
+def test_links_to_an_unmounted_disk_are_refused_with_their_target(tmp_path, name):
     tree = split_tree(tmp_path / "bugs", "train", "test")
-    (tree / "train/moth").symlink_to("/mnt/not_mounted/train/moth")
-    with pytest.raises(UserError, match="moth is a link to /mnt/not_mounted/train/moth, which is not there"):
+    (tree / "train" / name).symlink_to(f"/mnt/not_mounted/train/{name}")
+    with pytest.raises(UserError, match=f"{name} is a link to /mnt/not_mounted/train/{name}, which is not there"):
         opened(tree, tmp_path)
-    (tree / "train/moth").unlink()
+    (tree / "train" / name).unlink()
     for number in range(3):
         (tree / f"train/ant/x{number}.png").symlink_to("absent.png")
     with pytest.raises(UserError, match="3 files are links to what is not there"):

@@ -100,7 +100,15 @@ def probe_curve(
             check = (
                 drawn(len(data.layer_names), curve.probe.check, derive_seed("check", key)) if curve.probe.check else ()
             )
-            results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, check=check)
+            results = fit_probes(
+                data,
+                curve.probes,
+                seed=seed,
+                seeds=curve.probe_seeds,
+                budget=budget,
+                check=check,
+                cpus=task.cpus if device.type == "cuda" else None,
+            )
         else:
             results = list(before.results)
     if before is not None:

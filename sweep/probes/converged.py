@@ -2,7 +2,7 @@
 
 One decomposition per layer serves all penalties, all classes and both fits. On CPU each thread has a wide layer, or
 small ones of one width that share their steps; results depend neither on the threads nor on who shares. On a GPU layers
-of one width share every operation.
+of one width share every operation; small ones are left to the CPU, since there they would be nothing but launches.
 
 Shapes: L layers, N images, B images of a chunk, D width, C classes, F coordinates, see :mod:`sweep.probes.coordinates`.
 """
@@ -31,10 +31,19 @@ from sweep.probes.threads import each
 TOLERANCE = 0.02  # relative error of the weights that the gradient allows at most (see descent.minimise)
 _ROWS = 1024  # images scored at once
 _WORTH = 5e7  # multiplications of a pass from which on other layers in the same step save no more time
+# multiplications of a pass up to which a GPU does nothing but launch: 1e7 kept an H100 at 28 % for over ten seconds a
+# curve, which is 5 on one core (docs/speed.md)
+_LAUNCHED = 2e7
 
 
 def fit_converged(
-    data: ProbeData, recipe: Probe, layers: Sequence[int], *, budget: int | None = None, tolerance: float = TOLERANCE
+    data: ProbeData,
+    recipe: Probe,
+    layers: Sequence[int],
+    *,
+    budget: int | None = None,
+    tolerance: float = TOLERANCE,
+    cpus: int | None = None,
 ) -> list[ProbeResult]:
     """Both fits of some layers.
 
@@ -46,25 +55,43 @@ def fit_converged(
     recipe : with ``standardize: none`` embeddings are only centred.
     budget : bytes of a GPU that may be in use.
     tolerance : relative error of the weights that the gradient allows at most.
+    cpus : threads for what the CPU does; None: as many as torch may use.
 
     Returns
     -------
     results in no particular order. One that does not reach the tolerance says so in ``converged``.
     """
-    by_width: dict[int, list[int]] = {}
-    for layer in layers:
-        by_width.setdefault(data.width(layer), []).append(layer)
     if data.device.type == "cpu":
-        least = -(-torch.get_num_threads() // len(by_width)) if by_width else 1
-        parts = [part for width in sorted(by_width, reverse=True) for part in _parts(data, by_width[width], least)]
-        fits = each(lambda part: _fit(data, recipe, part, tolerance), parts, device=data.device, alone=True)
-        return [result for fit in fits for result in fit]
-    waves = [
-        wave
-        for group in by_width.values()
-        for wave in memory.waves(group, [_bytes(data, layer) for layer in group], budget)
-    ]
-    return [result for wave in waves for result in _short_of_memory(data, recipe, wave, tolerance)]
+        return _on_cpu(data, recipe, layers, tolerance, cpus)
+    small = [layer for layer in layers if _pass(data, layer) <= _LAUNCHED]
+    results = _on_cpu(data.on_cpu(), recipe, small, tolerance, cpus)
+    for group in _by_width(data, [layer for layer in layers if layer not in small]).values():
+        for wave in memory.waves(group, [_bytes(data, layer) for layer in group], budget):
+            results += _short_of_memory(data, recipe, wave, tolerance)
+    return results
+
+
+def _on_cpu(
+    data: ProbeData, recipe: Probe, layers: Sequence[int], tolerance: float, cpus: int | None
+) -> list[ProbeResult]:
+    by_width = _by_width(data, layers)
+    least = -(-(cpus or torch.get_num_threads()) // len(by_width)) if by_width else 1
+    parts = [part for width in sorted(by_width, reverse=True) for part in _parts(data, by_width[width], least)]
+    fits = each(lambda part: _fit(data, recipe, part, tolerance), parts, device=data.device, alone=True, cpus=cpus)
+    return [result for fit in fits for result in fit]
+
+
+def _by_width(data: ProbeData, layers: Sequence[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for layer in layers:
+        found.setdefault(data.width(layer), []).append(layer)
+    return found
+
+
+def _pass(data: ProbeData, layer: int) -> int:
+    """Multiplications of scoring every training image once."""
+    n = len(data.train_labels_N)
+    return n * size(n, data.width(layer)) * data.classes
 
 
 def _parts(data: ProbeData, layers: Sequence[int], least: int) -> list[list[int]]:
@@ -76,8 +103,7 @@ def _parts(data: ProbeData, layers: Sequence[int], least: int) -> list[list[int]
     ----------
     least : parts to make, so that each thread has one.
     """
-    n, numbers = len(data.train_labels_N), size(len(data.train_labels_N), data.width(layers[0]))
-    worth = max(1, round(_WORTH / (n * numbers * data.classes)))
+    worth = max(1, round(_WORTH / _pass(data, layers[0])))
     count = max(-(-len(layers) // worth), min(least, len(layers)))
     return [[int(layer) for layer in part] for part in np.array_split(np.array(layers), count)]
 

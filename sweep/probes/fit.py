@@ -36,6 +36,7 @@ def fit_probes(
     dtype: torch.dtype = torch.float32,
     budget: int | None = None,
     check: Sequence[int] = (),
+    cpus: int | None = None,
 ) -> list[ProbeResult]:
     """Fit linear probes on every layer, each twice: without the held-out part (chooses) and on all.
 
@@ -48,8 +49,8 @@ def fit_probes(
     dtype : of weights and arithmetic.
     budget : bytes of the device that may be in use; fewer layers are in flight if it asks for it, with the same
         results. None: as many as there are, fewer when memory runs out.
-
     check : layers that are fitted once more to convergence, which changes no other number, see :func:`checked`.
+    cpus : threads for what a solver leaves to the CPU; None: as many as torch may use. They change no number.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def fit_probes(
     if solver == _BATCHED:
         results += _in_waves(data, Request(recipes, replicates, dtype), finite, budget)
     elif solver == CONVERGED:
-        results += fit_converged(data, recipes[0], finite, budget=budget)
+        results += fit_converged(data, recipes[0], finite, budget=budget, cpus=cpus)
     elif ours is not None:
         for layer in finite:
             results += _one_alone(data, recipes, layer, ours, budget)

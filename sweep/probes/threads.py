@@ -12,7 +12,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def each(run: Callable[[T], R], tasks: Sequence[T], *, device: torch.device, alone: bool = False) -> list[R]:
+def each(
+    run: Callable[[T], R], tasks: Sequence[T], *, device: torch.device, alone: bool = False, cpus: int | None = None
+) -> list[R]:
     """Run tasks one to a thread, as many as torch may use; torch's operators then stay on their thread.
 
     Parameters
@@ -20,8 +22,9 @@ def each(run: Callable[[T], R], tasks: Sequence[T], *, device: torch.device, alo
     device : that does the work. On a GPU one task follows the other: each fills it, a graph cannot be captured while
         another one is, and the precision of matmuls belongs to the process.
     alone : a single task stays on one thread too, where its rounding would depend on how many there are.
+    cpus : so many threads, whatever torch may use.
     """
-    threads = min(torch.get_num_threads(), len(tasks)) if device.type == "cpu" else 0
+    threads = min(cpus or torch.get_num_threads(), len(tasks)) if device.type == "cpu" else 0
     if threads == 0 or (threads == 1 and not alone):
         return [run(task) for task in tasks]
     before = torch.get_num_threads()

@@ -19,6 +19,7 @@ from sweep.config.recipe import Probe, Recipe
 from sweep.embed.extract import embed
 from sweep.embed.statistics import layer_statistics
 from sweep.models import Feeder, build_backbone, probed_layers
+from sweep.probes import converged
 from sweep.probes.data import ProbeData
 from sweep.probes.fit import fit_probes
 from sweep.study.check import read_config
@@ -78,12 +79,20 @@ def bits(result):
     ],
     ids=lambda recipe: f"{recipe.solver} {recipe.standardize}",
 )
-def test_probes_agree_with_those_on_cpu(recipe):
+def test_probes_agree_with_those_on_cpu(recipe, monkeypatch):
+    monkeypatch.setattr(converged, "_LAUNCHED", 0)  # nothing is left to the CPU
     ours, theirs = (fit_probes(embeddings(device), recipe, seed=3) for device in (GPU, CPU))
     for one, other in zip(ours, theirs, strict=True):
         assert one.problem is None
         agree = np.mean(bits(one) == bits(other))
         assert agree >= 0.98, (one.layer, agree)
+
+
+def test_small_converged_probes_are_those_of_the_cpu():
+    recipe = Probe(solver="converged", standardize="feature", label_smoothing=0.0, penalties=(1.0, 1e-2))
+    ours, theirs = (fit_probes(embeddings(device), recipe, seed=3, cpus=4) for device in (GPU, CPU))
+    assert [one.correct for one in ours] == [other.correct for other in theirs]
+    assert [one.heldout_losses for one in ours] == [other.heldout_losses for other in theirs]
 
 
 def test_probes_of_many_small_batches_do_not_wait_or_leak():

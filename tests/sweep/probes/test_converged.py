@@ -186,7 +186,8 @@ def test_neither_neighbours_nor_threads_matter():
         torch.set_num_threads(threads)
         found.append(fit_probes(data, recipe(*PENALTIES["converged"]), seed=threads))
     torch.set_num_threads(before)
-    assert found[0] == found[1] == found[2]
+    found.append(fit_probes(data, recipe(*PENALTIES["converged"]), seed=0, cpus=4))
+    assert found[0] == found[1] == found[2] == found[3]
     single = ProbeData(**(vars(data) | {"train": data.train[2:3], "test": data.test[2:3], "layer_names": ["layer2"]}))
     (alone,) = fit_probes(single, recipe(*PENALTIES["converged"]), seed=9)
     assert (alone.correct, alone.test_loss, alone.penalty) == (

@@ -105,13 +105,8 @@ def problem_of_rows(table: pa.Table, curve_key: str) -> str | None:
 
     Of tables in which no row says whether it is the last layer's, the last one may be missing.
     """
-    if unknown := unknown_columns(table.schema):
-        return f"columns that the schema does not know: {', '.join(unknown)}"
-    wrong = [each.name for each in table.schema if each.type != _TYPES.get(each.name, each.type)]
-    if wrong:
-        return f"columns of another type: {', '.join(wrong)}"
-    if lacking := [name for name in _NEEDED if name not in table.schema.names]:
-        return f"no column {', '.join(lacking)}"
+    if not table.schema.equals(FRAGMENT_SCHEMA) and (problem := _problem_of_columns(table.schema)):
+        return problem
     if set(table["curve_key"].to_pylist()) != {curve_key}:
         return f"it does not hold the rows of {curve_key} but rows of {'another' if table.num_rows else 'no'} curve"
     found = table["layer"].to_pylist()
@@ -123,6 +118,16 @@ def problem_of_rows(table: pa.Table, curve_key: str) -> str | None:
     if any(flag is not None for flag in flags) and flags != [layer == last for layer in found]:
         return "the last row is not the penultimate layer: rows are missing"
     return None
+
+
+def _problem_of_columns(schema: pa.Schema) -> str | None:
+    if unknown := unknown_columns(schema):
+        return f"columns that the schema does not know: {', '.join(unknown)}"
+    wrong = [each.name for each in schema if each.type != _TYPES.get(each.name, each.type)]
+    if wrong:
+        return f"columns of another type: {', '.join(wrong)}"
+    lacking = [name for name in _NEEDED if name not in schema.names]
+    return f"no column {', '.join(lacking)}" if lacking else None
 
 
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
@@ -145,6 +150,8 @@ def read_file(store: Store, name: str) -> pa.Table:
 
 def written_by_newer(schema: pa.Schema) -> str | None:
     """What a fragment has that this version does not know; None if it knows it all."""
+    if schema.equals(FRAGMENT_SCHEMA, check_metadata=True):
+        return None
     version = (schema.metadata or {}).get(b"schema_version", b"1")
     if version.isdigit() and int(version) > SCHEMA_VERSION:
         return f"written with schema {int(version)}, this version reads up to {SCHEMA_VERSION}: {_UPDATE}"

@@ -126,9 +126,8 @@ def _problem_of_columns(schema: pa.Schema) -> str | None:
     wrong = [each.name for each in schema if each.type != _TYPES.get(each.name, each.type)]
     if wrong:
         return f"columns of another type: {', '.join(wrong)}"
-    if lacking := [name for name in _NEEDED if name not in schema.names]:
-        return f"no column {', '.join(lacking)}"
-    return None
+    lacking = [name for name in _NEEDED if name not in schema.names]
+    return f"no column {', '.join(lacking)}" if lacking else None
 
 
 def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
@@ -151,6 +150,8 @@ def read_file(store: Store, name: str) -> pa.Table:
 
 def written_by_newer(schema: pa.Schema) -> str | None:
     """What a fragment has that this version does not know; None if it knows it all."""
+    if schema.equals(FRAGMENT_SCHEMA, check_metadata=True):
+        return None
     version = (schema.metadata or {}).get(b"schema_version", b"1")
     if version.isdigit() and int(version) > SCHEMA_VERSION:
         return f"written with schema {int(version)}, this version reads up to {SCHEMA_VERSION}: {_UPDATE}"

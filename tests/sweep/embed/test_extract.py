@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from sweep.config import PENALTIES, Probe
-from sweep.embed.extract import Embeddings, batch_size, cached, embed, rounding_of, stored_as
+from sweep.embed.extract import Embeddings, batch_size, cached, embed, room_bytes, rounding_of, stored_as
 from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
@@ -300,3 +300,9 @@ def changed(model, name, factor, shift):
         yield
     finally:
         handle.remove()
+
+
+def test_pinned_memory_is_counted_as_torch_takes_it():
+    assert [room_bytes(1000, 100, pinned=pinned) for pinned in (False, True)] == [200_000, 2**18]
+    assert room_bytes(1024, 128, pinned=True) == 2**18
+    assert room_bytes(0, 100, pinned=True) == 0

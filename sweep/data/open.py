@@ -13,7 +13,7 @@ from sweep.data.kinds.plugin import open_registered
 from sweep.data.kinds.standard import open_standard
 from sweep.data.once import once
 from sweep.data.options import DatasetOptions
-from sweep.data.summaries import Summary, kept_summary, lacking
+from sweep.data.summaries import Summary, kept_summary, lacking, smallest
 
 
 class OpenDataset(Protocol):
@@ -68,7 +68,7 @@ def summary(name: str, options: DatasetOptions, cache_dir: Path) -> Summary:
         dataset = open_dataset(name, options, cache_dir=cache_dir)
         identity = ":".join(filter(None, [dataset.fingerprint, dataset.pixels, dataset.grouping]))
         counts = len(dataset.class_names), len(dataset.train), len(dataset.test)
-        return Summary(identity, dataset.split_note, *counts, dataset.notes, lacking(dataset))
+        return Summary(identity, dataset.split_note, *counts, dataset.notes, lacking(dataset), *smallest(dataset))
 
     there = options.kind == "folder" and options.path is not None and Path(options.path).exists()
     return kept_summary(name, options, cache_dir, make) if there else make()

@@ -39,6 +39,7 @@ class Summary:
     split : "official", or how the test part was made.
     lacking : what a run would refuse in it, in words; it needs of every class two images to fit and to hold out, and
         one to test.
+    smallest, fewest : the class with the fewest training images, and how many these are.
     """
 
     identity: str
@@ -48,6 +49,14 @@ class Summary:
     test: int
     notes: tuple[str, ...]
     lacking: tuple[str, ...] = ()
+    smallest: str = ""
+    fewest: int = 0
+
+
+def smallest(dataset: Dataset) -> tuple[str, int]:
+    """The class with the fewest training images, and how many these are."""
+    counts_C = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+    return dataset.class_names[int(counts_C.argmin())], int(counts_C.min())
 
 
 def lacking(dataset: Dataset) -> tuple[str, ...]:

@@ -127,8 +127,21 @@ def counted(config: Config) -> list[str]:
             continue
         lines.append(f"dataset {name}: {found.classes:,} classes, {found.train:,} + {found.test:,} images")
         lines += [f"dataset {name}: {note}" for note in found.notes]
-        lines += [f"warning: dataset {name}: {said}; a run refuses curves with it" for said in found.lacking]
+        refused = [*found.lacking, *_too_many(config, name, found)]
+        lines += [f"warning: dataset {name}: {said}; a run refuses curves with it" for said in refused]
     return lines
+
+
+def _too_many(config: Config, name: str, found: Summary) -> list[str]:
+    """Where the grid asks an ID dataset for more classes or images than its files have."""
+    blocks = [block for block in config.grid if name in (block.id_dataset or ())]
+    classes = max((asked for block in blocks for asked in block.id_classes if asked != "all"), default=0)
+    images = max((asked for block in blocks for asked in block.images_per_class if asked != "all"), default=0)
+    return [
+        *[f"id_classes: {classes} are asked for"] * (classes > found.classes),
+        *[f"images_per_class: {images} are asked for, class {found.smallest!r} has {found.fewest}"]
+        * (images > found.fewest),
+    ]
 
 
 def _is_here(options: DatasetOptions) -> bool:

@@ -134,6 +134,14 @@ def test_a_plan_names_classes_that_a_run_refuses_and_curves_beyond_the_memory(tm
     planned = commands.plan(config, str(tmp_path / "out"))
     assert "warning: dataset bugs: class 'bee': a single training image: two are needed" in planned
     assert "may hold in memory" not in planned
+    asked = config_of(
+        tmp_path,
+        "architecture: vggm11, id_dataset: bugs, width: 0.0625, id_classes: 3, images_per_class: 9",
+        f"bugs: {{path: {tree}}}",
+    )
+    said = commands.plan(asked, str(tmp_path / "out"))
+    assert "warning: dataset bugs: id_classes: 3 are asked for; a run refuses curves with it" in said
+    assert "images_per_class: 9 are asked for, class 'bee' has 1; a run refuses" in said
     forget_datasets()
     with pytest.raises(UserError, match="'bee' has a single image"):
         Library({"bugs": dataset_options(config, "bugs")}, str(tmp_path / "cache")).select("bugs")

@@ -138,7 +138,10 @@ def status(out: str, name: str | None, *, watch: bool = False) -> int:
 def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = False, profile: bool = False) -> int:
     """Run a config, print the summary, return the exit code."""
     if verify:
-        print(table.describe_verified(table.verify_fragments(Store(out))), file=sys.stderr)
+        found = table.verify_fragments(Store(out))
+        print(table.describe_verified(found), file=sys.stderr)
+        for said in table.changed_tables(Store(out), found.digests):
+            print(f"  {said}", file=sys.stderr)
         for name in table.drop_damaged(Store(out)):
             print(f"  {name}: damaged, removed; this run measures it again", file=sys.stderr)
     sweep = driver.prepare(config, out)

@@ -2,7 +2,7 @@
 
 from sweep.table.choice import best_row, choosing_columns
 from sweep.table.continual import CONTINUAL, continual_dictionary, done_courses, export_courses, write_course
-from sweep.table.export import copy_sorted, export_probes, labelled_probes
+from sweep.table.export import changed_tables, copy_sorted, export_probes, labelled_probes
 from sweep.table.failures import clear_failures, odd_failures, read_failures, write_failure
 from sweep.table.fragments import FRAGMENTS, Listing, listing, parse_parquet, read_fragments, serialised, write_fragment
 from sweep.table.kept import FITS, KEPT, drop_kept, forget_fits, is_kept, kept_curves, read_kept, write_kept
@@ -40,6 +40,7 @@ __all__ = [
     "Progress",
     "Verified",
     "best_row",
+    "changed_tables",
     "choosing_columns",
     "clear_failures",
     "continual_dictionary",

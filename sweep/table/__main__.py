@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = verify_fragments(store, each=lambda done, total: line.show(f"verified {done}/{total} fragments"))
         line.end()
         print(describe_verified(found))
-        changed = changed_tables(store)
+        changed = changed_tables(store, found.digests)
         for said in changed:
             print(f"  {said}")
         return 1 if found.quarantined or changed else 2 if found.newer else 0

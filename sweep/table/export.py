@@ -34,6 +34,7 @@ from sweep.table.schema import SCHEMA_VERSION
 from sweep.table.spool import Spool
 
 EXPORT, EXPORTS, MANIFEST = "probes.parquet", "exports/", "export.json"
+DIGESTS = "digests"
 ROWS_PER_FILE = 1_000_000
 _OURS = re.compile(r"probes-\d{4,}-[0-9a-f]{12}\.parquet")  # what a copy calls its files
 _SORTED_BY = ("architecture", "id_dataset", "dataset", "weights_key")
@@ -224,7 +225,8 @@ def _export(
             metadata = {"schema_version": str(SCHEMA_VERSION), "tunnel_sweep": about}
             with written(spool.parts(), pa.schema(fields, metadata=metadata)) as (data, digest):
                 store.put(name, data)
-                store.put(record, json.dumps(made_from | {"sha256": digest}).encode())
+                about_it = made_from | {"sha256": digest, DIGESTS: spool.digests}
+                store.put(record, json.dumps(about_it).encode())
     return store.path(name)
 
 
@@ -255,15 +257,26 @@ def is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any
         return False
 
 
-def changed_tables(store: Store) -> list[str]:
-    """Tables that are not byte for byte what was written, in words; the next run writes them again."""
+def changed_tables(store: Store, digests: Mapping[str, str]) -> list[str]:
+    """Tables that are not byte for byte what was written, or were made from other fragments, in words.
+
+    The next run writes them again.
+
+    Parameters
+    ----------
+    digests : SHA-256 of each fragment, by its key.
+    """
     found = []
     for record in (name for name in store.names(EXPORTS) if name.endswith(".json")):
         name = f"{record.removeprefix(EXPORTS).removesuffix('.json')}.parquet"
         try:
-            if store.exists(name) and store.sha256(name) != json.loads(store.get(record))["sha256"]:
+            saved = json.loads(store.get(record))
+            if store.exists(name) and store.sha256(name) != saved["sha256"]:
                 found.append(f"{name}: it is not what was written; a run writes it again")
-        except (ValueError, KeyError, TypeError):
+            if others := [key for key, was in saved.get(DIGESTS, {}).items() if digests.get(key, was) != was]:
+                store.delete(record)  # by size and time of writing the run would not see it
+                found.append(f"{name}: fragment {others[0]} is not the one it was made from; a run writes it again")
+        except (ValueError, KeyError, TypeError, AttributeError):
             found.append(f"{name}: the record of what it was made from is damaged; a run writes both again")
     return found
 

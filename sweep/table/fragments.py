@@ -6,6 +6,7 @@ fragment always wins over them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,14 @@ def read_fragment(store: Store, curve_key: str) -> pa.Table:
     UserError
         If it is damaged, holds rows of another curve, or was written by a version that knows more.
     """
+    return read_digested(store, curve_key)[0]
+
+
+def read_digested(store: Store, curve_key: str) -> tuple[pa.Table, str]:
+    """The same, and the SHA-256 of the file."""
     name = f"{FRAGMENTS}{curve_key}.parquet"
-    table = read_file(store, name)
+    data = store.get(name)
+    table = _parsed(store, name, data)
     if newer := written_by_newer(table.schema):
         raise UserError(f"{store.path(name)}: {newer}")
     if problem := problem_of_rows(table, curve_key):
@@ -97,7 +104,7 @@ def read_fragment(store: Store, curve_key: str) -> pa.Table:
 
         trained = pc.if_else(pc.is_valid(table["epochs"]), table["id_images"], None)
         table = table.append_column(FRAGMENT_SCHEMA.field("trained_images"), trained)
-    return table
+    return table, hashlib.sha256(data).hexdigest()
 
 
 def problem_of_rows(table: pa.Table, curve_key: str) -> str | None:
@@ -140,7 +147,10 @@ def read_fragments(store: Store, curve_keys: Iterable[str]) -> pa.Table:
 
 def read_file(store: Store, name: str) -> pa.Table:
     """A fragment or record; UserError if what stands there is not what was written."""
-    data = store.get(name)
+    return _parsed(store, name, store.get(name))
+
+
+def _parsed(store: Store, name: str, data: bytes) -> pa.Table:
     try:
         return parse_parquet(data)
     except (pa.ArrowException, OSError, ValueError) as error:

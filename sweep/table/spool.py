@@ -17,7 +17,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from sweep.base.store import Store
-from sweep.table.fragments import conform, read_fragment
+from sweep.table.fragments import conform, read_digested
 from sweep.table.labels import joined, relabelled
 from sweep.table.origins import Origins
 from sweep.table.plans import PlannedCurve
@@ -25,7 +25,7 @@ from sweep.table.schema import SCHEMA, is_statistic
 
 _CURVES, _FIRST, _READERS = 512, 16, 4  # of a part, at most and the first; threads that wait for the store
 _BYTES = 128 << 20  # of a part, as the last one had them: bits of a million images are 160 kB in every row
-_Part: TypeAlias = "tuple[list[PlannedCurve], dict[str, Future[pa.Table]]]"
+_Part: TypeAlias = "tuple[list[PlannedCurve], dict[str, Future[tuple[pa.Table, str]]]]"
 
 
 class Spool:
@@ -36,6 +36,7 @@ class Spool:
     schema : of all parts: the table's, and every registered statistic that some curve has.
     relabelled : columns whose labels in old fragments are not the plan's; of how many curves each.
     origins : where the curves were computed.
+    digests : SHA-256 of each curve's fragment.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Spool:
         self._registered: dict[str, pa.Field] = {}
         self.relabelled: dict[str, int] = {}
         self.origins = Origins()
+        self.digests: dict[str, str] = {}
         self._curves = _FIRST
 
     def __enter__(self) -> Spool:
@@ -74,7 +76,9 @@ class Spool:
                     while waiting and len(coming) < 2:  # the next is read while this one is joined
                         coming.append(self._started(store, waiting, pool))
                     part, futures = coming.popleft()
-                    self._add({key: future.result() for key, future in futures.items()}, part)
+                    read = {key: future.result() for key, future in futures.items()}
+                    self.digests |= {key: digest for key, (_, digest) in read.items()}
+                    self._add({key: fragment for key, (fragment, _) in read.items()}, part)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -83,7 +87,7 @@ class Spool:
         """The next curves, and their fragments as they come."""
         part = [waiting.popleft() for _ in range(min(self._curves, len(waiting)))]
         keys = dict.fromkeys(curve.key for curve in part)
-        return part, {key: pool.submit(read_fragment, store, key) for key in keys}
+        return part, {key: pool.submit(read_digested, store, key) for key in keys}
 
     def _add(self, fragments: Mapping[str, pa.Table], curves: Sequence[PlannedCurve]) -> None:
         for name, count in relabelled(fragments, curves).items():

@@ -27,11 +27,13 @@ class Verified:
     fragments : how many.
     quarantined : the reason for each that was set aside, by its new name.
     newer : what each fragment of a newer version has that this one does not know; they stay where they are.
+    digests : SHA-256 of each curve's fragment that stays, by its key.
     """
 
     fragments: int
     quarantined: dict[str, str]
     newer: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 def problem_of(data: bytes, curve_key: str) -> str | None:
@@ -59,7 +61,7 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     each : told (done, total) after each fragment.
     """
     names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if is_own(name)]
-    quarantined, newer = {}, {}
+    quarantined, newer, digests = {}, {}, {}
     for done, name in enumerate(names, start=1):
         key = name.rpartition("/")[2].removesuffix(".parquet")
         judge = problem_of_course if name.startswith(COURSES) else problem_of
@@ -71,8 +73,10 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
             quarantined[_set_aside(store, name, key, data, reason)] = reason
         elif more := written_by_newer(pq.read_schema(pa.BufferReader(data))):
             newer[name] = more
+        if not reason and name.startswith(FRAGMENTS):
+            digests[key] = hashlib.sha256(data).hexdigest()
         each(done, len(names))
-    return Verified(len(names), quarantined, newer)
+    return Verified(len(names), quarantined, newer, digests)
 
 
 def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> str:

@@ -1,6 +1,7 @@
 """The copy in few sorted files, and verification from the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,27 @@ def test_from_the_command_line(store, tmp_path):
     assert "1 damaged" in damaged.stdout
     assert run("verify", tmp_path / "out").stdout == "verified 2 fragments: 0 damaged\n"
     assert run("export", tmp_path / "nowhere", "--to", tmp_path / "big").returncode == 2
+
+
+def test_a_fragment_replaced_by_one_of_its_size_and_time_reaches_the_table_after_a_verify(store, tmp_path):
+    (plan,) = table.read_plans(store)
+    done = table.listing(store).done
+    place = tmp_path / "out" / "fragments" / "k1.parquet"
+
+    def written(top1):
+        table.write_fragment(store, "k1", [row("k1", layer) | {"top1": top1} for layer in (1, 2, 3)])
+        os.utime(place, ns=(10**18, 10**18))
+        return place.stat().st_size
+
+    def exported():
+        table.export_probes(store, plan, done=done)
+        return set(pq.read_table(tmp_path / "out" / "probes.parquet", filters=[("curve_key", "=", "k1")])["top1"])
+
+    size = written(0.25)
+    assert {each.as_py() for each in exported()} == {0.25}
+    assert table.changed_tables(store, table.verify_fragments(store).digests) == []
+    assert written(0.75) == size
+    assert {each.as_py() for each in exported()} == {0.25}  # nothing that a listing says has changed
+    (said,) = table.changed_tables(store, table.verify_fragments(store).digests)
+    assert said.startswith("probes.parquet: fragment k1 is not the one it was made from")
+    assert {each.as_py() for each in exported()} == {0.75}

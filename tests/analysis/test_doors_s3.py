@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from analysis import browse, load, sql
@@ -29,7 +32,11 @@ def test_a_sweep_on_s3(served, tmp_path, capsys):
     write_sweep(tmp_path, probe_table(grid(id_classes=[10, 50]), datasets=["glyphs", "digits"]))
     data = (tmp_path / "probes.parquet").read_bytes()
     storage.write("s3://bucket/done/probes.parquet", data)
-    storage.write("s3://bucket/running/fragments/part.parquet", data)
+    rows = pq.read_table(tmp_path / "probes.parquet")
+    for key in rows["curve_key"].unique().to_pylist():
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.filter(pc.equal(rows["curve_key"], key)), sink)
+        storage.write(f"s3://bucket/running/fragments/{key}.parquet", sink.getvalue())
     ours = load.experiments(str(tmp_path)).retained.mean()
     for place in ("s3://bucket/done", "s3://bucket/running"):
         assert load.experiments(place).retained.mean() == ours

@@ -160,7 +160,7 @@ function grid(name, place, heads, rows, options = {}) {
     ...options, ...(was && { pageLength: was.length }), ...(again && { displayStart: was.start, order: options.order ?? was.order }),
   });
   const keep = (start) => paged.set(name, { n: rows.length, heads: heads.length, length: table.page.len(), start, order: table.order() });
-  return table.on("order", () => keep(0)).on("page length", () => setTimeout(() => keep(table.page.info().start)));
+  return table.on("order", () => keep(0)).on("draw", () => keep(table.page.info().start)); // no timer: the next key may come before it
 }
 
 function escaped(text) {

@@ -37,6 +37,7 @@ NAMES = {
 
 COMPLEXITY = "id_complexity"  # a variable where an instrument measured it
 CONTEXT = ("id_dataset",)
+_LISTED = 5  # reasons that a refusal names
 CLUSTER = "architecture"  # what its backbones share no configuration of the grid makes
 
 
@@ -53,7 +54,7 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
     curves = metrics.collect(kept, accuracy=accuracy)
     frame = metrics.experiments(curves, accuracy=accuracy)
     if not len(frame):
-        raise UserError(f"{uri}: no complete OOD curve of a kept checkpoint ({len(curves.incomplete)} are incomplete)")
+        raise UserError(_why_none(found, curves.incomplete))
     frame = _with_complexity(_without_nulls(frame), uri)
     variables, nuisances, replicates, constant, notes = _variables(frame, varied)
     adjust, unheld = held_equal(about.get("adjust", {}), variables)
@@ -84,6 +85,26 @@ def read_sweep(results: str, *, accuracy: str) -> Experiments:
         emergence=emerged,
         courses=continual.read(results, about.get("name")),
     )
+
+
+def _why_none(found: stored.Stored, incomplete: pd.DataFrame) -> str:
+    """What a sweep without an OOD curve to report is told: what its curves lack, and each failure's last words."""
+    failed = found.failures.to_pandas().sort_values("failed_at").drop_duplicates("curve_key", keep="last")
+    short = failed["message"].fillna("").str.strip().str.split("\n").str[0]
+    words = (
+        failed["dataset"].fillna("?")
+        + ", "
+        + failed["stage"].fillna("?")
+        + ": "
+        + failed["exception"].fillna("")
+        + ": "
+        + short
+    )
+    reasons = [*incomplete["reason"].value_counts().items(), *words.value_counts().items()]
+    listed = "".join(f"\n  {n} × {reason}" for reason, n in reasons[:_LISTED])
+    more = f"\n  and {len(reasons) - _LISTED} other reasons" if len(reasons) > _LISTED else ""
+    counted = f"{len(incomplete)} are incomplete, {len(failed)} failed"
+    return f"{found.uri}: no complete OOD curve of a kept checkpoint ({counted}){listed}{more}"
 
 
 def _fitted(probes: pd.DataFrame) -> str:

@@ -150,8 +150,21 @@ def test_incomplete_curves_along_the_way_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_table_of_epochs_along_the_way_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no complete OOD curve of a kept checkpoint"):
-        read_sweep(str(write_sweep(tmp_path, table_along(epoch=[0, 1]))), accuracy="heldout")
+    uri = str(write_sweep(tmp_path, table_along(epoch=[0, 1])))
+    with pytest.raises(UserError, match=r"no complete OOD curve of a kept checkpoint \(0 are incomplete, 0 failed\)$"):
+        read_sweep(uri, accuracy="heldout")
+    said = ("curve_key", "dataset", "stage", "exception", "message", "failed_at")
+    rows = [
+        ("a", "glyphs", "data", "OSError", "a first try", "2026-01-01"),
+        ("a", "glyphs", "data", "UserError", "no class is left\nof it", "2026-01-02"),
+        ("b", "glyphs", "data", "UserError", "no class is left", "2026-01-02"),
+    ]
+    for number, row in enumerate(rows):
+        place = tmp_path / "failures" / row[0] / f"{number}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame([dict(zip(said, row, strict=True))]).astype({"failed_at": "datetime64[us, UTC]"}).to_parquet(place)
+    with pytest.raises(UserError, match=r"2 failed\)\n  2 × glyphs, data: UserError: no class is left$"):
+        read_sweep(uri, accuracy="heldout")
 
 
 def test_figures_choose_among_many_configurations() -> None:

@@ -25,6 +25,7 @@ from sweep.train.resample import Resampler, longest_window
 _SHARE = 1 / 3  # of a GPU's free memory that images may take; the network, and others, need theirs
 _COPIED = 2**26  # bytes at a time
 _TOGETHER = 2**21  # pixels that a GPU makes at a time: of small batches, several, as launching takes longer than making
+_TOGETHER_ON_HOST = 2**19  # on a CPU, whose caches they are to stay in
 
 
 class PlainImages:
@@ -87,14 +88,12 @@ class CroppedImages:
 
     def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
         """uint8 (B, R, R, 3) images of each batch on the feeder's device."""
-        if feeder.device.type == "cpu":
-            made = self._on_host(self._drawn(self.positions_N[indices_B], seed) for indices_B in batches)
-            yield from read_ahead(made, lambda images: images) if self.ahead else made
-            return
-        groups = grouped(batches, max(_TOGETHER // self.side**2, 1))
+        on_host = feeder.device.type == "cpu"
+        groups = grouped(batches, max((_TOGETHER_ON_HOST if on_host else _TOGETHER) // self.side**2, 1))
         drawn = (self._drawn(self.positions_N[np.concatenate(group)], seed) for group in groups)
-        flat = self._there.on(feeder.device)
-        if flat is not None:
+        if on_host:
+            made = read_ahead(self._on_host(drawn), lambda images: images) if self.ahead else self._on_host(drawn)
+        elif (flat := self._there.on(feeder.device)) is not None:
             made = self.on_device(((flat, at, uniform_BD) for at, uniform_BD in drawn), feeder.device)
         else:
             made = self.streamed(drawn, feeder)
@@ -132,8 +131,12 @@ class CroppedImages:
         return windows(crops, self.images.offsets_N[positions_B], sizes_B2), uniform_BD[:, CROP_DRAWS:]
 
     def _on_host(self, drawn: Iterator[tuple[Windows, np.ndarray]]) -> Iterator[Tensor]:
+        each = max(_TOGETHER // self.side**2, 1)
         for at, uniform_BD in drawn:
-            yield self._operated(cut(self._flat, at, self.side), uniform_BD)
+            images_BRRC = cut(self._flat, at, self.side)
+            for start in range(0, len(images_BRRC), each):
+                self._operated(images_BRRC[start : start + each], uniform_BD[start : start + each])
+            yield images_BRRC
 
     def _operated(self, images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
         return operate(images_BRRC, uniform_BD) if self.operations else images_BRRC

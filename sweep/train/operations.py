@@ -4,13 +4,14 @@ Images with the same operation are worked on together, in whole numbers, so that
 on the device. Moved pixels are torchvision's; colours follow Pillow's definitions and differ from Pillow's and
 torchvision's by one level of 255 at most, where these compute in float32.
 
-Shapes: G images of one operation, R resolution, C = 3 channels, P = R² pixels.
+Shapes: B images, G of them with one operation or kind of it, M moves, R resolution, C = 3 channels, P = R² pixels,
+X = P C numbers, L = 256 levels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -25,9 +26,9 @@ OPERATION_DRAWS = 2 * _SLOTS
 _SHARE = 9 / 30  # magnitude 9 of bins 0 to 30
 _PERCENT = 27  # 0.9 × share: brightness, colour, contrast and sharpness go to 73 or 127 %
 _BITS = 7  # 8 − 4 × share, rounded
-_BRIGHT = 178.5  # 255 × (1 − share)
+_BRIGHT = 179  # above 255 × (1 − share)
 
-Colour = Callable[[Tensor, Tensor], Tensor]  # uint8 (G, R, R, 3), percent (G, 1, 1, 1) → numbers 0 to 255 like it
+Levels = Callable[[Tensor], Tensor]  # uint8 (G, R, R, 3) → the same
 
 
 def operate(images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
@@ -40,37 +41,49 @@ def operate(images_BRRC: Tensor, uniform_BD: np.ndarray) -> Tensor:
 
 
 def _operated(images_BRRC: Tensor, number_B: np.ndarray, up_B: np.ndarray) -> None:
-    """One operation of each image, in place."""
-    group_B = 2 * number_B + (up_B & (number_B < len(_MOVES)))
-    order_B = np.argsort(group_B, kind="stable")
-    groups, sizes = np.unique(group_B, return_counts=True)
-    device = images_BRRC.device
-    order = resident(order_B, device).split(sizes.tolist())
-    percent = resident(np.where(up_B, 100 + _PERCENT, 100 - _PERCENT)[order_B], device).split(sizes.tolist())
-    for group, at_G, percent_G in zip(groups.tolist(), order, percent, strict=True):
-        name, up = NAMES[group // 2], group % 2 == 1
-        if name == "Identity":
-            continue
-        chosen_GRRC = images_BRRC[at_G]
-        if name in _MOVES:
-            images_BRRC[at_G] = _moved(chosen_GRRC, name, up)
-        else:
-            made = _COLOURS[name](chosen_GRRC, percent_G[:, None, None, None])
-            images_BRRC[at_G] = made.to(torch.uint8)
+    """One operation of each image, in place: all moves at once, all blends, and then each other operation."""
+    device, order_B = images_BRRC.device, np.argsort(number_B, kind="stable")
+    at_B = resident(order_B, device)
+    ends = [0, *np.cumsum(np.bincount(number_B, minlength=len(NAMES))).tolist()]
+    blends, levels = len(_MOVES), len(_MOVES) + len(_DULLER)
+
+    def change(start: int, end: int, operation: Callable[[Tensor], Tensor]) -> None:
+        """These images of the order by what an operation makes of them."""
+        if end > start:
+            at_G = at_B[start:end]
+            images_BRRC.index_copy_(0, at_G, operation(images_BRRC.index_select(0, at_G)))
+
+    def move(images_GRRC: Tensor) -> Tensor:
+        moved = order_B[: ends[blends]]
+        return _moved(images_GRRC, resident(2 * number_B[moved] + up_B[moved], device))
+
+    def blend(images_GRRC: Tensor) -> Tensor:
+        sizes, up_G = np.diff(ends[blends : levels + 1]).tolist(), up_B[order_B[ends[blends] : ends[levels]]]
+        return _blended(images_GRRC, sizes, resident(np.where(up_G, 100 + _PERCENT, 100 - _PERCENT), device))
+
+    change(0, ends[blends], move)
+    change(ends[blends], ends[levels], blend)
+    for number, level in enumerate(_LEVELS.values(), levels):
+        change(ends[number], ends[number + 1], level)
 
 
-def _moved(images_GRRC: Tensor, name: str, up: bool) -> Tensor:
-    """Each pixel from where the operation has it from, black from outside."""
-    from_P, inside_P1 = _origins(name, up, images_GRRC.shape[1], images_GRRC.device)
-    return (images_GRRC.flatten(1, 2).index_select(1, from_P) * inside_P1).view_as(images_GRRC)
+def _moved(images_GRRC: Tensor, move_G: Tensor) -> Tensor:
+    """Each number of an image from where its move has it from, black from outside."""
+    from_MX, inside_MX = _origins(images_GRRC.shape[1], images_GRRC.device)
+    moved_GX = images_GRRC.flatten(1).gather(1, from_MX.index_select(0, move_G))
+    return moved_GX.mul_(inside_MX.index_select(0, move_G)).view_as(images_GRRC)
 
 
 @cache
-def _origins(name: str, up: bool, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where each pixel comes from, and whether from within: read off an image of numbers that torchvision moved."""
+def _origins(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where each number comes from by each move, down and up, and whether from within: read off an image of numbers
+    that torchvision moved.
+    """
     numbers_1RR = torch.arange(1, side * side + 1, dtype=torch.float32).view(1, side, side)
-    moved_P = _MOVES[name](numbers_1RR, 1 if up else -1).flatten().long()
-    return (moved_P - 1).clamp_(min=0).to(device), (moved_P > 0).to(torch.uint8)[:, None].to(device)
+    moved_MP = torch.stack([move(numbers_1RR, sign).flatten() for move in _MOVES.values() for sign in (-1, 1)]).long()
+    from_MPC = 3 * (moved_MP - 1).clamp_(min=0)[..., None] + torch.arange(3)
+    inside_MPC = (moved_MP > 0).to(torch.uint8)[..., None].expand_as(from_MPC)
+    return from_MPC.flatten(1).to(device), inside_MPC.flatten(1).to(device)
 
 
 def _affine(image_1RR: Tensor, *, shear: list[float] | None = None, translate: list[int] | None = None) -> Tensor:
@@ -99,86 +112,114 @@ _MOVES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def _divided(sums: Tensor, by: Tensor | float) -> Tensor:
-    """Whole numbers divided and rounded down, however the device rounds quotients."""
-    return ((sums + 0.5) / by).floor_()
+    """Whole numbers divided and rounded down, in place, however the device rounds quotients."""
+    return sums.add_(0.5).div_(by).floor_()
 
 
-def _blended(images_GRRC: Tensor, dull: Tensor, percent_G111: Tensor) -> Tensor:
-    """So many percent of the images and what is missing to 100 of something duller, within 0 to 255."""
+def _bytes(levels: Tensor) -> Tensor:
+    """Whole numbers from 0 to 255 as uint8; by way of int16 a CPU takes a quarter of the time."""
+    return levels.to(torch.int16).to(torch.uint8)
+
+
+def _blended(images_GRRC: Tensor, sizes: Sequence[int], percent_G: Tensor) -> Tensor:
+    """So many percent of the images and what is missing to 100 of something duller, within 0 to 255.
+
+    Parameters
+    ----------
+    sizes : how many images each of :data:`_DULLER` has, one after the other.
+    """
     bright = images_GRRC.float()
-    sums = (bright - dull) * percent_G111 + 100 * dull
-    return _divided(sums.clamp_(0, 25500), 100)
+    dull = torch.zeros_like(bright)
+    for duller, part, into in zip(_DULLER.values(), bright.split(sizes), dull.split(sizes), strict=True):
+        if len(part):
+            duller(part, into)
+    sums = (bright - dull).mul_(percent_G[:, None, None, None]).add_(dull, alpha=100)
+    return _bytes(_divided(sums.clamp_(0, 25500), 100))
 
 
-def _grey(images_GRRC: Tensor) -> Tensor:
+def _black(_bright: Tensor, _dull: Tensor) -> None:
+    """Brightness: against nothing."""
+
+
+def _grey(bright: Tensor) -> Tensor:
     """Luma (G, R, R, 1) by ITU-R 601-2 in 16 bits, as Pillow converts to "L"."""
-    red, green, blue = images_GRRC.float().split(1, dim=3)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) * 2.0**-16).floor_()
+    red, green, blue = bright.split(1, dim=3)
+    return (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768).mul_(2.0**-16).floor_()
 
 
-def _brightness(images_GRRC: Tensor, percent_G111: Tensor) -> Tensor:
-    return _blended(images_GRRC, torch.zeros((), device=images_GRRC.device), percent_G111)
+def _greys(bright: Tensor, dull: Tensor) -> None:
+    """Colour: against each pixel's grey."""
+    dull.copy_(_grey(bright).expand_as(dull))
 
 
-def _colour(images_GRRC: Tensor, percent_G111: Tensor) -> Tensor:
-    return _blended(images_GRRC, _grey(images_GRRC), percent_G111)
-
-
-def _contrast(images_GRRC: Tensor, percent_G111: Tensor) -> Tensor:
-    total_G, count = _grey(images_GRRC).long().sum((1, 2, 3)), images_GRRC.shape[1] ** 2
+def _mean_grey(bright: Tensor, dull: Tensor) -> None:
+    """Contrast: against an image's mean grey."""
+    total_G, count = _grey(bright).long().sum((1, 2, 3)), bright.shape[1] ** 2
     mean_G = torch.div(2 * total_G + count, 2 * count, rounding_mode="floor")
-    return _blended(images_GRRC, mean_G.float()[:, None, None, None], percent_G111)
+    dull.copy_(mean_G[:, None, None, None].expand_as(dull))
 
 
-def _sharpness(images_GRRC: Tensor, percent_G111: Tensor) -> Tensor:
-    """Against the mean of 3 × 3 pixels in which the one in the middle counts five times; the rim stays."""
-    images = images_GRRC.float()
-    smooth = images.clone()
-    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
-    sums = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * images[:, 1:-1, 1:-1]
-    smooth[:, 1:-1, 1:-1] = _divided(2 * sums + 13, 26)
-    return _blended(images_GRRC, smooth, percent_G111)
+def _smooth(bright: Tensor, dull: Tensor) -> None:
+    """Sharpness: against the mean of 3 × 3 pixels in which the one in the middle counts five times; the rim stays."""
+    dull.copy_(bright)
+    rows = (bright[:, :-2] + bright[:, 1:-1]).add_(bright[:, 2:])
+    sums = (rows[:, :, :-2] + rows[:, :, 1:-1]).add_(rows[:, :, 2:]).add_(bright[:, 1:-1, 1:-1], alpha=4)
+    dull[:, 1:-1, 1:-1] = _divided(sums.mul_(2).add_(13), 26)
 
 
-def _posterize(images_GRRC: Tensor, _percent: Tensor) -> Tensor:
+def _posterize(images_GRRC: Tensor) -> Tensor:
     return images_GRRC & (256 - 2 ** (8 - _BITS))
 
 
-def _solarize(images_GRRC: Tensor, _percent: Tensor) -> Tensor:
-    return torch.where(images_GRRC >= _BRIGHT, 255 - images_GRRC, images_GRRC)
+def _solarize(images_GRRC: Tensor) -> Tensor:
+    return images_GRRC ^ (images_GRRC >= _BRIGHT).to(torch.uint8).mul_(255)
 
 
-def _autocontrast(images_GRRC: Tensor, _percent: Tensor) -> Tensor:
+def _autocontrast(images_GRRC: Tensor) -> Tensor:
     """Each channel from its darkest pixel to its brightest."""
-    planes_GCP = images_GRRC.flatten(1, 2).transpose(1, 2).contiguous()  # looked through faster
-    dark, bright = (each_GC[:, None, None, :].float() for each_GC in (planes_GCP.amin(2), planes_GCP.amax(2)))
-    images = images_GRRC.float()
-    stretched = _divided((images - dark) * 255, (bright - dark).clamp_(min=1))
-    return torch.where(bright > dark, stretched, images)
+    planes_GCP = _planes(images_GRRC)
+    dark_GC1, bright_GC1 = planes_GCP.amin(2, keepdim=True).float(), planes_GCP.amax(2, keepdim=True).float()
+    flat_GC1 = dark_GC1 == bright_GC1
+    span_GC1 = (bright_GC1 - dark_GC1).masked_fill_(flat_GC1, 255)
+    level_L = torch.arange(256, dtype=torch.float32, device=planes_GCP.device)
+    sums_GCL = (level_L - dark_GC1.masked_fill_(flat_GC1, 0)).mul_(255)
+    return _looked_up(planes_GCP, _divided(sums_GCL, span_GC1).clamp_(0, 255), images_GRRC)
 
 
-def _equalize(images_GRRC: Tensor, _percent: Tensor) -> Tensor:
+def _equalize(images_GRRC: Tensor) -> Tensor:
     """Each channel's levels by how many pixels are darker, in steps of whole pixels, as Pillow counts them."""
-    level_GCP = images_GRRC.flatten(1, 2).transpose(1, 2).long()
-    ones = torch.ones_like(level_GCP)
-    count_GCL = torch.zeros((*level_GCP.shape[:2], 256), dtype=torch.int64, device=level_GCP.device)
-    count_GCL.scatter_add_(2, level_GCP, ones)
-    brightest = count_GCL.gather(2, level_GCP.amax(2, keepdim=True))
-    step = torch.div(level_GCP.shape[2] - brightest, 255, rounding_mode="floor")
+    planes_GCP = _planes(images_GRRC)
+    count_GCL = torch.zeros((*planes_GCP.shape[:2], 256), device=planes_GCP.device)
+    count_GCL.scatter_add_(2, planes_GCP.long(), torch.ones_like(planes_GCP, dtype=torch.float32))
+    brightest_GC1 = count_GCL.gather(2, planes_GCP.amax(2, keepdim=True).long())
+    step_GC1 = _divided(planes_GCP.shape[2] - brightest_GC1, 255)
     darker_GCL = count_GCL.cumsum(2) - count_GCL
-    spread_GCL = torch.div(darker_GCL + step // 2, step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
-    made_GCP = torch.where(step > 0, spread_GCL.gather(2, level_GCP), level_GCP)
-    return made_GCP.transpose(1, 2).unflatten(1, images_GRRC.shape[1:3])
+    spread_GCL = _divided(darker_GCL.add_(_divided(step_GC1.clone(), 2)), step_GC1.clamp(min=1)).clamp_(max=255)
+    level_L = torch.arange(256, dtype=torch.float32, device=planes_GCP.device)
+    return _looked_up(planes_GCP, torch.where(step_GC1 > 0, spread_GCL, level_L), images_GRRC)
 
 
-_COLOURS: Mapping[str, Colour] = {
-    "Brightness": _brightness,
-    "Color": _colour,
-    "Contrast": _contrast,
-    "Sharpness": _sharpness,
+def _planes(images_GRRC: Tensor) -> Tensor:
+    """Each channel's pixels one after the other (G, C, P), which are looked through faster."""
+    return images_GRRC.flatten(1, 2).transpose(1, 2).contiguous()
+
+
+def _looked_up(planes_GCP: Tensor, table_GCL: Tensor, like_GRRC: Tensor) -> Tensor:
+    """The images with each channel's levels replaced by those of its table."""
+    made_GCP = _bytes(table_GCL).gather(2, planes_GCP.long())
+    return made_GCP.transpose(1, 2).reshape(like_GRRC.shape)
+
+
+_DULLER: Mapping[str, Callable[[Tensor, Tensor], None]] = {
+    "Brightness": _black,
+    "Color": _greys,
+    "Contrast": _mean_grey,
+    "Sharpness": _smooth,
+}
+_LEVELS: Mapping[str, Levels] = {
     "Posterize": _posterize,
     "Solarize": _solarize,
     "AutoContrast": _autocontrast,
     "Equalize": _equalize,
 }
-NAMES = (*_MOVES, *_COLOURS, "Identity")
+NAMES = (*_MOVES, *_DULLER, *_LEVELS, "Identity")

@@ -1,7 +1,9 @@
 """What the node-local cache holds, and how to make room: everything in it is made again when it is asked for."""
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +102,8 @@ def _gb(size: float) -> str:
 
 
 def _remove(entry: Path) -> None:
-    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another was faster
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _whole(entry: Path) -> Path:
@@ -119,14 +122,20 @@ def _entries(directory: Path) -> list[Path]:
     return sorted(entry for entry in directory.iterdir() if entry.suffix != ".lock")
 
 
-def _files(entry: Path) -> list[Path]:
-    return [file for file in entry.rglob("*") if file.is_file()] if entry.is_dir() else [entry]
+def _files(entry: Path) -> list[os.stat_result]:
+    """What is known of an entry's files; of those that another process takes away meanwhile, nothing."""
+    found = []
+    for folder, _, names in os.walk(entry) if entry.is_dir() else [(entry.parent, [], [entry.name])]:
+        for name in names:
+            with suppress(FileNotFoundError):
+                found.append(os.stat(os.path.join(folder, name)))
+    return found
 
 
 def _sum(entries: list[Path]) -> tuple[int, int]:
-    return len(entries), sum(file.stat().st_size for entry in entries for file in _files(entry))
+    return len(entries), sum(file.st_size for entry in entries for file in _files(entry))
 
 
 def _last_use(entry: Path) -> float:
     """Time of the last reading that the file system noted, or of writing; 0 for an empty directory."""
-    return max((max(file.stat().st_atime, file.stat().st_mtime) for file in _files(entry)), default=0.0)
+    return max((max(file.st_atime, file.st_mtime) for file in _files(entry)), default=0.0)

@@ -1,9 +1,11 @@
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from sweep.data.images import decode_views, evaluation_images, training_images
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
-from sweep.data.scratch import keep_newest
+from sweep.data.scratch import contents, keep_newest
 from sweep.data.shelf import Shelf
 from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View, study_view
@@ -413,6 +415,39 @@ def test_a_limited_cache_drops_what_was_used_longest_ago(tree, tmp_path):
     with pytest.raises(UserError, match="which cache_limit = 5e-06 GB does not hold"):
         images(100, 5_000)
     assert keep_newest(tmp_path / "cache", most=0)[0] == 3
+
+
+@pytest.fixture
+def fast_switches():
+    """Threads take turns often, as processes do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("fast_switches")
+def test_a_cache_can_be_looked_at_while_others_write_and_publish(tmp_path):
+    entry, ends = tmp_path / "images" / "0a.tmp", threading.Event()
+
+    def write():
+        while not ends.is_set():
+            entry.mkdir(parents=True, exist_ok=True)
+            for number in range(8):
+                (entry / f"chunk-{number}.tmp").write_bytes(b"four")
+                (entry / f"chunk-{number}.tmp").rename(entry / f"chunk-{number}.npz")
+            entry.rename(entry.with_suffix(""))
+            shutil.rmtree(entry.with_suffix(""))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = [(contents(tmp_path)["images"], keep_newest(tmp_path, most=100)) for _ in range(1_000)]
+    finally:
+        ends.set()
+        writer.join()
+    assert all(size <= 36 and gone == (0, 0) for (_, size), gone in found)
+    assert len({size for (_, size), _ in found}) > 1
 
 
 def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_path, monkeypatch, busy):

@@ -92,9 +92,7 @@ def decode(task: CellTask, cells: Iterable[PlannedCell], *, part: tuple[int, int
         first_of_all: list[Wanted] = []
         for group in list(_of_one_selection(wanted))[number::parts]:
             if not all(_is_there(library, each) for each in first_of_all):  # it made room: it was used longest ago
-                problems.append(
-                    f"{group[0].dataset} and what is needed after it: cache_limit does not hold all at once"
-                )
+                problems.append(f"{group[0].dataset} and what comes after it: cache_limit does not hold all at once")
                 break
             try:
                 with span("opening images", group[0].dataset):

@@ -124,8 +124,9 @@ def _entries(directory: Path) -> list[Path]:
 
 def _files(entry: Path) -> list[os.stat_result]:
     """What is known of an entry's files; of those that another process takes away meanwhile, nothing."""
+    folders = os.walk(entry) if entry.is_dir() else [(str(entry.parent), [], [entry.name])]
     found = []
-    for folder, _, names in os.walk(entry) if entry.is_dir() else [(entry.parent, [], [entry.name])]:
+    for folder, _, names in folders:
         for name in names:
             with suppress(FileNotFoundError):
                 found.append(os.stat(os.path.join(folder, name)))

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from sweep.base.errors import UserError
-from sweep.base.spans import span
+from sweep.base.spans import span, still_there
 from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.decode import limits
 from sweep.data.files import aside, locked, publish
@@ -254,6 +254,7 @@ def _decode(entries: Sequence[_Making], how: Decoding) -> None:
                     entries[number].take(position, named)
                 rate = done / max(time.monotonic() - started, 1e-9)
                 how.told(about, len(indices) - left + done, len(indices), rate)
+                still_there()
     except LostProcessError as error:
         names = [samples.names[index] for index, *_ in error.items]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

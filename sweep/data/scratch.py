@@ -71,15 +71,20 @@ class Room:
     images: int
     bytes_each: int | None
 
-    def refuse_too_little(self, partial: Partial) -> None:
+    def left(self, partial: Partial) -> int:
+        """Bytes that the entry lacks, as far as that is known."""
+        each = self.bytes_each or partial.bytes / max(partial.images, 1)
+        return int(each * (self.images - partial.done))
+
+    def refuse_too_little(self, partial: Partial, *, beside: int = 0) -> None:
         """UserError if the rest will not fit; before that, make room where the cache has a limit.
 
         Parameters
         ----------
         partial : what of the entry is there.
+        beside : bytes that entries lack which are made at the same time.
         """
-        each = self.bytes_each or partial.bytes / max(partial.images, 1)
-        left = int(each * (self.images - partial.done))
+        left = self.left(partial)
         copy = left + partial.bytes if partial.is_shuffled else 0
         cache_dir = self.entry.parent.parent
         advice = "python -m sweep.data cache --keep GB removes what was used longest ago; or set cache_dir elsewhere"
@@ -88,7 +93,7 @@ class Room:
             if whole > self.most:
                 held = f"which cache_limit = {_gb(self.most)} does not hold"
                 raise UserError(f"{self.what}: {_gb(whole)} decoded, {held}")
-            keep_newest(cache_dir, most=self.most - left)
+            keep_newest(cache_dir, most=self.most - left - beside)
         free = shutil.disk_usage(self.entry.parent).free
         if left + copy > free:
             raise UserError(

@@ -482,6 +482,23 @@ def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_pa
         assert len(one) == 23
 
 
+def test_a_limited_cache_decodes_once_for_as_many_views_as_it_holds(tree, tmp_path):
+    data, reader = counted(opened(tree, tmp_path))
+    views, size = (study_view(16), study_view(24)), 24 * 3 * (16**2 + 24**2)
+    older = 10 * 3 * 16**2
+    for spare, decodings, stays in ((older + 8_000, 1, True), (8_000, 1, False), (-1, 2, False)):
+        about = {"cache_dir": tmp_path / str(spare), "how": Decoding(cache_bytes=size + spare)}
+        evaluation_images(data, "train", np.arange(100, 110), view=study_view(16), **about)
+        for file in (tmp_path / str(spare)).rglob("*.*"):
+            os.utime(file, (1e9, 1e9))
+        before = reader.count
+        decode_views(data, "train", np.arange(24), views=views, **about)
+        assert reader.count - before == 24 * decodings
+        there = contents(tmp_path / str(spare))["images"]
+        assert there[0] == (1 if decodings == 2 else 2) + stays
+        assert there[1] <= size + spare + 3_000  # indices beside pixels
+
+
 def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp_path, monkeypatch):
     truncate(tree / "train/cat/002.png")
     monkeypatch.setattr("sweep.data.shelf._PART_BYTES", 5_000)

@@ -11,7 +11,7 @@ from sweep.base.errors import UserError
 from sweep.data.files import locked
 from sweep.data.partial import Partial
 
-_KINDS = ("images", "listings", "summaries")
+_KINDS = ("images", "embeddings", "listings", "summaries")
 _DAY = 86_400.0
 
 

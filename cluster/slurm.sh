@@ -12,6 +12,7 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --gpus-per-node=4
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
@@ -45,12 +46,15 @@ requeue() {
 }
 trap requeue USR1
 
+# A node that is taken whole has more cores than the head of this file asks for: "64(x2),32" are two of 64 and one of 32.
+cpus="$(tr ',' '\n' <<<"${SLURM_JOB_CPUS_PER_NODE:-$SLURM_CPUS_PER_TASK}" | sed 's/(.*//' | sort -n | head -n 1)"
+
 code_of_sweep="$(mktemp)" # the sweep's exit code, once it has ended
 export RAY_HEAD="$head" code_of_sweep
 # shellcheck disable=SC2016  # the inner shell expands it, on the head
-srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+srun --kill-on-bad-exit=0 --cpus-per-task="$cpus" \
     ray symmetric-run --address "$head" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
+    --num-cpus "$cpus" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
     bash -c 'RAY_ADDRESS="$RAY_HEAD" python sweep/run.py "$@"; echo $? >"$code_of_sweep"' sweep "$@" &
 step=$!
 

@@ -180,6 +180,9 @@ def test_rayjob_starts_a_sweep_that_waits_for_its_nodes():
     (worker,) = job.rayClusterSpec.workerGroupSpecs
     (container,) = worker.template.spec.containers
     assert resources.cpus == int(container.resources.limits["cpu"])  # all that a worker has
+    (scratch,) = [volume.emptyDir.sizeLimit for volume in worker.template.spec.volumes if volume.name == "scratch"]
+    left = int(scratch.removesuffix("Gi")) * 2**30 - 1e9 * check_entrypoint(arguments).cache_limit
+    assert left >= 2e10  # for embeddings that the memory is not to hold
     head = job.rayClusterSpec.headGroupSpec.template.spec
     (mount,) = [mount for mount in head.containers[0].volumeMounts if mount.name == "config"]
     (volume,) = [volume for volume in head.volumes if volume.name == "config"]
@@ -310,10 +313,10 @@ def slurm(tmp_path):
         "SLURM_GPUS_ON_NODE": "4",
     }
 
-    def start(*arguments, ends_with=0, step="runs"):
+    def start(*arguments, ends_with=0, step="runs", cpus="16(x2)"):
         return subprocess.Popen(
             ["bash", CLUSTER / "slurm.sh", *arguments],
-            env={**environment, "STUB_EXIT": str(ends_with), "STUB_STEP": step},
+            env={**environment, "SLURM_JOB_CPUS_PER_NODE": cpus, "STUB_EXIT": str(ends_with), "STUB_STEP": step},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -339,19 +342,20 @@ def test_slurm_directives():
     assert fnmatch.fnmatch(directives["output"], "*%j*")
 
 
-def test_slurm_runs_the_sweep_on_all_nodes(slurm, tmp_path):
-    job = slurm("--config", "my sweep.yaml", "--out", "/data/out")
+@pytest.mark.parametrize(("per_node", "cpus"), [("128(x2),64", 64), ("96(x2)", 96), ("16", 16)])
+def test_slurm_runs_the_sweep_on_all_nodes_with_all_cores(slurm, tmp_path, per_node, cpus):
+    job = slurm("--config", "my sweep.yaml", "--out", "/data/out", cpus=per_node)
     output, _ = job.communicate(timeout=20)
     assert job.returncode == 0, output
     words = (tmp_path / "srun").read_text().splitlines()
     start, separator = words.index("symmetric-run") + 1, words.index("--")
     assert words[start - 2] == "ray"
-    assert "--cpus-per-task=16" in words[: start - 2]
+    assert f"--cpus-per-task={cpus}" in words[: start - 2]
     ours = cli.get_command(None, "symmetric-run").make_context("-", words[start:separator]).params
     assert (ours["address"], ours["min_nodes"]) == ("10.0.0.7:6379", 2)
     rest = curate_and_validate_ray_start_args(words[start:separator])
     options = ray_options(["start", "--head", *rest])
-    assert (options["num_cpus"], options["num_gpus"]) == (16, 4)
+    assert (options["num_cpus"], options["num_gpus"]) == (cpus, 4)
     address, script, *sweep = (tmp_path / "python").read_text().splitlines()
     assert (address, script) == ("10.0.0.7:6379", "sweep/run.py")
     assert str(parse(sweep).config) == "my sweep.yaml"

@@ -43,11 +43,13 @@ class _Recorder:
 
     def __init__(self, save: Save) -> None:
         self._save, self._ended, self._saved_at = save, list[Span](), time.monotonic()
+        self._clock = time.time() - time.monotonic()  # once: a clock that is set meanwhile would move spans apart
         self.thread, self.open = threading.get_ident(), list[tuple[Span, float]]()
 
     def begin(self, stage: str, about: str) -> None:
         """Enter a span."""
-        self.open.append((Span(stage, about, time.time(), len(self.open)), time.monotonic()))
+        since = time.monotonic()
+        self.open.append((Span(stage, about, self._clock + since, len(self.open)), since))
 
     def end(self) -> None:
         """Leave the span that was entered last."""
@@ -56,9 +58,18 @@ class _Recorder:
         if self.open:
             self.open[-1][0].inside += span.seconds
         self._ended.append(span)
-        if not self.open or time.monotonic() - self._saved_at >= _SAVE_SECONDS:
-            self._save([asdict(each) for each in (*self._ended, *self._so_far())])
-            self._saved_at = time.monotonic()
+        if not self.open:
+            self._save_all()
+        self.save_if_due()
+
+    def save_if_due(self) -> None:
+        """Save what there is, if that was last done long ago."""
+        if self.open and time.monotonic() - self._saved_at >= _SAVE_SECONDS:
+            self._save_all()
+
+    def _save_all(self) -> None:
+        self._save([asdict(each) for each in (*self._ended, *self._so_far())])
+        self._saved_at = time.monotonic()
 
     def _so_far(self) -> Iterator[Span]:
         """The spans it is in, as if they ended now."""
@@ -125,4 +136,12 @@ def waited(items: Iterable[T], stage: str) -> Iterator[T]:
         if recorder and recorder.open:
             shares = recorder.open[-1][0].shares
             shares[stage] = shares.get(stage, 0.0) + time.monotonic() - started
+            recorder.save_if_due()
         yield item
+
+
+def still_there() -> None:
+    """To be called now and then in a long span that no others are in, so that a kill does not take it."""
+    recorder = _recording()
+    if recorder:
+        recorder.save_if_due()

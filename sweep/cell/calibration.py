@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +17,15 @@ from sweep.config import Config, ExtractionPrecision
 from sweep.embed import embed, layer_statistics
 from sweep.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, facts
 from sweep.probes import ProbeData, budget_bytes, fit_probes
-from sweep.study import Backbone, Curve, Grid, Rates, layer_widths, packing, rates
+from sweep.study import Backbone, Curve, Grid, Rates, costs, layer_widths, packing, rates
 from sweep.train import Drill, rates_at_once, training_rate
 
 _SECONDS = {"cpu": 1.0, "cuda": 1.0}  # of computing that a measurement aims at
 _GUESS = {"cpu": 2e10, "cuda": 2e13}  # operations a second, to choose how many images that are
 _LEAST, _MOST = 8, 4096  # images
-_FEW, _CLASSES, _MEMORY = 200, 10, 0.5  # images and classes of the smallest fit, share of the memory
+# images and classes of the smallest fit; a GPU leaves what is smaller to the CPU, see sweep.probes.converged
+_FEW = {"cpu": (200, 10), "cuda": (2_000, 50)}
+_MEMORY = 0.5  # share that it may take
 _SIDE, _TIMES = 1024, 8  # of the matrix products that stand for fitting probes
 _PACKED, _PACKED_SECONDS = 3, 2.0  # networks that are trained beside others, and how long each
 
@@ -71,10 +75,12 @@ def calibrate(config: Config, grid: Grid, device: torch.device) -> Rates:
 
 def _drill(config: Config, backbone: Backbone, device: torch.device) -> Drill:
     """About a second of a network's training."""
-    assert backbone.recipe is not None
-    most = _images(backbone, device, passes=3)
-    images = min(backbone.recipe.batch_size, most)
-    return Drill(backbone, device.type, images, max(2, most // images), config.imports, config.import_path)
+    recipe, most = backbone.recipe, _images(backbone, device, passes=3)
+    assert recipe is not None
+    images = min(recipe.batch_size, most)
+    of_steps = recipe.epochs * math.ceil((costs.id_images(config, backbone) or 1) / recipe.batch_size)
+    about = config.imports, config.import_path
+    return Drill(backbone, device.type, images, max(2, most // images), max(1, of_steps), *about)
 
 
 def _trained(drill: Drill, batch: int) -> tuple[float, float]:
@@ -105,7 +111,8 @@ def packed(config: Config, grid: Grid, alone: Rates, drills: Mapping[str, Drill]
     for name in sorted(seconds, key=lambda name: -seconds[name])[:_PACKED]:
         steps = max(2, int(_PACKED_SECONDS * alone.training[name] / drills[name].images))
         together = rates_at_once(replace(drills[name], steps=steps), packing.NUMBERS)
-        found[name] = {str(number): rate for number, rate in together.items()}
+        if together:  # else not even one has room beside what else is on the card
+            found[name] = {str(number): rate for number, rate in together.items()}
     return found
 
 
@@ -148,7 +155,7 @@ def extraction_rate(backbone: Backbone, device: torch.device, precision: Extract
 
 def _least_fit(curve: Curve, widths: Sequence[int], device: torch.device) -> float:
     """Seconds that fitting and describing a curve takes however few its images: of a few random ones."""
-    few, classes = _FEW, _CLASSES
+    few, classes = _FEW[device.type]
     labels_N = torch.arange(few, device=device) % classes
     draw = torch.Generator().manual_seed(0)
     part = [torch.randn(few, width, generator=draw).half() for width in widths]
@@ -164,7 +171,9 @@ def _least_fit(curve: Curve, widths: Sequence[int], device: torch.device) -> flo
         folds_N=None if folds == 1 else torch.arange(few, device=device) // classes % folds,
     )
     started = time.monotonic()
-    fit_probes(data, curve.probes, seed=0, seeds=curve.probe_seeds, budget=budget_bytes(device, _MEMORY))
+    cpus = os.cpu_count() if device.type == "cuda" else None
+    budget = budget_bytes(device, _MEMORY)
+    fit_probes(data, curve.probes, seed=0, seeds=curve.probe_seeds, budget=budget, cpus=cpus)
     layer_statistics(part, labels_N, classes=classes, threshold=1e-3)
     return time.monotonic() - started
 

@@ -201,6 +201,7 @@ def workshop(task: CellTask, store: Store, device: torch.device, ranks: Ranks) -
         images=task.cell.images,
         device=device,
         loader_workers=task.loader_workers,
+        sharing=task.sharing(device.type),
         ranks=ranks,
     )
 

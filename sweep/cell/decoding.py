@@ -73,26 +73,33 @@ def decode(task: CellTask, cells: Iterable[PlannedCell], *, part: tuple[int, int
     ----------
     part : which of how many parts of it; machines that share what they decode begin with different ones.
 
-    Such images are met again by the cells that need them, which record the failure.
+    Broken images are met again by the cells that need them, which record the failure. A cache with a limit is filled
+    until what is needed first has made room: the rest is decoded by the cells when they get there.
 
     Raises
     ------
     UserError
-        If the disk holds less than all of it: nothing is decoded.
+        If the disk holds less than all of it, and the cache has no limit that would make room: nothing is decoded.
     """
     register.load(task.imports, task.import_path)
     library, wanted = library_of(task), wanted_images(cells)
-    _refuse_too_much(task, library, wanted)
+    if task.cache_bytes is None:  # with a limit, what was used longest ago makes room
+        _refuse_too_much(task, library, wanted)
     problems = []
     with Progress(Store(task.store_uri), f"decoding-{socket.gethostname()}", "images") as progress:
         told = replace(library, how=replace(library.how, told=_said(progress)))
         number, parts = part
-        for first, *others in list(_of_one_selection(wanted))[number::parts]:
+        first_of_all: list[Wanted] = []
+        for group in list(_of_one_selection(wanted))[number::parts]:
+            if not all(_is_there(library, each) for each in first_of_all):  # it made room: it was used longest ago
+                problems.append(f"{group[0].dataset} and what comes after it: cache_limit does not hold all at once")
+                break
             try:
-                with span("opening images", first.dataset):
-                    told.decode(first.dataset, [each.view for each in (first, *others)], **first.chosen)
+                with span("opening images", group[0].dataset):
+                    told.decode(group[0].dataset, [each.view for each in group], **group[0].chosen)
+                first_of_all = first_of_all or group
             except (UserError, OSError) as error:
-                problems.append(f"{first.dataset}: {error}")
+                problems.append(f"{group[0].dataset}: {error}")
     return problems
 
 
@@ -102,6 +109,10 @@ def _of_one_selection(wanted: Iterable[Wanted]) -> Iterable[list[Wanted]]:
     for each in wanted:
         groups.setdefault(replace(each, view=0), []).append(each)
     return groups.values()
+
+
+def _is_there(library: Library, wanted: Wanted) -> bool:
+    return not library.undecoded(wanted.dataset, wanted.view, **wanted.chosen)
 
 
 def _said(progress: Progress) -> Told:

@@ -54,7 +54,8 @@ def fitted_again(
     """The chosen probe of a layer, counted from 0, with its weights; by the same seed as the table's numbers."""
     data = probe_data(images, embedded, device, layers=[at], keep_weights=True)
     seed, budget = probe_seed(images, curve), budget_bytes(device, task.memory, tasks=task.sharing(device.type))
-    results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget)
+    cpus = task.host_threads(device.type)
+    results = fit_probes(data, curve.probes, seed=seed, seeds=curve.probe_seeds, budget=budget, cpus=cpus)
     return next(each for each in results if each.chosen)
 
 

@@ -107,7 +107,7 @@ def probe_curve(
                 seeds=curve.probe_seeds,
                 budget=budget,
                 check=check,
-                cpus=task.cpus if device.type == "cuda" else None,
+                cpus=task.host_threads(device.type),
             )
         else:
             results = list(before.results)

@@ -29,7 +29,7 @@ class CellTask:
     settings : what every curve of the sweep is measured with.
     datasets : options of every dataset of the sweep, by name.
     cache_dir : node-local directory of decoded images (and of kept embeddings).
-    cpus : processes that decode images.
+    cpus : processes that decode images, and beside a GPU threads that fit small probes.
     cache_bytes : of decoded images that the cache may hold.
     share_decoded : whether decoded images pass through the store to other nodes.
     share : of a GPU that the task has; below 1, others use it too.
@@ -69,6 +69,10 @@ class CellTask:
     def sharing(self, kind: str) -> int:
         """How many tasks share the memory of a device of that kind."""
         return max(1, round(1 / self.share)) if kind == "cuda" else self.tasks
+
+    def host_threads(self, kind: str) -> int | None:
+        """Threads for probes that a device of that kind leaves to the CPU; None: those that torch has anyway."""
+        return self.cpus if kind == "cuda" else None
 
 
 def library_of(task: CellTask) -> Library:

@@ -75,6 +75,7 @@ def _workshop(
         images=task.cell.images,
         device=device,
         loader_workers=task.loader_workers,
+        sharing=task.sharing(device.type),
         on_epoch=after_epoch,
     )
 

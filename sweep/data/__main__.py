@@ -12,6 +12,7 @@ Exit codes: 0 all is well, 1 a fault was found (with --strict: or a warning), 2 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     fetching.add_argument("--to", type=Path, required=True, help="directory")
     fetching.add_argument("--mirror", action="append", default=[], help="address of a directory tried first")
     fetching.add_argument("--unpack", action="store_true", help="unpack the archives there")
-    caching = actions.add_parser("cache", help="the node-local cache of decoded images and listings")
+    caching = actions.add_parser("cache", help="the node-local cache of decoded images, kept embeddings and listings")
     caching.add_argument("--older-than", type=float, metavar="DAYS", help="remove what was not used for so long")
     caching.add_argument("--keep", type=float, metavar="GB", help="remove images used longest ago but for so many GB")
     for action in (listing, checking, caching):
@@ -176,6 +177,9 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 def _cache(arguments: argparse.Namespace) -> int:
     directory = cache_dir(_config(arguments))
+    for option, number in (("--older-than", arguments.older_than), ("--keep", arguments.keep)):
+        if number is not None and not 0 <= number < math.inf:
+            raise UserError(f"{option} {number:g}: it takes a number from 0 on")
     if arguments.older_than is not None:
         count, size = remove_older(directory, days=arguments.older_than)
         print(f"removed {count} entries, {size / 1e9:.2f} GB, not used for {arguments.older_than:g} days")

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from sweep.base.errors import UserError
-from sweep.base.spans import span
+from sweep.base.spans import span, still_there
 from sweep.data.dataset import Dataset, Decode, Split
 from sweep.data.decode import limits
 from sweep.data.files import aside, locked, publish
@@ -70,6 +70,7 @@ class Wanted(NamedTuple):
     Attributes
     ----------
     bytes_each : of an image, where all have the same size.
+    about_each : likewise where they have not, about.
     """
 
     dataset: Dataset
@@ -78,6 +79,7 @@ class Wanted(NamedTuple):
     view: View
     resolution: int
     bytes_each: int | None = None
+    about_each: int = 0
 
     @property
     def samples(self) -> Split:
@@ -146,6 +148,10 @@ def decode_together(several: Sequence[Wanted], *, cache_dir: Path, how: Decoding
     missing = {path: by_path[path] for path in sorted(by_path) if _open(path) is None}
     if not missing:
         return
+    if len(missing) > 1 and not _fit_together(missing.values(), how.cache_bytes):
+        for wanted in missing.values():  # what is locked could not make room for the next
+            decode_together([wanted], cache_dir=cache_dir, how=how)
+        return
     about = _said(list(missing.values()))
     with ExitStack() as stack:
         with span("waiting for another to decode", about):
@@ -156,15 +162,18 @@ def decode_together(several: Sequence[Wanted], *, cache_dir: Path, how: Decoding
             with span("fetching decoded images", about):
                 most, shelf = how.cache_bytes, how.shelf
                 missing = {path: each for path, each in missing.items() if not shelf.fetch(path, str(each), most)}
-        # of a cache with a limit each is to have the room of all
-        apart = [{path: wanted} for path, wanted in missing.items()]
-        for group in apart if how.cache_bytes is not None else [missing] * bool(missing):
-            with span("decoding", _said(list(group.values()))):
-                _make(group, how)
+        if missing:
+            with span("decoding", _said(list(missing.values()))):
+                _make(missing, how)
         if how.shelf is not None:
             with span("sharing decoded images", about):
                 for path in missing:
                     how.shelf.put(path)
+
+
+def _fit_together(several: Iterable[Wanted], most: int | None) -> bool:
+    """Whether a cache with a limit holds them at once, as far as sizes are known: they are made from one decoding."""
+    return most is None or sum((each.bytes_each or each.about_each) * len(each.indices) for each in several) <= most
 
 
 def _said(several: Sequence[Wanted]) -> str:
@@ -198,10 +207,15 @@ class _Making:
     room: Room
     lacks_N: np.ndarray
 
-    def take(self, position: int, image: np.ndarray | str) -> None:
+    def take(self, position: int, image: np.ndarray | str, among: Sequence["_Making"]) -> None:
         """An image, or why it is broken; if that completes a chunk the room for the others is looked at."""
         if self.partial.add(position, image):
-            self.room.refuse_too_little(self.partial)
+            self.look_for_room(among)
+
+    def look_for_room(self, among: Sequence["_Making"]) -> None:
+        """UserError if there is too little; ``among``: the entries that are made at the same time."""
+        beside = sum(other.room.left(other.partial) for other in among if other is not self)
+        self.room.refuse_too_little(self.partial, beside=beside)
 
 
 def _begun(path: Path, wanted: Wanted, how: Decoding) -> _Making:
@@ -217,7 +231,7 @@ def _make(missing: Mapping[Path, Wanted], how: Decoding) -> None:
     try:
         with ExitStack() as stack:
             for entry in entries.values():
-                entry.room.refuse_too_little(entry.partial)
+                entry.look_for_room(list(entries.values()))
                 stack.enter_context(entry.partial)
             _decode(list(entries.values()), how)
         for entry in entries.values():
@@ -251,9 +265,10 @@ def _decode(entries: Sequence[_Making], how: Decoding) -> None:
             for done, (index, position, images) in enumerate(shown, 1):
                 for number, image in images.items():
                     named = f"{samples.names[index]}: {image}" if isinstance(image, str) else image
-                    entries[number].take(position, named)
+                    entries[number].take(position, named, entries)
                 rate = done / max(time.monotonic() - started, 1e-9)
                 how.told(about, len(indices) - left + done, len(indices), rate)
+                still_there()
     except LostProcessError as error:
         names = [samples.names[index] for index, *_ in error.items]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

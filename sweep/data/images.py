@@ -16,12 +16,14 @@ import numpy as np
 from sweep.data.dataset import Dataset
 from sweep.data.decoded import ALONE, Decoding, Entry, Wanted, decode_together, decoded
 from sweep.data.options import Part
-from sweep.data.pixels import training_pixels
+from sweep.data.pixels import training_pixels, training_side
 from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View
 
 if TYPE_CHECKING:  # whoever decodes waits for no torch
     import torch
+
+_ASPECT = 1.5  # longer side over shorter, of most photographs at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,9 @@ def _wanted(dataset: Dataset, split: Part, indices: np.ndarray, view: View | int
         return Wanted(dataset, split, indices, shown, view.resolution, 3 * view.resolution**2)
     version = training_pixels(view)
     name = "training" if version == 1 else f"training {version}"
-    return Wanted(dataset, split, indices, (name, functools.partial(training_view, resolution=view)), view)
+    about = round(_ASPECT * 3 * training_side(view) ** 2)
+    shown = (name, functools.partial(training_view, resolution=view))
+    return Wanted(dataset, split, indices, shown, view, about_each=about)
 
 
 def _described(wanted: Wanted, entry: Entry) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:

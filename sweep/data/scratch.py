@@ -1,7 +1,9 @@
 """What the node-local cache holds, and how to make room: everything in it is made again when it is asked for."""
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from sweep.base.errors import UserError
 from sweep.data.files import locked
 from sweep.data.partial import Partial
 
-_KINDS = ("images", "listings", "summaries")
+_KINDS = ("images", "embeddings", "listings", "summaries")
 _DAY = 86_400.0
 
 
@@ -69,15 +71,20 @@ class Room:
     images: int
     bytes_each: int | None
 
-    def refuse_too_little(self, partial: Partial) -> None:
+    def left(self, partial: Partial) -> int:
+        """Bytes that the entry lacks, as far as that is known."""
+        each = self.bytes_each or partial.bytes / max(partial.images, 1)
+        return int(each * (self.images - partial.done))
+
+    def refuse_too_little(self, partial: Partial, *, beside: int = 0) -> None:
         """UserError if the rest will not fit; before that, make room where the cache has a limit.
 
         Parameters
         ----------
         partial : what of the entry is there.
+        beside : bytes that entries lack which are made at the same time.
         """
-        each = self.bytes_each or partial.bytes / max(partial.images, 1)
-        left = int(each * (self.images - partial.done))
+        left = self.left(partial)
         copy = left + partial.bytes if partial.is_shuffled else 0
         cache_dir = self.entry.parent.parent
         advice = "python -m sweep.data cache --keep GB removes what was used longest ago; or set cache_dir elsewhere"
@@ -86,7 +93,7 @@ class Room:
             if whole > self.most:
                 held = f"which cache_limit = {_gb(self.most)} does not hold"
                 raise UserError(f"{self.what}: {_gb(whole)} decoded, {held}")
-            keep_newest(cache_dir, most=self.most - left)
+            keep_newest(cache_dir, most=self.most - left - beside)
         free = shutil.disk_usage(self.entry.parent).free
         if left + copy > free:
             raise UserError(
@@ -100,7 +107,8 @@ def _gb(size: float) -> str:
 
 
 def _remove(entry: Path) -> None:
-    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another was faster
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _whole(entry: Path) -> Path:
@@ -119,14 +127,21 @@ def _entries(directory: Path) -> list[Path]:
     return sorted(entry for entry in directory.iterdir() if entry.suffix != ".lock")
 
 
-def _files(entry: Path) -> list[Path]:
-    return [file for file in entry.rglob("*") if file.is_file()] if entry.is_dir() else [entry]
+def _files(entry: Path) -> list[os.stat_result]:
+    """What is known of an entry's files; of those that another process takes away meanwhile, nothing."""
+    folders = os.walk(entry) if entry.is_dir() else [(str(entry.parent), [], [entry.name])]
+    found = []
+    for folder, _, names in folders:
+        for name in names:
+            with suppress(FileNotFoundError):
+                found.append(os.stat(os.path.join(folder, name)))
+    return found
 
 
 def _sum(entries: list[Path]) -> tuple[int, int]:
-    return len(entries), sum(file.stat().st_size for entry in entries for file in _files(entry))
+    return len(entries), sum(file.st_size for entry in entries for file in _files(entry))
 
 
 def _last_use(entry: Path) -> float:
     """Time of the last reading that the file system noted, or of writing; 0 for an empty directory."""
-    return max((max(file.stat().st_atime, file.stat().st_mtime) for file in _files(entry)), default=0.0)
+    return max((max(file.st_atime, file.st_mtime) for file in _files(entry)), default=0.0)

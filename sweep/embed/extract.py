@@ -215,7 +215,18 @@ def _room(n: int, width: int, dtype: torch.dtype, *, pinned: bool, spill: Path |
         return torch.empty(n, width, dtype=dtype, pin_memory=pinned)
     spill.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=spill, prefix="embeddings-") as file:  # unlinked, the mapping keeps it
+        _reserved(file.fileno(), n * width * dtype.itemsize, spill)
         return torch.from_file(file.name, shared=True, size=n * width, dtype=dtype).view(n, width)
+
+
+def _reserved(file: int, size: int, place: Path) -> None:
+    """OSError where the disk has no room: writing to the mapping would end the process without a word."""
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            what = f"{size / 1e9:.3g} GB of embeddings that are more than resources.memory do not fit {place}"
+            raise OSError(error.errno, f"{what}: {error.strerror}") from error
 
 
 def room_bytes(n: int, width: int, *, pinned: bool) -> int:

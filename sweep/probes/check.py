@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +23,13 @@ def drawn(layers: int, share: float, seed: int) -> list[int]:
 
 
 def checked(
-    data: ProbeData, recipe: Probe, results: Sequence[ProbeResult], layers: Sequence[int], *, budget: int | None
+    data: ProbeData,
+    recipe: Probe,
+    results: Sequence[ProbeResult],
+    layers: Sequence[int],
+    *,
+    budget: int | None,
+    cpus: int | None = None,
 ) -> list[ProbeResult]:
     """Results with ``check_top1`` on some layers.
 
@@ -31,14 +38,15 @@ def checked(
     large.
     """
     found: dict[int, float] = {}
+    fit = functools.partial(fit_converged, data, budget=budget, cpus=cpus)
     chosen = {result.layer: result for result in results if result.chosen and result.layer in layers}
     if recipe.solver != CONVERGED:
         sound = [layer for layer in layers if chosen[layer].problem is None]
         refit = Probe(solver=CONVERGED, standardize="feature", label_smoothing=0.0, penalties=PENALTIES[CONVERGED])
-        found = {other.layer: other.top1 for other in fit_converged(data, refit, sound, budget=budget)}
+        found = {other.layer: other.top1 for other in fit(refit, sound)}
     for layer, result in chosen.items():
         if recipe.solver == CONVERGED and result.penalty is not None:
             alone = recipe.model_copy(update={"penalties": (result.penalty,)})
-            (other,) = fit_converged(data, alone, [layer], budget=budget, tolerance=TOLERANCE / _STRICTER)
+            (other,) = fit(alone, [layer], tolerance=TOLERANCE / _STRICTER)
             found[layer] = other.top1
     return [replace(result, check_top1=found.get(result.layer)) for result in results]

@@ -91,7 +91,7 @@ def fit_probes(
             )
         ]
     ordered = _flagged(sorted(results, key=lambda r: (r.layer, r.recipe, r.seed_index)))
-    return checked(data, recipes[0], ordered, check, budget=budget) if check else ordered
+    return checked(data, recipes[0], ordered, check, budget=budget, cpus=cpus) if check else ordered
 
 
 def replicate_seeds(seed: int, seeds: int) -> list[int]:

@@ -12,7 +12,7 @@ import os
 import socket
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -105,11 +105,26 @@ def trace(parts: Sequence[Part]) -> dict[str, Any]:
     start = min((part.start for part in parts), default=0.0)
     for part in parts:
         about = {"ph": "X", "pid": hosts.index(part.host), "tid": lanes.index((part.host, part.lane))}
-        for span in sorted(part.spans, key=lambda span: (span["start"], span["depth"])):
+        for span, begin, end in _microseconds(part.spans, since=start):
             shares = {f"{stage}, s": round(seconds, 6) for stage, seconds in span["shares"].items()}
-            when = {"ts": round(1e6 * (span["start"] - start)), "dur": round(1e6 * span["seconds"])}
+            when = {"ts": begin, "dur": end - begin}
             events.append({"name": span["stage"], **about, **when, "args": {"of": span["about"], **shares}})
     return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _microseconds(spans: Sequence[Mapping[str, Any]], *, since: float) -> Iterator[tuple[Mapping[str, Any], int, int]]:
+    """Spans in their order with begin and end in whole µs, each within the one around it and after the one before:
+    viewers cut or drop slices that overlap by less than a rounding.
+    """
+    around, before = dict[int, int](), dict[int, int]()  # depth → the end of the span that is open there, or was last
+    for span in sorted(spans, key=lambda span: (span["start"], span["depth"])):
+        depth = span["depth"]
+        begin, end = (int(1e6 * (at - since)) for at in (span["start"], span["start"] + span["seconds"]))
+        limit = around.get(depth - 1, end)
+        end = min(end, limit)
+        begin = min(max(begin, before.get(depth, 0)), end)
+        around[depth] = before[depth] = end
+        yield span, begin, end
 
 
 def hours(parts: Sequence[Part]) -> str:

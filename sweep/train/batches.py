@@ -22,7 +22,7 @@ from sweep.train.draws import draws
 from sweep.train.operations import OPERATION_DRAWS, operate
 from sweep.train.resample import Resampler, longest_window
 
-_SHARE = 1 / 3  # of a GPU's free memory that images may take; the network, and others, need theirs
+_SHARE = 1 / 3  # of a GPU's free memory, or a task's part of all of it, that images may take; the network needs more
 _COPIED = 2**26  # bytes at a time
 _TOGETHER = 2**21  # pixels that a GPU makes at a time: of small batches, several, as launching takes longer than making
 _TOGETHER_ON_HOST = 2**19  # on a CPU, whose caches they are to stay in
@@ -36,11 +36,14 @@ class PlainImages:
     images_NHWC : uint8, may be memory-mapped.
     labels_N : class ids of the chosen images.
     positions_N : which of ``images_NHWC`` they are.
+    sharing : how many tasks share a GPU's memory.
     """
 
-    def __init__(self, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray) -> None:
+    def __init__(
+        self, images_NHWC: np.ndarray, labels_N: np.ndarray, positions_N: np.ndarray, *, sharing: int = 1
+    ) -> None:
         self.images_NHWC, self.labels_N, self.positions_N = images_NHWC, labels_N, positions_N
-        self._there = _Resident(images_NHWC.reshape(-1))
+        self._there = _Resident(images_NHWC.reshape(-1), sharing)
 
     def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
         """uint8 (B, H, W, 3) images of each batch on the feeder's device; nothing is random here."""
@@ -65,7 +68,7 @@ class CroppedImages:
     Parameters
     ----------
     images : ragged training images.
-    labels_N, positions_N : as for :class:`PlainImages`.
+    labels_N, positions_N, sharing : as for :class:`PlainImages`.
     side : R, px.
     operations : whether RandAugment follows.
     ahead : whether, without a GPU, a thread cuts the next batches while this one is used.
@@ -80,10 +83,11 @@ class CroppedImages:
         side: int,
         operations: bool = False,
         ahead: bool = False,
+        sharing: int = 1,
     ) -> None:
         self.images, self.labels_N, self.positions_N = images, labels_N, positions_N
         self.side, self.operations, self.ahead = side, operations, ahead
-        self._flat, self._there = _shared(images.flat), _Resident(images.flat)
+        self._flat, self._there = _shared(images.flat), _Resident(images.flat, sharing)
         self._resampler: Resampler | None = None
 
     def epoch(self, batches: Sequence[np.ndarray], *, seed: int, feeder: Feeder) -> Iterator[Tensor]:
@@ -148,18 +152,23 @@ def grouped(batches: Sequence[np.ndarray], most: int) -> list[Sequence[np.ndarra
     return [batches[start : start + together] for start in range(0, len(batches), together)]
 
 
+def room_of_images(free: int, total: int, sharing: int) -> int:
+    """Bytes of a GPU that a task's images may take: the first of several tasks finds all of it free, and it is not."""
+    return int(_SHARE * min(free, total / sharing))
+
+
 class _Resident:
     """Pixels on a GPU, brought there once if there is room."""
 
-    def __init__(self, flat: np.ndarray) -> None:
-        self._flat, self._asked = flat, False
+    def __init__(self, flat: np.ndarray, sharing: int) -> None:
+        self._flat, self._sharing, self._asked = flat, sharing, False
         self._there: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor | None:
         """The flat uint8 pixels on this device; None where they stay on the host."""
         if device.type == "cuda" and not self._asked:
             self._asked = True
-            if self._flat.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]:
+            if self._flat.nbytes <= room_of_images(*torch.cuda.mem_get_info(device), self._sharing):
                 self._there = torch.empty(self._flat.size, dtype=torch.uint8, device=device)
                 for start in range(0, self._flat.size, _COPIED):
                     part = np.array(self._flat[start : start + _COPIED])

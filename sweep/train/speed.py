@@ -29,6 +29,7 @@ class Drill:
     ----------
     device : its type; the first of that type.
     images, steps : of a batch, and batches of an epoch.
+    of_steps : of a whole run of the sweep's, which decides how a step is taken.
     imports, import_path : modules that register plug-ins, for another process.
     """
 
@@ -36,6 +37,7 @@ class Drill:
     device: str
     images: int
     steps: int
+    of_steps: int
     imports: tuple[str, ...] = ()
     import_path: str | None = None
 
@@ -70,7 +72,7 @@ class Drill:
             checkpoints=Checkpoints(load=lambda: None, save=lambda data: None),
             on_epoch=told,
             layout=memory_layout(layers, device),
-            of_steps=backbone.recipe.epochs * self.steps,  # at least: an epoch of the sweep's has as many or more
+            of_steps=self.of_steps,
         )
         return marks[-1] - marks[-2]
 

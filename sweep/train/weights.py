@@ -85,6 +85,7 @@ class Workshop:
     stages : keys of its weights after epochs of ID training.
     images : what identifies its ID images, for people.
     start : makes the network to train (or to load weights into) of the untrained one.
+    sharing : how many tasks share a GPU's memory.
     """
 
     store: Store
@@ -97,6 +98,7 @@ class Workshop:
     stages: Mapping[int, str] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     start: Callable[[nn.Module], nn.Module] = lambda network: network
+    sharing: int = 1
 
 
 def train_missing(backbones: Iterable[Backbone], shop: Workshop) -> None:
@@ -341,7 +343,7 @@ def _source(
     """Batches of a backbone's augmentation: evaluation images as they are, our crops, or a plug-in's transform."""
     augmentation, side = policy(str(backbone.augmentation)), backbone.resolution
     if augmentation.source == "evaluation" and augmentation.build is None:
-        return PlainImages(shown.train_NHWC, labels_N, positions_N)
+        return PlainImages(shown.train_NHWC, labels_N, positions_N, sharing=shop.sharing)
     if augmentation.source == "evaluation":
         images = squares(shown.train_NHWC)
     else:
@@ -349,7 +351,7 @@ def _source(
         images = shop.library.training_images(backbone.id_dataset, side, **chosen)
         positions_N = _places(images, shown, positions_N)
     if augmentation.build is None:
-        ahead = shop.loader_workers > 0
-        return CroppedImages(images, labels_N, positions_N, side=side, operations=augmentation.operations, ahead=ahead)
+        how = {"operations": augmentation.operations, "ahead": shop.loader_workers > 0}
+        return CroppedImages(images, labels_N, positions_N, side=side, sharing=shop.sharing, **how)
     transform = augmentation.build(side)
     return AugmentedImages(images, labels_N, positions_N, transform=transform, workers=shop.loader_workers)

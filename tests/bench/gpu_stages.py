@@ -53,7 +53,7 @@ def run(
     operations : a second of ``training`` with ``on`` and of ``extraction``, by case.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cases = cases or (train.QUICK if small else train.ON_GPU)
+    cases = cases or (train.SMALL if small else train.ON_GPU)
     embedded = SMALL if small else EXTRACTION
     training = train.run(quick=small, cases=cases)
     together = {number: packed(cases[0], number) for number in packing or (PACKED[:2] if small else PACKED)}

@@ -48,8 +48,8 @@ def run(*, quick: bool, cases: Sequence[train.Case] | None = None) -> dict[str, 
     seeds : images per second of the machine with a process for each backbone, and with seeds in one step.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cases = cases or (train.QUICK if quick else train.ON_GPU if device.type == "cuda" else train.ON_CPU)
-    seeded = replace(SEEDED, batch_size=cases[0].batch_size) if cases[0] == train.QUICK[0] else cases[0]
+    cases = cases or (train.SMALL if quick else train.ON_GPU if device.type == "cuda" else train.ON_CPU)
+    seeded = replace(SEEDED, batch_size=cases[0].batch_size) if cases[0] == train.SMALL[0] else cases[0]
     with machine.threads(1):
         measured = [_measured(case, device) for case in cases]
     return {"cases": measured, "seeds": seeds(seeded, device, steps=2 if quick else _SEED_STEPS)}

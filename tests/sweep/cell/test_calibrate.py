@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweep import commands, driver, table
 from sweep.base.store import Store
@@ -37,6 +38,10 @@ def test_longer_training_takes_longer(tmp_path, monkeypatch):
         assert min(parts) > 0
         assert abs(total - sum(parts)) <= 0.06 * total  # two digits are printed
         found.append(parts[0])
+        config = read_config(tmp_path / "c.yaml")
+        (backbone,) = [cell.backbone for cell in driver.prepare(config, str(tmp_path / "out")).cells]
+        drill = calibration._drill(config, backbone, torch.device("cpu"))
+        assert drill.of_steps == epochs * 23  # 360 images in batches of 16, however few the drill takes
     assert 20 < found[1] / found[0] < 500  # 100, but for what else the machine does
     sweep = driver.prepare(read_config(tmp_path / "c.yaml"), str(tmp_path / "out"))
     (cell,) = sweep.cells

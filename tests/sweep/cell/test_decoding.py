@@ -85,3 +85,19 @@ def test_a_disk_without_room_ends_it_and_a_broken_set_does_not(sweep_in, tmp_pat
     problems = decode(task, sweep.cells[-1:])
     assert problems
     assert all("images cannot be read" in problem for problem in problems)
+
+
+def test_a_cache_with_a_limit_is_filled_once_and_makes_its_own_room(sweep_in, tmp_path, monkeypatch):
+    sweep = sweep_in("three")
+    task = driver.task_of(sweep, sweep.cells[0], gpu=False)
+    assert decode(task, sweep.cells) == []
+    files = list((tmp_path / "three" / "images").rglob("*"))
+    whole = sum(file.stat().st_size for file in files if file.is_file())
+    sweep = sweep_in("four")
+    few = replace(driver.task_of(sweep, sweep.cells[0], gpu=False), cache_bytes=whole // 2)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=600_000))  # less than all of it
+    (problem,) = decode(few, sweep.cells[::-1])  # the largest first
+    assert "cache_limit does not hold all at once" in problem
+    held = sum(file.stat().st_size for file in (tmp_path / "four" / "images").rglob("*") if file.is_file())
+    assert 0 < held <= whole // 2 + 10_000  # indices beside pixels
+    assert decode(replace(few, cache_bytes=10 * whole), sweep.cells) == []

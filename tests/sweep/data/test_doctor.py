@@ -250,7 +250,15 @@ def test_exit_codes_for_scripts(tmp_path, capsys, monkeypatch):
     assert main(["fetch", "nothing", "--to", str(tmp_path)]) == 2
     assert main(["cache"]) == 0
     assert "listings: 1 entries" in capsys.readouterr().out
+    kept = tmp_path / "cache" / "embeddings" / "0a.train.safetensors"
+    kept.parent.mkdir()
+    kept.write_bytes(bytes(2 * 10**7))
+    assert main(["cache", "--keep", "-1"]) == main(["cache", "--older-than", "nan"]) == 2
+    assert "--keep -1: it takes a number from 0 on" in capsys.readouterr().err
+    assert main(["cache", "--keep", "0"]) == 0  # of images
+    assert "embeddings: 1 entries, 0.02 GB" in capsys.readouterr().out
     assert main(["cache", "--older-than", "0"]) == 0
+    assert not kept.exists()
     assert "listings: 0 entries" in capsys.readouterr().out
 
 

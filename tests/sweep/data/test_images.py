@@ -1,9 +1,11 @@
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from sweep.data.images import decode_views, evaluation_images, training_images
 from sweep.data.open import open_dataset
 from sweep.data.options import DatasetOptions
 from sweep.data.pixels import training_pixels
-from sweep.data.scratch import keep_newest
+from sweep.data.scratch import contents, keep_newest
 from sweep.data.shelf import Shelf
 from sweep.data.shown import evaluation_view, training_view
 from sweep.data.view import View, study_view
@@ -415,6 +417,43 @@ def test_a_limited_cache_drops_what_was_used_longest_ago(tree, tmp_path):
     assert keep_newest(tmp_path / "cache", most=0)[0] == 3
 
 
+@pytest.fixture
+def fast_switches():
+    """Threads take turns often, as processes do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("fast_switches")
+def test_a_cache_can_be_looked_at_while_others_write_and_publish(tmp_path):
+    entry, ends, looks = tmp_path / "images" / "0a.tmp", threading.Event(), 0
+
+    def write():
+        while not ends.is_set():
+            entry.mkdir(parents=True, exist_ok=True)
+            for number in range(8):
+                (entry / f"chunk-{number}.tmp").write_bytes(b"four")
+                (entry / f"chunk-{number}.tmp").rename(entry / f"chunk-{number}.npz")
+            entry.rename(entry.with_suffix(""))
+            shutil.rmtree(entry.with_suffix(""))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        sizes = set()  # an entry under way, and none
+        while len(sizes) < 2 or looks < 1_000:
+            looks, (_, size) = looks + 1, contents(tmp_path)["images"]
+            sizes.add(size)
+            assert keep_newest(tmp_path, most=100) == (0, 0)
+            assert looks < 100_000
+    finally:
+        ends.set()
+        writer.join()
+    assert max(sizes) <= 36
+
+
 def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_path, monkeypatch, busy):
     truncate(tree / "train/cat/002.png")
     monkeypatch.setattr("sweep.data.decoded._MAX_BROKEN", 0.1)
@@ -441,6 +480,23 @@ def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_pa
         assert np.array_equal(*both)
         assert (one.names, one.skipped) == (other.names, other.skipped)
         assert len(one) == 23
+
+
+def test_a_limited_cache_decodes_once_for_as_many_views_as_it_holds(tree, tmp_path):
+    data, reader = counted(opened(tree, tmp_path))
+    views, size = (study_view(16), study_view(24)), 24 * 3 * (16**2 + 24**2)
+    older = 10 * 3 * 16**2
+    for spare, decodings, stays in ((older + 8_000, 1, True), (8_000, 1, False), (-1, 2, False)):
+        about = {"cache_dir": tmp_path / str(spare), "how": Decoding(cache_bytes=size + spare)}
+        evaluation_images(data, "train", np.arange(100, 110), view=study_view(16), **about)
+        for file in (tmp_path / str(spare)).rglob("*.*"):
+            os.utime(file, (1e9, 1e9))
+        before = reader.count
+        decode_views(data, "train", np.arange(24), views=views, **about)
+        assert reader.count - before == 24 * decodings
+        there = contents(tmp_path / str(spare))["images"]
+        assert there[0] == (1 if decodings == 2 else 2) + stays
+        assert there[1] <= size + spare + 3_000  # indices beside pixels
 
 
 def test_what_one_node_decoded_others_fetch_whole_or_decode_themselves(tree, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Extraction against the obvious way: one image at a time, one layer at a time, contiguous maps."""
 
+import resource
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,7 +9,7 @@ import safetensors.torch
 import torch
 
 from sweep.config import PENALTIES, Probe
-from sweep.embed.extract import Embeddings, batch_size, cached, embed, room_bytes, rounding_of, stored_as
+from sweep.embed.extract import Embeddings, _room, batch_size, cached, embed, room_bytes, rounding_of, stored_as
 from sweep.models import Feeder, memory_layout
 from sweep.models.build import build_backbone
 from sweep.models.layers import probed_layers
@@ -192,6 +193,14 @@ def test_embeddings_in_files_are_those_in_memory_and_leave_nothing_behind(tmp_pa
     spilled = embed(model, layers, pictures(5), **settings, spill=tmp_path / "spill")
     for one_ND, other_ND in zip(embed(model, layers, pictures(5), **settings), spilled, strict=True):
         assert torch.equal(one_ND, other_ND)
+    assert list((tmp_path / "spill").iterdir()) == []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # a disk on which files of a megabyte have no room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+        with pytest.raises(OSError, match=r"0.0102 GB of embeddings .* do not fit .*spill"):
+            _room(10_000, 512, torch.float16, pinned=False, spill=tmp_path / "spill")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "spill").iterdir()) == []
 
 

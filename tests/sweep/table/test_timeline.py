@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sweep.base.spans import recorded, span, waited
+from sweep.base.spans import recorded, span, still_there, waited
 from sweep.base.store import Store
 from sweep.table import DRIVER, finish_profile, saver
 from sweep.table.timeline import hours, in_lanes, own_seconds, trace
@@ -83,6 +83,36 @@ def test_tasks_that_follow_each_other_share_a_lane_and_the_hours_add_up():
     threads = {(event["pid"], event["tid"]) for event in slices}
     assert threads == {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
     assert len(threads) == 4
+
+
+def test_slices_of_the_timeline_lie_within_each_other_to_the_microsecond():
+    saved = []
+    with recorded("task", saved.append):
+        for _ in range(500):
+            with span("a"), span("b"), span("c"):
+                pass
+    parts = in_lanes([{"host": "h", "lane": "", "spans": saved[-1]}])
+    slices = [event for event in trace(parts)["traceEvents"] if event["ph"] == "X"]
+    assert len(slices) == 1501
+    ends = []
+    for event in slices:  # viewers read them in this order
+        while ends and ends[-1] <= event["ts"]:
+            ends.pop()
+        assert not ends or event["ts"] + event["dur"] <= ends[-1]
+        ends.append(event["ts"] + event["dur"])
+
+
+def test_a_long_span_is_kept_while_it_lasts(monkeypatch):
+    monkeypatch.setattr("sweep.base.spans._SAVE_SECONDS", 0.0)
+    saved = []
+    with recorded("task", saved.append), span("training"):
+        for _ in waited(slow(range(2)), "images"):
+            pass
+        training, task = saved[-1]  # as a kill in the middle of it would leave them
+        assert [training["stage"], task["stage"]] == ["training", "task"]
+        assert 0.04 <= training["shares"]["images"] <= training["seconds"] == task["inside"]
+        still_there()
+        assert len(saved) == 3
 
 
 def test_the_files_of_tasks_become_one_timeline(tmp_path):

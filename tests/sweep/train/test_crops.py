@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 from sweep.data import TrainImages
 from sweep.models import Feeder
 from sweep.train import resample
-from sweep.train.batches import CroppedImages, grouped
+from sweep.train.batches import CroppedImages, grouped, room_of_images
 from sweep.train.crops import CROP_DRAWS, cut, packed, random_crops, windows
 from sweep.train.draws import draws
 from sweep.train.resample import Resampler, longest_window
@@ -164,3 +164,13 @@ def test_an_image_is_the_same_in_any_batch_thread_and_way_to_the_device(operatio
     flat = torch.from_numpy(images.flat)
     assert torch.equal(torch.cat(list(source.on_device(((flat, *pair) for pair in pairs), CPU))), whole[order_N])
     assert torch.equal(torch.cat(list(source.streamed(iter(pairs), FEEDER))), whole[order_N])
+
+
+def test_tasks_that_share_a_gpu_leave_each_other_its_part():
+    free, parts = 78e9, []
+    for _ in range(4):  # one begins after the other
+        parts.append(room_of_images(free, 80e9, 4))
+        free -= parts[-1]
+    assert parts == [int(80e9 / 12)] * 4
+    assert room_of_images(78e9, 80e9, 1) == 26e9
+    assert room_of_images(6e9, 80e9, 4) == 2e9  # others have the rest

@@ -187,7 +187,10 @@ def _autocontrast(images_GRRC: Tensor) -> Tensor:
 
 
 def _equalize(images_GRRC: Tensor) -> Tensor:
-    """Each channel's levels by how many pixels are darker, in steps of whole pixels, as Pillow counts them."""
+    """Each channel's levels by how many pixels are darker, in steps of whole pixels, as Pillow counts them.
+
+    Counts are whole numbers that float32 divides exactly enough up to 2,890 px a side.
+    """
     planes_GCP = _planes(images_GRRC)
     count_GCL = torch.zeros((*planes_GCP.shape[:2], 256), device=planes_GCP.device)
     count_GCL.scatter_add_(2, planes_GCP.long(), torch.ones_like(planes_GCP, dtype=torch.float32))

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from sweep.data.dataset import Dataset
 from sweep.data.decode import decode_image
@@ -139,7 +141,7 @@ def drafted(contents: Sequence[bytes], resolution: int, least: int) -> dict[str,
 def decoders(contents: Sequence[bytes]) -> list[dict[str, Any]]:
     """Decoding alone, by what is installed here: images/s, and whether every pixel is Pillow's."""
     reference = [_pillow(content) for content in contents]
-    found = {"Pillow": _pillow, "simplejpeg": _simplejpeg()}
+    found = {"Pillow": _pillow, "torchvision": _torchvision, "simplejpeg": _simplejpeg()}
     there = {name: decode for name, decode in found.items() if decode is not None}
 
     def all_of(decode: Callable[[bytes], np.ndarray]) -> Callable[[], None]:
@@ -164,6 +166,11 @@ def _pillow(content: bytes) -> np.ndarray:
     image = decode_image(content)
     assert isinstance(image, Image.Image)
     return np.asarray(image)
+
+
+def _torchvision(content: bytes) -> np.ndarray:
+    decoded = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+    return decoded.permute(1, 2, 0).contiguous().numpy()
 
 
 def _simplejpeg() -> Callable[[bytes], np.ndarray] | None:

@@ -177,7 +177,10 @@ def _profiled(sweep: driver.Sweep, work: Callable[[], T]) -> T:
         with recorded("rest", table.saver(sweep.store, sweep.profile, lane=table.DRIVER)):
             return work()
     finally:
-        print(table.finish_profile(sweep.store, sweep.profile))
+        try:
+            print(table.finish_profile(sweep.store, sweep.profile))
+        except StorageError as error:  # the run has ended as it has
+            print(f"notice: no profile: {error}", file=sys.stderr)
 
 
 def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) -> str:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from sweep.data.dataset import Dataset
 from sweep.data.decode import decode_image
@@ -141,7 +141,7 @@ def drafted(contents: Sequence[bytes], resolution: int, least: int) -> dict[str,
 def decoders(contents: Sequence[bytes]) -> list[dict[str, Any]]:
     """Decoding alone, by what is installed here: images/s, and whether every pixel is Pillow's."""
     reference = [_pillow(content) for content in contents]
-    found = {"Pillow": _pillow, "torchvision": _torchvision, "simplejpeg": _simplejpeg()}
+    found = {"Pillow": _pillow, "torchvision": _torchvision(), "simplejpeg": _simplejpeg()}
     there = {name: decode for name, decode in found.items() if decode is not None}
 
     def all_of(decode: Callable[[bytes], np.ndarray]) -> Callable[[], None]:
@@ -168,9 +168,20 @@ def _pillow(content: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def _torchvision(content: bytes) -> np.ndarray:
-    decoded = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
-    return decoded.permute(1, 2, 0).contiguous().numpy()
+def _torchvision() -> Callable[[bytes], np.ndarray] | None:
+    """libjpeg-turbo by torchvision, as long as it has it: newer versions say that they will leave it to another."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+
+    def decoded(content: bytes) -> np.ndarray:
+        raw = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        with warnings.catch_warnings(action="ignore"):
+            pixels: torch.Tensor = decode_jpeg(raw, ImageReadMode.RGB)
+        return pixels.permute(1, 2, 0).contiguous().numpy()
+
+    return decoded
 
 
 def _simplejpeg() -> Callable[[bytes], np.ndarray] | None:

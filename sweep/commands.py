@@ -105,9 +105,12 @@ def calibrated(config: Config, out: str) -> str:
         said = f"{cell.hours(config, grid, measured)}\n{packing.said(config, grid.cells, measured)}"
     store = Store(out)
     try:
-        table.publish_rates(store, measured.beside(table.kept_rates(store)))
+        earlier = table.kept_rates(store)
+        table.publish_rates(store, measured.beside(earlier))
     except StorageError as error:  # the hours are what was asked for
         return f"{said}\nthe next run will not know: {error}"
+    if earlier is not None and earlier.device != measured.device:
+        said += f"\nin place of what was measured on one {earlier.device}"
     return said
 
 
@@ -177,7 +180,10 @@ def _profiled(sweep: driver.Sweep, work: Callable[[], T]) -> T:
         with recorded("rest", table.saver(sweep.store, sweep.profile, lane=table.DRIVER)):
             return work()
     finally:
-        print(table.finish_profile(sweep.store, sweep.profile))
+        try:
+            print(table.finish_profile(sweep.store, sweep.profile))
+        except StorageError as error:  # the run has ended as it has
+            print(f"notice: no profile: {error}", file=sys.stderr)
 
 
 def last_words(outcome: driver.Outcome, planned: int, out: str, *, probes: str) -> str:

@@ -1,6 +1,6 @@
 """Work of several processes in the order of its items, such as decoding.
 
-Processes, not threads: Pillow keeps Python's lock while it resizes, four fifths of the work at 224 px. Each is a fresh
+Processes, not threads: Pillow keeps Python's lock while it resizes, two thirds of the work at 224 px. Each is a fresh
 interpreter that is asked through its pipes, :mod:`sweep.data.worker`. Those of ``multiprocessing`` would import the
 main program once more, which may be Ray's or one of a user that does not expect it; a fork would take over the threads
 and locks of torch and Ray. They end with the pipe, whatever this process dies of.

@@ -78,7 +78,7 @@ def said(config: Config, cells: Iterable[HasBackbone], rates: Rates) -> str:
     """What a calibration says of sharing a GPU."""
     number = together(config, cells, rates)
     if number is None:
-        why = "there is none here" if rates.kind != "cuda" else "nothing is trained"
+        why = "there is none here" if rates.kind != "cuda" else "nothing is trained, or one has no room"
         return f"several backbones at a time on one GPU: not measured, {why}"
     found = "; ".join(
         f"{name}: " + ", ".join(f"{n} at a time {float(rate):,.0f}" for n, rate in of.items())

@@ -12,11 +12,13 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sweep.data.dataset import Dataset
@@ -139,7 +141,7 @@ def drafted(contents: Sequence[bytes], resolution: int, least: int) -> dict[str,
 def decoders(contents: Sequence[bytes]) -> list[dict[str, Any]]:
     """Decoding alone, by what is installed here: images/s, and whether every pixel is Pillow's."""
     reference = [_pillow(content) for content in contents]
-    found = {"Pillow": _pillow, "simplejpeg": _simplejpeg()}
+    found = {"Pillow": _pillow, "torchvision": _torchvision(), "simplejpeg": _simplejpeg()}
     there = {name: decode for name, decode in found.items() if decode is not None}
 
     def all_of(decode: Callable[[bytes], np.ndarray]) -> Callable[[], None]:
@@ -164,6 +166,22 @@ def _pillow(content: bytes) -> np.ndarray:
     image = decode_image(content)
     assert isinstance(image, Image.Image)
     return np.asarray(image)
+
+
+def _torchvision() -> Callable[[bytes], np.ndarray] | None:
+    """libjpeg-turbo by torchvision, as long as it has it: newer versions say that they will leave it to another."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+
+    def decoded(content: bytes) -> np.ndarray:
+        raw = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        with warnings.catch_warnings(action="ignore"):
+            pixels: torch.Tensor = decode_jpeg(raw, ImageReadMode.RGB)
+        return pixels.permute(1, 2, 0).contiguous().numpy()
+
+    return decoded
 
 
 def _simplejpeg() -> Callable[[bytes], np.ndarray] | None:

@@ -43,6 +43,9 @@ def test_longer_training_takes_longer(tmp_path, monkeypatch):
         drill = calibration._drill(config, backbone, torch.device("cpu"))
         assert drill.of_steps == epochs * 23  # 360 images in batches of 16, however few the drill takes
     assert 20 < found[1] / found[0] < 500  # 100, but for what else the machine does
+    store = Store(str(tmp_path / "out"))
+    table.publish_rates(store, replace(table.kept_rates(store), device="H100"))
+    assert commands.calibrated(config, str(tmp_path / "out")).endswith("in place of what was measured on one H100")
     sweep = driver.prepare(read_config(tmp_path / "c.yaml"), str(tmp_path / "out"))
     (cell,) = sweep.cells
     assert sweep.rates.know(cell.backbone, [planned.curve for planned in cell.curves])

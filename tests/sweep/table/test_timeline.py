@@ -3,9 +3,11 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from sweep import commands
 from sweep.base.spans import recorded, span, still_there, waited
 from sweep.base.store import Store
 from sweep.table import DRIVER, finish_profile, saver
@@ -125,3 +127,16 @@ def test_the_files_of_tasks_become_one_timeline(tmp_path):
     told = json.loads((tmp_path / "profile" / "run.json").read_text())["traceEvents"]
     assert [event["args"]["of"] for event in told if event["name"] == "probes"] == ["birds"] * 2
     assert finish_profile(store, "none").startswith("profile: no task ran")
+
+
+def test_a_profile_that_cannot_be_read_back_leaves_the_run_as_it_was(tmp_path, capsys):
+    store = Store(str(tmp_path))
+
+    def work():
+        with recorded("task", saver(store, "run")):
+            pass
+        (tmp_path / "profile" / "run.json").mkdir()  # in the way of the timeline
+        return "done"
+
+    assert commands._profiled(SimpleNamespace(store=store, profile="run"), work) == "done"
+    assert "notice: no profile: " in capsys.readouterr().err

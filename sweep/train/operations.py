@@ -196,7 +196,7 @@ def _equalize(images_GRRC: Tensor) -> Tensor:
     count_GCL.scatter_add_(2, planes_GCP.long(), torch.ones_like(planes_GCP, dtype=torch.float32))
     brightest_GC1 = count_GCL.gather(2, planes_GCP.amax(2, keepdim=True).long())
     step_GC1 = _divided(planes_GCP.shape[2] - brightest_GC1, 255)
-    darker_GCL = count_GCL.cumsum(2) - count_GCL
+    darker_GCL = count_GCL.int().cumsum(2) - count_GCL  # whole: on a GPU, sums of floats in a row have no fixed order
     spread_GCL = _divided(darker_GCL.add_(_divided(step_GC1.clone(), 2)), step_GC1.clamp(min=1)).clamp_(max=255)
     level_L = torch.arange(256, dtype=torch.float32, device=planes_GCP.device)
     return _looked_up(planes_GCP, torch.where(step_GC1 > 0, spread_GCL, level_L), images_GRRC)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,13 +130,14 @@ def _entries(directory: Path) -> list[Path]:
 
 def _files(entry: Path) -> list[os.stat_result]:
     """What is known of an entry's files; of those that another process takes away meanwhile, nothing."""
-    folders = os.walk(entry) if entry.is_dir() else [(str(entry.parent), [], [entry.name])]
     found = []
-    for folder, _, names in folders:
+    with suppress(FileNotFoundError):
+        found.append(os.stat(entry))
+    for folder, _, names in os.walk(entry):  # of a file there is nothing to walk
         for name in names:
             with suppress(FileNotFoundError):
                 found.append(os.stat(os.path.join(folder, name)))
-    return found
+    return [each for each in found if stat.S_ISREG(each.st_mode)]
 
 
 def _sum(entries: list[Path]) -> tuple[int, int]:

@@ -429,6 +429,7 @@ def fast_switches():
 @pytest.mark.usefixtures("fast_switches")
 def test_a_cache_can_be_looked_at_while_others_write_and_publish(tmp_path):
     entry, ends, looks = tmp_path / "images" / "0a.tmp", threading.Event(), 0
+    most = 2 * 2 * 8 * len(b"four")  # a slow look may meet an entry and its files under both of their names
 
     def write():
         while not ends.is_set():
@@ -446,12 +447,12 @@ def test_a_cache_can_be_looked_at_while_others_write_and_publish(tmp_path):
         while len(sizes) < 2 or looks < 1_000:
             looks, (_, size) = looks + 1, contents(tmp_path)["images"]
             sizes.add(size)
-            assert keep_newest(tmp_path, most=100) == (0, 0)
+            assert keep_newest(tmp_path, most=most) == (0, 0)
             assert looks < 100_000
     finally:
         ends.set()
         writer.join()
-    assert max(sizes) <= 36
+    assert max(sizes) <= most
 
 
 def test_several_views_come_from_one_decoding_and_are_those_of_each(tree, tmp_path, monkeypatch, busy):

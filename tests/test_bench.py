@@ -2,11 +2,16 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from bench import __main__ as command
@@ -205,13 +210,31 @@ def test_growth_of_stages_runs_them(tmp_path):
         seconds, held = stage(tmp_path / stage.__name__, 40)
         assert seconds > 0
         assert held >= 0
+
+
+class _Rubbish:
+    """Freed by no count of references, only by a collection."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_memory_of_processes_at_its_peak():
+    """Held by a child: what this process frees meanwhile, after thousands of tests, must not hide it."""
+    rubbish = weakref.ref(_Rubbish())
+    code = "held = bytearray(b'1') * (64 << 20); print('held', flush=True); input()"
     with growth_stages.anonymous_peak() as peak:
-        held = np.ones(64 << 20, dtype=np.uint8)
-        end = time.monotonic() + 30  # of a machine that is busy: a look at all processes takes as long as it takes
-        while peak.extra_bytes < 60 << 20 and time.monotonic() < end:
-            time.sleep(0.05)
-        del held
-    assert 60 << 20 < peak.extra_bytes < 200 << 20
+        assert rubbish() is None
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout.readline() == "held\n"
+            end = time.monotonic() + 30
+            while peak.extra_bytes < 64 << 20 and time.monotonic() < end:
+                time.sleep(0.01)
+            child.communicate("\n")
+    assert 64 << 20 < peak.extra_bytes < 200 << 20
+    assert growth_stages._anonymous(psutil.Process())[os.getpid()] > 1 << 20
 
 
 def test_decoding_is_measured_with_equal_pixels(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import threading
@@ -154,7 +155,11 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """On CPU the resident set is sampled every 10 ms; on a GPU torch counts."""
+    """On CPU the resident set is sampled every 10 ms; on a GPU torch counts.
+
+    Rubbish of earlier work is collected first: freed inside the block, it would hide what is held there.
+    """
+    gc.collect()
     peak = Peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -3,9 +3,16 @@
 import os
 from collections import Counter
 
+from hypothesis import settings
+
 # Ray's workers would run at niceness 15: beside the other process of a parallel run they get next to no time, and a
 # test that waits for one runs out of it.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+
+# What lands must depend neither on luck nor on how busy the machine is: the same examples in every run, however long
+# they take. `pytest --hypothesis-profile default` looks for others.
+settings.register_profile("same examples", derandomize=True, deadline=None)
+settings.load_profile("same examples")
 
 
 def pytest_addoption(parser):

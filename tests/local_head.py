@@ -86,5 +86,5 @@ def _head(binary: Path, log: Path, own: str, tries: int):
                 return
         finally:
             node.terminate()
-            node.wait(timeout=60)
+            node.wait(timeout=150)
     raise RuntimeError(f"no head came up in {tries} tries:\n{log.read_text()}")

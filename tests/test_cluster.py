@@ -286,7 +286,7 @@ case "$STUB_STEP" in
     runs) shift; "$@" ;;
     hangs) touch "$LOG/hangs" ;;
 esac
-/bin/sleep 30 & wait  # the workers' tasks do not end by themselves
+/bin/sleep 300 & wait  # the workers' tasks do not end by themselves
 """,
     "scontrol": 'echo "$@" >> "$LOG/scontrol"; kill -TERM "$(cat "$LOG/pid")"',
 }
@@ -345,7 +345,7 @@ def test_slurm_directives():
 @pytest.mark.parametrize(("per_node", "cpus"), [("128(x2),64", 64), ("96(x2)", 96), ("16", 16)])
 def test_slurm_runs_the_sweep_on_all_nodes_with_all_cores(slurm, tmp_path, per_node, cpus):
     job = slurm("--config", "my sweep.yaml", "--out", "/data/out", cpus=per_node)
-    output, _ = job.communicate(timeout=20)
+    output, _ = job.communicate(timeout=100)
     assert job.returncode == 0, output
     words = (tmp_path / "srun").read_text().splitlines()
     start, separator = words.index("symmetric-run") + 1, words.index("--")
@@ -362,7 +362,7 @@ def test_slurm_runs_the_sweep_on_all_nodes_with_all_cores(slurm, tmp_path, per_n
 
 
 def test_slurm_token_is_for_its_owner_only(slurm, tmp_path):
-    output, _ = slurm().communicate(timeout=20)
+    output, _ = slurm().communicate(timeout=100)
     assert "secret" not in output
     assert (tmp_path / "ray").read_text() == "get-auth-token --generate\n"
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
@@ -372,25 +372,25 @@ def test_slurm_token_is_for_its_owner_only(slurm, tmp_path):
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_slurm_ends_when_and_as_the_sweep_ends(slurm, tmp_path, code):
     job = slurm(ends_with=code)
-    job.communicate(timeout=20)  # the workers would stay for half a minute, in life for ever
+    job.communicate(timeout=100)  # the workers would stay for five minutes, in life for ever
     assert job.returncode == code
     assert not (tmp_path / "scontrol").exists()  # a mistake in the config is not tried again
 
 
 def test_slurm_without_a_cluster_has_failed(slurm):
     job = slurm(step="ends")
-    job.communicate(timeout=20)
+    job.communicate(timeout=100)
     assert job.returncode == 1
 
 
 def test_slurm_goes_back_into_the_queue_when_time_is_up(slurm, tmp_path):
     job = slurm(step="hangs")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not (tmp_path / "hangs").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
-    output, _ = job.communicate(timeout=20)
+    output, _ = job.communicate(timeout=100)
     assert (tmp_path / "scontrol").read_text() == "requeue 17\n"
     assert "finished curves are kept" in output
     assert job.returncode != 0

@@ -64,13 +64,13 @@ def test_a_signal_before_anything_is_started_is_an_interruption(tmp_path, number
     config = tmp_path / "c.yaml"
     config.write_text("name: t\nimports: [slow]\ngrid: [{architecture: vggm11, id_dataset: fractals}]\n")
     process = subprocess.Popen([*COMMAND.split(), "--config", config], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while not (tmp_path / "here").exists():
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=150)
     assert (process.returncode, said) == (130, "interrupted; what is finished is kept\n")
 
 

@@ -252,7 +252,7 @@ def decoder(tmp_path, die_after=-1):
 
 def test_concurrent_processes_decode_once(tmp_path):
     processes = [decoder(tmp_path) for _ in range(3)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=150)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(set(outputs)) == 1
     assert outputs[0].startswith("20 ")
@@ -263,11 +263,11 @@ def test_concurrent_processes_decode_once(tmp_path):
 
 def test_what_a_killed_process_left_is_made_again(tmp_path):
     killed = decoder(tmp_path, die_after=12)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=150)
     assert killed.returncode == -signal.SIGKILL
     assert any(path.suffix == ".tmp" for path in (tmp_path / "cache" / "images").iterdir())
     second = decoder(tmp_path)
-    assert second.communicate(timeout=60)[0].startswith("20 ")
+    assert second.communicate(timeout=150)[0].startswith("20 ")
     assert len((tmp_path / "log").read_text().splitlines()) == 12 + 20
     assert not any(path.suffix == ".tmp" for path in (tmp_path / "cache" / "images").iterdir())
 

@@ -101,9 +101,9 @@ def test_two_curves_and_a_rerun_that_does_nothing(config, tmp_path, dead_head):
         assert bits.mean() == pytest.approx(row["top1"])
     assert not (out / "running").exists() or not list((out / "running").iterdir())
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
-    started = time.monotonic()
+    processor = sum(os.times()[2:4])  # of children: the clock on the wall is other tests' too
     again = run(file, out)
-    assert time.monotonic() - started < 5
+    assert sum(os.times()[2:4]) - processor < 5
     assert "(0 computed now" in again.stdout
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()} == before
 
@@ -184,7 +184,7 @@ def test_sigterm_keeps_what_is_done_and_says_so(four, tmp_path):
         assert driver.poll() is None
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=30)
+    _, errors = driver.communicate(timeout=150)
     assert driver.returncode == 130
     assert "curves are kept" in errors
     assert "Traceback" not in errors

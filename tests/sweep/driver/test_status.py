@@ -135,7 +135,7 @@ def test_a_failure_record_of_another_type_is_left_out(store):
 
 def run(*arguments):
     command = [sys.executable, str(ROOT / "sweep" / "run.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
 
 
 def test_from_the_command_line_without_config_data_or_ray(store, tmp_path):

@@ -112,7 +112,7 @@ def test_a_store_of_several_processors_says_so(store, tmp_path, capsys):
 
 def run(*arguments):
     command = [sys.executable, "-m", "sweep.table", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=150)
 
 
 def test_from_the_command_line(store, tmp_path):

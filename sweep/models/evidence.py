@@ -124,7 +124,7 @@ def watch(model: nn.Module, batch: int, resolution: int) -> Pass:
     images = torch.zeros(batch, 3, resolution, resolution, device=example.device, dtype=example.dtype)
     training = model.training
     try:
-        with _hooks(model, seen), Shapes(), torch.inference_mode():
+        with Shapes(), _hooks(model, seen), torch.inference_mode():  # the hooks see every call
             outputs = tensors(model.eval()(images))
     except Exception as error:  # of any library: what could not run is said, not raised
         return Pass(batch, resolution, seen, error=_words(error))

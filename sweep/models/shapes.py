@@ -67,15 +67,16 @@ _KEEP: Mapping[Any, Callable[..., bool]] = {
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, ...] | None:
-    rows = tuple(weight.shape[:1])
-    fits = x.ndim > 0 and weight.ndim == 2 and weight.dtype == x.dtype and x.shape[-1] == weight.shape[1]
+    rows, alike = tuple(weight.shape[:1]), weight.is_meta and weight.dtype == x.dtype
+    fits = alike and x.ndim > 0 and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
     return (*x.shape[:-1], *rows) if fits and (bias is None or bias.shape == rows) else None
 
 
 def _attention(query: Tensor, key: Any = None, value: Any = None, *more: Any, **named: Any) -> tuple[int, ...] | None:
     """Of as many heads in all three, without a mask, which can fail to fit; a dropout is none here."""
     mask = named.get("attn_mask", more[0] if more else None)
-    if mask is not None or named.get("enable_gqa") or not (isinstance(key, Tensor) and isinstance(value, Tensor)):
+    parts = (key, value)
+    if mask is not None or named.get("enable_gqa") or not all(isinstance(x, Tensor) and x.is_meta for x in parts):
         return None
     alike = query.dtype == key.dtype == value.dtype and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     fits = alike and query.ndim > 2 and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2]

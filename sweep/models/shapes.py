@@ -45,8 +45,10 @@ def _along(x: Tensor, p: float = 2.0, dim: Any = 1, *_: object, out: Tensor | No
 
 def _spreads(x: Tensor, other: Any = None, *more: object, **named: object) -> bool:
     """A number, or a tensor that lies over the first one without making it larger or laying it out anew."""
-    if more or named or not isinstance(other, Tensor):
-        return isinstance(other, int | float) and not (more or named)
+    if more or named:
+        return False
+    if not isinstance(other, Tensor):
+        return isinstance(other, int | float)
     if other.dtype != x.dtype or not other.is_meta or other.ndim > x.ndim:
         return False
     if other.shape == x.shape:

@@ -81,6 +81,10 @@ def read_mapping(path: str) -> dict[str, Any]:
     for part in ENTRY_KEYS:
         if not isinstance(spec[part], dict):
             raise UserError(f"{path}: {part}: must be a mapping, as {{NAME: {{column: NAME}}}}")
+    for key in ("group", "dataset", "pairing", "label"):
+        said = spec.get(key)
+        if any(isinstance(name, list | dict) for name in (said if isinstance(said, list) else [said])):
+            raise UserError(f"{path}: {key}: must name columns, as {key}: NAME")
     spec = _worded(spec)
     for part, keys in ENTRY_KEYS.items():
         for name, entry in spec[part].items():

@@ -35,6 +35,8 @@ FAILURE_COLUMNS = (
 FAILURE_SCHEMA = pa.schema(
     [pa.field(c, pa.timestamp("us", tz="UTC") if c == "failed_at" else pa.string()) for c in FAILURE_COLUMNS]
 )
+SCHEMA_VERSION = 2  # of what a sweep writes
+_NEEDED = ("curve_key", "layer", "top1")  # no row is a probe without them
 _AGAIN = "run the sweep with --verify: what is not a curve's own is set aside and done again"
 PLANNED_SCHEMA = pa.schema([(name, pa.string()) for name in ("curve_key", "backbone", "dataset")])
 
@@ -130,7 +132,7 @@ def refuse_changed(uri: str) -> None:
 def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:
     probes = _dataset(uri, files)
     if fragments:
-        _refuse_misnamed(uri, probes)
+        _refuse_damaged(uri, probes)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     found = _plans(root, about)
     bare = "is_id" not in probes.schema.names  # without labels; those of 0.1.0 have theirs, and may lie beside others
@@ -142,14 +144,37 @@ def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool 
     return Stored(uri, probes, about, planned, _failures(root), under_way)
 
 
-def _refuse_misnamed(folder: str, fragments: ds.Dataset) -> None:
-    """UserError if a fragment is damaged, or stands under another curve's name: its rows would count twice."""
+def _refuse_damaged(folder: str, fragments: ds.Dataset) -> None:
+    """UserError if a fragment is not one curve's, whole and once: its rows would count twice, or be missing."""
     if storage.ending(folder).rstrip("/").rpartition("/")[2] != FRAGMENTS or "curve_key" not in fragments.schema.names:
         return
-    found = _read(folder, fragments, ["curve_key", "__filename"])
-    for key, file in found.group_by(["curve_key", "__filename"]).aggregate([]).to_pandas().itertuples(index=False):
-        if key != file.rpartition("/")[2].removesuffix(".parquet"):
-            raise UserError(f"{file}: it holds rows of {key}; {_AGAIN}")
+    for each in fragments.get_fragments():
+        if lacking := [name for name in _NEEDED if name not in each.physical_schema.names]:
+            raise UserError(f"{each.path}: no column {', '.join(lacking)}; {_AGAIN}")
+    last = ["is_penultimate"] if "is_penultimate" in fragments.schema.names else []
+    found = _read(folder, fragments, ["__filename", "curve_key", "layer", *last]).to_pydict()
+    rows: dict[str, list[tuple[str, int, bool | None]]] = {}
+    for file, *row in zip(*found.values(), strict=True):
+        rows.setdefault(file, []).append((row[0], row[1], row[2] if last else None))
+    for file, each in rows.items():
+        if problem := _problem(file.rpartition("/")[2].removesuffix(".parquet"), each):
+            raise UserError(f"{file}: {problem}; {_AGAIN}")
+
+
+def _problem(key: str, rows: Sequence[tuple[str, int, bool | None]]) -> str | None:
+    """Why rows (curve, layer, whether it is the last one) are not those of a curve; None if they are.
+
+    A layer that is missing between others is told with the experiments, as it is of any table.
+    """
+    if others := {curve for curve, _, _ in rows} - {key}:
+        return f"it holds rows of {min(others)}"
+    layers = [layer for _, layer, _ in rows]
+    if layers != sorted(layers):
+        return f"its layers are {layers}: rows stand twice, or where they do not belong"
+    flags = [flag for _, _, flag in rows]
+    if any(flag is not None for flag in flags) and flags != [layer == layers[-1] for layer in layers]:
+        return "its last row is not the penultimate layer's: rows are missing"
+    return None
 
 
 def _read(folder: str, fragments: ds.Dataset, columns: list[str] | None = None) -> pa.Table:
@@ -186,6 +211,11 @@ def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
     paths = [storage.resolve(file)[1] for file in files]
     filesystem = storage.resolve(files[0])[0]
     schemas = [storage.schema(file) for file in files]
+    for file, each in zip(files, schemas, strict=True):
+        version = (each.metadata or {}).get(b"schema_version", b"1").decode()
+        if version.isdigit() and int(version) > SCHEMA_VERSION:
+            newer = f"written with schema {version}, this version reads up to {SCHEMA_VERSION}"
+            raise UserError(f"{file}: {newer}: use the version that wrote it, or a newer one")
     try:
         schema = pa.unify_schemas(schemas).with_metadata(schemas[0].metadata)
     except pa.ArrowInvalid as error:

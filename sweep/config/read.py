@@ -172,8 +172,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected key.path=value")
     try:
         value = yaml.load(text, Loader=_Loader) if text else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"--set {override[:200]}: the value is not valid YAML: {error}") from None
     keys = name.split(".")
     target: Any = raw
     for depth, key in enumerate(keys):

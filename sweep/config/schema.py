@@ -29,6 +29,7 @@ from sweep.config.values import (
     Share,
     Smoothing,
     Some,
+    Width,
     as_tuple,
 )
 
@@ -109,7 +110,7 @@ class Design(Model):
     augmentation: Some[str] | None = None  # default "off"; must be absent with downloaded weights
     pretraining: Some[str] = (SCRATCH,)
     seed: Some[NonNegativeInt] = (0,)
-    width: Some[Positive] = (1.0,)
+    width: Some[Width] = (1.0,)
     pooling: Some[Pooling] = ("default",)  # of a layer's output; default: 2x2 of maps, mean of the patches of tokens
     norm: Some[Norm] = ("none",)  # before the pooling; model: the network's own last norm
     evaluation_view: Some[Seen] | None = None  # instead of the top-level one

@@ -11,6 +11,7 @@ PositiveInt = Annotated[int, Field(strict=True, gt=0, le=_LARGEST)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
 ManyImages = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Width = Annotated[float, Field(strict=True, gt=0, le=1000)]  # of a network, in multiples of the usual one
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]

@@ -112,9 +112,15 @@ def _to_rgb(image: Image.Image, background: Background) -> Image.Image:
     return image.convert("RGB")
 
 
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # of TIFF
+
+
 def _scaled_integers(image: Image.Image) -> np.ndarray:
     """32-bit integers as uint8, shape (H, W): Pillow opens 16-bit PGM and PNG so; a TIFF may hold either."""
-    values_HW = np.asarray(image).view(np.uint32)
+    signed_HW = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (_SIGNED,) and signed_HW.min() < 0:
+        raise ValueError(f"whole numbers from {signed_HW.min()} on are no grey values")
+    values_HW = signed_HW.view(np.uint32)
     highest = int(values_HW.max())
     bits = 16 if image.format in ("PPM", "PNG") else next(bits for bits in (8, 16, 32) if highest < 2**bits)
     return (values_HW >> (bits - 8)).astype(np.uint8)

@@ -20,7 +20,7 @@ from sweep.table.schema import FRAGMENT_SCHEMA, SCHEMA, SCHEMA_VERSION, is_stati
 
 FRAGMENTS, FAILURES = "fragments/", "failures/"
 _TYPES = {field.name: field.type for field in (*SCHEMA, *FRAGMENT_SCHEMA)}  # labels too: version 0.1.0 wrote them
-_NEEDED = ("curve_key", "layer")  # no row is a probe without them
+_NEEDED = ("curve_key", "layer", "n_test", "top1", "heldout_top1")  # no row is a probe without them
 _ADVICE = "run the sweep with --verify: it is set aside and done again"
 _UPDATE = "use the version that wrote it, or a newer one"
 

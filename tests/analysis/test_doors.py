@@ -63,6 +63,7 @@ def sweep(tmp_path_factory):
     write_sweep(folder.parent / "whole", table)
     (folder / "fragments").mkdir(parents=True)
     for number, (key, part) in enumerate(awkward().groupby("curve_key")):
+        part = part.sort_values("layer", kind="stable")  # as a fragment has them
         rows = pa.Table.from_pandas(part, schema=table.schema, preserve_index=False)
         rows = rows.append_column("extra", pa.array([1.0] * len(rows))) if number % 2 else rows
         pq.write_table(rows, folder / "fragments" / f"{key}.parquet")

@@ -20,9 +20,12 @@ _TRAIN = frozenset({"train", "training", "trn"})
 # the first that is there is the test part
 _TESTS = (("test", "testing", "tst"), ("val",), ("valid",), ("validation",), ("dev",), ("eval", "evaluation"))
 _TEST_NAMES = "test, val, valid, validation"  # for people
-_FILLERS = frozenset({"set", "seg", "data", "dataset", "images", "image", "imgs", "img", "split", "folder"})
-_MASKS = re.compile(r"(masks?|labels?|annotations?|segmentations?|groundtruth|gt|trimaps?|edges)")
-_PICTURES = re.compile(r"(images?|imgs?|jpegimages|photos|pictures|inputs?)")
+_FILLERS = frozenset({"set", "seg", "data", "dataset", "images", "image", "imgs", "img", "split", "folder", "dir"})
+_MASKS = re.compile(
+    r"(masks?|labels?|annotations?|segmentations?|segmentationclass|segmentationobject|groundtruth|gt|trimaps?|edges)"
+)
+_PICTURES = re.compile(r"(images?|imgs?|jpegimages|photos|pictures|inputs?|originals?)")
+_PART = re.compile(r"train|test|val|fold|split|part")  # in names of directories that all hold the same ones
 
 _SHOWN = 10  # directories that are named
 
@@ -59,13 +62,14 @@ def class_directories(where: str, place: Place) -> Parts:
         The top level looks like splits, or like images beside masks, and cannot be understood.
     """
     rows = below_root(place.images)
-    _refuse_masks(where, rows)
+    _refuse_masks(where, rows, 0)
     tops = {name.split("/")[0] for name, _ in rows if name.count("/") >= 2}
     train, test = _split_directories(where, rows, tops)
     if train is None:
         _refuse_unread(where, place, rows, 0)
         return Parts(_samples(rows, 0), None, "class directories", _without_images(place, rows, 0))
     found = [_samples(inside, depth) for inside, depth in (_inside(rows, train), _inside(rows, str(test)))]
+    _refuse_masks(where, *_inside(rows, train))
     _refuse_unread(where, place, *_inside(rows, train))
     rest = sorted(tops - {train, test})
     notes = [f"left out: directories {', '.join(rest)} beside {train} and {test}"] if rest else []
@@ -85,6 +89,7 @@ def _split_directories(where: str, rows: list[Row], tops: set[str]) -> tuple[str
             raise UserError(f"{where}: train/ lies beside {_seen(tops)}; give the directory that holds it")
         if tests and len(tests) == len(tops) and len(tops) > 1:
             raise UserError(f"{where}: {_seen(tops)} look like test parts and there is no training part")
+        _refuse_parts(where, rows, tops)
         return None, None
     for words in _TESTS:
         if chosen := [name for name, word in tests.items() if word in words]:
@@ -93,6 +98,20 @@ def _split_directories(where: str, rows: list[Row], tops: set[str]) -> tuple[str
         f"{where}: there is {trains[0]}/ but no test part; valid names: {_TEST_NAMES} (seen: {_seen(tops)}; or give "
         "the folder that holds the class directories, to have it split)"
     )
+
+
+def _refuse_parts(where: str, rows: list[Row], tops: set[str]) -> None:
+    """Directories called trainA and trainB, X_train and X_test, fold1 and fold2, with the same classes in each."""
+    inside: dict[str, set[str]] = {top: set() for top in tops}
+    for top, below, *_ in (name.split("/") for name, _ in rows if name.count("/") >= 2):
+        inside[top].add(below)
+    classes = next(iter(inside.values()), set())
+    alike = len(classes) > 1 and all(found == classes for found in inside.values())
+    if alike and len(tops) > 1 and all(_PART.search(top.lower()) for top in tops):
+        raise UserError(
+            f"{where}: {_seen(tops)} hold the same directories ({_seen(classes)}): they look like parts, not like "
+            "classes; call them train and test, or give one of them"
+        )
 
 
 def _only(where: str, names: list[str], plain: str) -> str:
@@ -120,8 +139,8 @@ def _samples(rows: list[Row], depth: int) -> list[Sample]:
     return [Sample(file, name, name.split("/")[depth]) for name, file in kept]
 
 
-def _refuse_masks(where: str, rows: list[Row]) -> None:
-    tops = {name.split("/")[0] for name, _ in rows if "/" in name}
+def _refuse_masks(where: str, rows: list[Row], depth: int) -> None:
+    tops = {name.split("/")[depth] for name, _ in rows if name.count("/") > depth}
     words = {top: re.sub(r"[^a-z]", "", top.lower()) for top in tops}
     masks = sorted(top for top, word in words.items() if _MASKS.fullmatch(word))
     pictures = sorted(top for top, word in words.items() if _PICTURES.fullmatch(word))

@@ -121,6 +121,7 @@ def test_a_foreign_table_through_a_mapping(tmp_path: Path) -> None:
         ({"variables": {"a": "a"}}, "variables.a: must say which column"),
         ({"variables": {"a": {"column": "a", "kind": "odd"}}}, "'odd' is none of numeric, ordinal, categorical"),
         ({"colour": 1}, "unknown key colour"),
+        ({"label": [["a"]]}, "label: must name columns"),
         ({"variables": {"a": {"column": "a", "knid": "ordinal"}}}, "variables.a.knid: unknown; valid keys are column"),
         ({"variables": {"a": {"column": "a", "scale": "odd"}}}, "'odd' is none of linear, log"),
         ({"variables": {"a": {"column": "a", "kind": "ordinal", "scale": "log"}}}, "log needs kind: numeric"),

@@ -12,7 +12,10 @@ from analysis.tables import stored
 from analysis.tables.errors import UserError
 from analysis.tables.sweep import read_sweep
 from sweep import table
+from sweep.base import errors
 from sweep.base.store import Store
+from sweep.table.fragments import read_fragment
+from sweep.table.schema import SCHEMA_VERSION
 from tests import synthetic_tables
 from tests.sweep.table.test_fragments import plan, row
 
@@ -51,6 +54,29 @@ def test_a_fragment_under_another_name_and_a_changed_bit_are_refused(store, tmp_
     k2.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
     with pytest.raises(UserError, match=r"fragments: a fragment is damaged .*checksum.*--verify"):
         stored.find(str(tmp_path))
+
+
+def test_a_fragment_that_is_not_whole_or_of_a_newer_version_is_refused(store, tmp_path):
+    """As the sweep refuses it, which analysis does not import."""
+    table.publish_plan(store, plan(("k1", {}), ("k2", {})))
+    file = tmp_path / "fragments" / "k2.parquet"
+    last = [row("k2", layer, is_penultimate=layer == 3) for layer in (1, 2, 3)]
+    table.write_fragment(store, "k2", last)
+    whole = pq.read_table(file)
+    newer = whole.append_column("new", [[1] * len(whole)]).replace_schema_metadata({"schema_version": "99"})
+    damaged = {
+        r"its layers are \[1, 2, 3, 1, 2, 3\]": pa.concat_tables([whole, whole]),
+        "its last row is not the penultimate layer's": whole.slice(0, 2),
+        "no column top1": whole.drop_columns(["top1"]),
+        "written with schema 99, this version reads up to 2": newer,
+    }
+    for said, rows in damaged.items():
+        pq.write_table(rows, file)
+        with pytest.raises(UserError, match=rf"fragments/k2\.parquet: {said}"):
+            stored.find(str(tmp_path))
+        with pytest.raises(errors.UserError, match=r"fragments/k2\.parquet( is damaged)?: "):
+            read_fragment(store, "k2")
+    assert stored.SCHEMA_VERSION == SCHEMA_VERSION
 
 
 def test_a_plan_that_is_not_what_was_written_is_refused(store, tmp_path):
@@ -93,7 +119,9 @@ def test_fragments_that_no_plan_or_two_plans_name_are_refused(store, tmp_path):
 
 
 def test_fragments_of_version_0_1_0_carry_their_own_labels(tmp_path):
-    frame = pd.DataFrame({"curve_key": ["k1"], "layer": [1], "is_id": [True], "architecture": ["vggm11"]})
+    frame = pd.DataFrame(
+        {"curve_key": ["k1"], "layer": [1], "top1": [0.5], "is_id": [True], "architecture": ["vggm11"]}
+    )
     (tmp_path / "fragments").mkdir()
     frame.to_parquet(tmp_path / "fragments" / "k1.parquet")
     Store(str(tmp_path)).put(

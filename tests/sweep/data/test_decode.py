@@ -51,7 +51,16 @@ def test_a_ramp_is_the_same_ramp_in_every_depth(name):
 
 @pytest.mark.parametrize("values", [(-1, 1), (0, 70_000), (0, np.nan)])
 def test_floats_without_a_known_range_are_broken_not_guessed(values):
-    found = decode_image(packed(np.tile(np.float32(values), (4, 2)), "TIFF"))
+    assert_no_grey_values(np.float32(values))
+
+
+def test_whole_numbers_below_zero_are_broken_not_large():
+    """As geographic rasters mark what is not known."""
+    assert_no_grey_values(np.int32((-1, 65_535)))
+
+
+def assert_no_grey_values(values):
+    found = decode_image(packed(np.tile(values, (4, 2)), "TIFF"))
     assert isinstance(found, ValueError)
     assert "no grey values" in str(found)
 

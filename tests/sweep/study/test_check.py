@@ -148,6 +148,8 @@ def test_overrides(tmp_path):
         ("grid.7.seed=1", ["list of 1 items"]),
         ("name.x=1", ["single value"]),
         ("nonsense", ["expected key.path=value"]),
+        ("name=" + "[" * 3000, ["not valid YAML"]),
+        ("grid.0.width=1e300", ["width", "less than or equal to 1000"]),
     ]:
         with pytest.raises(ConfigError) as error:
             read_config(file, [override])

@@ -63,6 +63,10 @@ def test_names_of_classes_are_no_splits(name):
     [
         ({"images/ant": 2, "images/bee": 2, "masks/ant": 2, "masks/bee": 2}, "images, masks look like images beside"),
         ({"images": 3, "annotations": 3}, "annotations, images look like images beside"),
+        ({"JPEGImages": 3, "SegmentationClass": 3}, "JPEGImages, SegmentationClass look like images beside"),
+        ({"train/images": 3, "train/masks": 3, "test/images": 3, "test/masks": 3}, "images, masks look like images"),
+        ({f"{top}/{c}": 2 for top in ("X_train", "X_test") for c in ("ant", "bee")}, r"hold the same .*\(ant, bee\)"),
+        ({f"{top}/{c}": 2 for top in ("fold1", "fold2") for c in ("ant", "bee")}, "look like parts, not like classes"),
         ({"train": 3, "test": 3}, "test, train hold images but no class directories"),
         ({"Train/ant": 2, "training/ant": 2, "test/ant": 2}, "Train, training all look like the same part"),
         ({"test/ant": 2, "val/ant": 2}, "look like test parts and there is no training part"),

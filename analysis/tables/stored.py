@@ -130,8 +130,9 @@ def refuse_changed(uri: str) -> None:
 
 
 def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:
-    probes = _dataset(uri, files)
-    if fragments:
+    own = fragments and storage.ending(uri).rstrip("/").rpartition("/")[2] == FRAGMENTS  # not any folder of files
+    probes = _dataset(uri, files, needed=_NEEDED if own else ())
+    if own:
         _refuse_damaged(uri, probes)
     about = json.loads((probes.schema.metadata or {}).get(b"tunnel_sweep", b"{}"))
     found = _plans(root, about)
@@ -146,11 +147,6 @@ def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool 
 
 def _refuse_damaged(folder: str, fragments: ds.Dataset) -> None:
     """UserError if a fragment is not one curve's, whole and once: its rows would count twice, or be missing."""
-    if storage.ending(folder).rstrip("/").rpartition("/")[2] != FRAGMENTS or "curve_key" not in fragments.schema.names:
-        return
-    for each in fragments.get_fragments():
-        if lacking := [name for name in _NEEDED if name not in each.physical_schema.names]:
-            raise UserError(f"{each.path}: no column {', '.join(lacking)}; {_AGAIN}")
     last = ["is_penultimate"] if "is_penultimate" in fragments.schema.names else []
     found = _read(folder, fragments, ["__filename", "curve_key", "layer", *last]).to_pydict()
     rows: dict[str, list[tuple[str, int, bool | None]]] = {}
@@ -206,8 +202,8 @@ def _under_labels(uri: str, fragments: ds.Dataset, found: Sequence[plans.Plan]) 
     return ds.dataset(rows), about
 
 
-def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
-    """One dataset of all files, which may differ in the columns that they have."""
+def _dataset(uri: str, files: Sequence[str], needed: Sequence[str]) -> ds.Dataset:
+    """One dataset of all files, which may differ in the columns that they have, but for those needed."""
     paths = [storage.resolve(file)[1] for file in files]
     filesystem = storage.resolve(files[0])[0]
     schemas = [storage.schema(file) for file in files]
@@ -216,6 +212,8 @@ def _dataset(uri: str, files: Sequence[str]) -> ds.Dataset:
         if version.isdigit() and int(version) > SCHEMA_VERSION:
             newer = f"written with schema {version}, this version reads up to {SCHEMA_VERSION}"
             raise UserError(f"{file}: {newer}: use the version that wrote it, or a newer one")
+        if lacking := [name for name in needed if name not in each.names]:
+            raise UserError(f"{file}: no column {', '.join(lacking)}; {_AGAIN}")
     try:
         schema = pa.unify_schemas(schemas).with_metadata(schemas[0].metadata)
     except pa.ArrowInvalid as error:

@@ -37,6 +37,10 @@ _DOTTED = re.compile(
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _DECLARED = re.compile(r"\"?sep=([,;\t|])\"?\n", re.IGNORECASE)
 _MIDNIGHT = re.compile(r" 00:00:00(?:\.0+)?(?:Z|\+00:?00)?$")
+_DATES = {
+    re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}"): ("%d.%m.%Y",),
+    re.compile(r"\d{1,2}/\d{1,2}/\d{4}"): ("%d/%m/%Y", "%m/%d/%Y"),
+}
 _PERCENT = re.compile(rf"({_NUMBER.pattern})\s*%")
 
 
@@ -246,6 +250,8 @@ def _numbers_in_words(name: str, words: pd.Series, guesses: list[str]) -> pd.Ser
     if all(map(_PERCENT.fullmatch, levels)):
         guesses.append(f"column {name!r} holds percentages, {levels[0]} is {levels[0].rstrip('% ')}")
         return words.map({level: float(level.rstrip("% ")) for level in levels}).astype(float)
+    if (dates := _dates_in_words(name, words, levels, guesses)) is not None:
+        return dates
     for mark, pattern in _THOUSANDS.items():
         apart = [level for level in levels if pattern.fullmatch(level)]
         if apart and all(pattern.fullmatch(level) or _NUMBER.fullmatch(level) for level in levels):
@@ -253,3 +259,22 @@ def _numbers_in_words(name: str, words: pd.Series, guesses: list[str]) -> pd.Ser
             guesses.append(f"column {name!r} has its thousands apart: {apart[0]} is {said}")
             return words.map({level: float(level.replace(mark, "")) for level in levels}).astype(float)
     return words
+
+
+def _dates_in_words(name: str, words: pd.Series, levels: list[str], guesses: list[str]) -> pd.Series | None:
+    """Days, months and years as spreadsheets write them, in order of time; None if it is none, or could be two."""
+    formats = next((formats for pattern, formats in _DATES.items() if all(map(pattern.fullmatch, levels))), ())
+    orders: dict[tuple[str, ...], str] = {}
+    for each in formats:
+        when = pd.to_datetime(pd.Series(levels, index=levels), format=each, errors="coerce")
+        if when.notna().all():
+            orders.setdefault(tuple(when.sort_values(kind="stable").index), "day" if each[1] == "d" else "month")
+    if len(orders) > 1:
+        guesses.append(
+            f"column {name!r} holds dates, day or month first, nobody can tell: taken as names, not in order"
+        )
+    if len(orders) != 1:
+        return None
+    ((order, first),) = orders.items()
+    guesses.append(f"column {name!r} holds dates, {first} first, in order of time: {order[0]} to {order[-1]}")
+    return pd.Series(pd.Categorical(words, categories=list(order), ordered=True))

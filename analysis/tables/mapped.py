@@ -138,6 +138,9 @@ def asked_rows(frame: pd.DataFrame, spec: Spec, path: str) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
+_SUMMARIES = ("mean", "average", "avg", "median", "total", "sum", "std", "min", "max", "count")
+
+
 def _refuse_without_variables(source: Source, data: pd.DataFrame, variables: Sequence[str]) -> None:
     """A row that has an outcome and no variable is a mean, or a remark; of a single variable nobody can tell."""
     bare = np.flatnonzero(data[list(variables)].isna().all(axis=1)) if len(variables) > 1 else np.empty(0, int)
@@ -146,6 +149,16 @@ def _refuse_without_variables(source: Source, data: pd.DataFrame, variables: Seq
         raise UserError(
             f"{source.table}: row {row + 1} ({data['backbone'].iloc[row]}) has none of the variables "
             f"{', '.join(variables)}: remove rows of means and remarks"
+        )
+    plain = data[["backbone", *(name for name in ("dataset", *variables) if name in data)]].astype(str)
+    plain = plain.apply(lambda column: column.str.strip().str.casefold())
+    alike = plain.drop(columns="backbone").eq(plain["backbone"], axis=0).any(axis=1) & plain["backbone"].isin(
+        _SUMMARIES
+    )
+    if alike.any():
+        row = int(np.flatnonzero(alike)[0])
+        raise UserError(
+            f"{source.table}: row {row + 1} says {data['backbone'].iloc[row]} in several columns: remove rows of means"
         )
 
 

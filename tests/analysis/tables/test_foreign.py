@@ -48,6 +48,33 @@ def read(folder, write, mapping=MAP, name="t.csv"):
     return read_mapped(str(folder / name), str(folder / "m.yaml"))
 
 
+def dated(*written):
+    """The table with these instead of its three depths."""
+    return text(TABLE.assign(depth=TABLE.depth.map(dict(zip((11, 17, 34), written, strict=True)))))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (("9/4/2014", "12/10/2015", "10/22/2020"), "month first, in order of time: 9/4/2014 to 10/22/2020"),
+        (("22/10/2014", "9/4/2015", "1/2/2020"), "day first, in order of time: 22/10/2014 to 1/2/2020"),
+        (("04.09.2014", "10.12.2015", "1.2.2020"), "day first, in order of time: 04.09.2014 to 1.2.2020"),
+        (("9/4/2014", "12/10/2015", "1/2/2020"), "in order of time: 9/4/2014 to 1/2/2020"),  # both ways
+    ],
+)
+def test_dates_of_spreadsheets_are_in_order_of_time(tmp_path, written, said):
+    found = read(tmp_path, dated(*written))
+    assert found.kinds["depth"] == "ordinal"
+    assert tuple(found.frame["depth"].cat.categories) == written
+    assert said in " ".join(found.notes)
+
+
+def test_dates_that_nobody_can_tell_are_names_and_said(tmp_path):
+    found = read(tmp_path, dated("2/3/2014", "3/2/2014", "1/1/2020"))
+    assert found.kinds["depth"] == "categorical"
+    assert "nobody can tell" in " ".join(found.notes)
+
+
 LEVELS = {11: "small", 17: "medium", 34: "large"}
 COMMAS = {11: "5,000", 17: "50,000", 34: "1,281,167"}
 DOTTED = TABLE.assign(depth=TABLE.depth.map(COMMAS).str.replace(",", "."))
@@ -120,6 +147,7 @@ def test_what_the_file_orders_is_ordered(tmp_path, write, name, levels):
     ("write", "expected"),
     [
         (text(end="Mean,,,,,63.2\n"), r"t\.csv: column 'dataset', row 25: is empty.*; mend it, or remove the row"),
+        (text(end="Mean,Mean,20.7,Mean,0.5,63.2\n"), r"t\.csv: row 25 says Mean in several columns: remove rows of"),
         (text(end="Mean,all,,,,63.2\n"), r"t\.csv: row 25 \(Mean\) has none of the variables depth, family, seed"),
         (text(pd.concat([TABLE, TABLE[["depth"]]], axis=1)), r"column 'depth' stands twice \(columns 3 and 7\)"),
         (text(TABLE.assign(depth=TABLE.depth.astype(str).mask(SOME, "n.d."))), "'depth', row 7: 'n.d.' is not a"),

@@ -94,6 +94,9 @@ class Source:
             raise UserError(f"{self.table}: column {name!r}, row {rows[0] + 1}: {said}; {remedy}")
 
 
+_SUMMARIES = ("mean", "average", "avg", "median", "total", "sum", "std", "min", "max", "count")
+
+
 def read_mapped(table: str, mapping: str) -> Experiments:
     """Read a CSV or Parquet table of experiments.
 
@@ -118,6 +121,7 @@ def read_mapped(table: str, mapping: str) -> Experiments:
     for name, entry in spec["variables"].items():
         kinds[name], data[name] = _variable(source, name, entry)
     _refuse_without_variables(source, data, list(kinds))
+    _refuse_means(source, data, list(kinds))
     for name in spec.get("pairing", ()):
         data[name] = source.words(name, "pairing")
     for name, column in _clusters(spec).items():
@@ -138,9 +142,6 @@ def asked_rows(frame: pd.DataFrame, spec: Spec, path: str) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-_SUMMARIES = ("mean", "average", "avg", "median", "total", "sum", "std", "min", "max", "count")
-
-
 def _refuse_without_variables(source: Source, data: pd.DataFrame, variables: Sequence[str]) -> None:
     """A row that has an outcome and no variable is a mean, or a remark; of a single variable nobody can tell."""
     bare = np.flatnonzero(data[list(variables)].isna().all(axis=1)) if len(variables) > 1 else np.empty(0, int)
@@ -150,13 +151,16 @@ def _refuse_without_variables(source: Source, data: pd.DataFrame, variables: Seq
             f"{source.table}: row {row + 1} ({data['backbone'].iloc[row]}) has none of the variables "
             f"{', '.join(variables)}: remove rows of means and remarks"
         )
+
+
+def _refuse_means(source: Source, data: pd.DataFrame, variables: Sequence[str]) -> None:
+    """A row that says "Mean", or another such word, as its backbone and once more, is none of a backbone."""
     plain = data[["backbone", *(name for name in ("dataset", *variables) if name in data)]].astype(str)
     plain = plain.apply(lambda column: column.str.strip().str.casefold())
-    alike = plain.drop(columns="backbone").eq(plain["backbone"], axis=0).any(axis=1) & plain["backbone"].isin(
-        _SUMMARIES
-    )
-    if alike.any():
-        row = int(np.flatnonzero(alike)[0])
+    twice = plain.drop(columns="backbone").eq(plain["backbone"], axis=0).any(axis=1)
+    rows = np.flatnonzero(twice & plain["backbone"].isin(_SUMMARIES))
+    if len(rows):
+        row = int(rows[0])
         raise UserError(
             f"{source.table}: row {row + 1} says {data['backbone'].iloc[row]} in several columns: remove rows of means"
         )

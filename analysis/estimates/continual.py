@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.estimates.estimate import ALPHA, Estimate, holm
+from analysis.estimates.estimate import Estimate, holm
+from analysis.estimates.seeds import difference, images_of, mean_of
 from analysis.tables.continual import configurations
+from analysis.tables.variables import Array
 
 WHOLE = "E1+T1"  # what everything is compared with
 EVERY = "all"  # splits at every layer
@@ -92,22 +92,6 @@ def summarised(courses: pd.DataFrame) -> Tasks:
     )
 
 
-def mean_of(values: Sequence[float]) -> Estimate:
-    """Mean over seeds with its t interval; without one where there is a single seed."""
-    known = np.array([value for value in values if np.isfinite(value)], float)
-    n = len(known)
-    about: dict[str, Any] = {"unit": "seed", "n_units": n, "method": "mean over seeds, t interval"}
-    if n == 0:
-        return Estimate(None, **about)
-    mean = float(known.mean())
-    if n == 1:
-        return Estimate(mean, **about)
-    error = float(known.std(ddof=1)) / np.sqrt(n)
-    reach = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else (1.0 if mean == 0 else 0.0)
-    return Estimate(mean, mean - reach, mean + reach, p=p, df=n - 1.0, **about)
-
-
 def _ordered(own: pd.DataFrame) -> list[Row]:
     """Rows of one configuration by split, in the order of :func:`place`."""
     rows = list(_rows(own))
@@ -119,9 +103,10 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
     """Rows of one configuration, split as its config asks for it; not those of every layer."""
     swaps = own[(own["kind"] == "combination") & (own["split_by"] != EVERY)]
     for (split_by, combination, task), group in swaps.groupby(["split_by", "combination", "task"], sort=False):
-        whole = swaps[(swaps["split_by"] == split_by) & (swaps["combination"] == WHOLE) & (swaps["task"] == task)]
-        base = whole.drop_duplicates("course_key").set_index("course_key")["accuracy"]
-        change = (group.set_index("course_key")["accuracy"] - base).dropna()
+        measured = _once(group)
+        whole = _once(
+            swaps[(swaps["split_by"] == split_by) & (swaps["combination"] == WHOLE) & (swaps["task"] == task)]
+        )
         layers = sorted(set(group["split_layer"].astype(int).tolist()))
         yield Row(
             str(own["configuration"].iloc[0]),
@@ -130,9 +115,22 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
             str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
             str(combination),
             int(group["task"].iloc[0]),
-            mean_of(group["accuracy"].tolist()),
-            Estimate(None) if combination == WHOLE else replace(mean_of(change.tolist()), method="paired by seed, t"),
+            mean_of(measured["accuracy"].tolist(), images_of(measured)),
+            Estimate(None) if combination == WHOLE else _change(measured, whole),
         )
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per course: E1+T1 stands there for every later task."""
+    return rows.drop_duplicates("course_key").set_index("course_key")
+
+
+def _change(rows: pd.DataFrame, base: pd.DataFrame) -> Estimate:
+    """Mean difference between two measurements of the same courses, points."""
+    both = rows.index.intersection(base.index, sort=False)
+    rows, base = rows.loc[both], base.loc[both]
+    found = mean_of((rows["accuracy"] - base["accuracy"]).tolist(), difference(images_of(rows), images_of(base)))
+    return replace(found, method="paired by seed, t")
 
 
 def place(combination: str) -> tuple[bool, bool, str, str]:
@@ -150,16 +148,26 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
 def _memory(own: pd.DataFrame) -> Memory:
     matrix = own[own["kind"] == "matrix"]
     by_course = [_kept(course) for _, course in matrix.groupby("course_key", sort=False)]
-    forgetting, features, transfer = (mean_of(list(values)) for values in zip(*by_course, strict=True))
+    forgetting, features, transfer = (list(values) for values in zip(*by_course, strict=True))
     depth = own["depth"].iloc[0] if "depth" in own else None
     return Memory(
         str(own["configuration"].iloc[0]),
         str(own["tasks"].iloc[0]),
         None if depth is None or pd.isna(depth) else float(depth),
-        forgetting,
-        features,
-        transfer,
+        mean_of(forgetting, _forgotten(matrix)),
+        mean_of(features),
+        mean_of(transfer),
     )
+
+
+def _forgotten(matrix: pd.DataFrame) -> Array | None:
+    """What each test image of the tasks but the last adds to forgetting, a row per course; None: not known."""
+    order = matrix["course_key"].drop_duplicates()
+    at = {place: _once(rows).reindex(order) for place, rows in matrix.groupby(["after_task", "task"])}
+    last = int(matrix["task"].max())
+    parts = [difference(images_of(at[t, t]), images_of(at[last, t])) for t in range(1, last)]
+    known = [part for part in parts if part is not None]
+    return np.hstack(known) / len(parts) if len(known) == len(parts) else None
 
 
 def _kept(course: pd.DataFrame) -> tuple[float, float, float]:
@@ -178,6 +186,7 @@ def _layers(frame: pd.DataFrame) -> pd.DataFrame:
     every = frame[(frame["kind"] == "combination") & (frame["split_by"] == EVERY)]
     by, found = ["configuration", "combination", "task", "split_layer"], []
     for key, group in every.groupby(by, sort=False):
-        mean = mean_of(group["accuracy"].tolist())
+        measured = _once(group)
+        mean = mean_of(measured["accuracy"].tolist(), images_of(measured))
         found.append((*key, mean.value, mean.low, mean.high))
     return pd.DataFrame(found, columns=[*by, "accuracy", "low", "high"])

@@ -48,15 +48,21 @@ def of(tasks: Tasks | None) -> dict[str, Any] | None:
 
 
 def _table(tasks: Tasks) -> list[dict[str, Any]]:
-    """A row per combination: on the first task and, where it was measured, on the later one; whole networks first."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    """A row per combination: on the first task, and on a later one where it was measured there; whole networks first.
+
+    E1+T1 is measured on every later task; it has a row for each, and its first task stands in the first of them.
+    """
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in tasks.rows:
         key = (row.configuration, row.split_by, row.split, row.combination)
         about = dict(zip(("configuration", "split_by", "split_layer", "combination"), key, strict=True))
-        measured = {**_estimate("accuracy", row.accuracy), **_estimate("change", row.change)}
+        measured = {"task": row.task, **_estimate("accuracy", row.accuracy), **_estimate("change", row.change)}
         measured |= {"p_holm": row.change.p_adjusted, "seeds": row.accuracy.n_units}
-        found.setdefault(key, {**about, "later": None})["first" if row.task == 1 else "later"] = measured
-    return list(found.values())
+        place, own = "first" if row.task == 1 else "later", found.setdefault(key, [])
+        if not own or own[-1][place] is not None:
+            own.append({**about, "first": None, "later": None})
+        own[-1][place] = measured
+    return [each for own in found.values() for each in own]
 
 
 def _estimate(name: str, own: Estimate) -> dict[str, float | None]:

@@ -11,11 +11,15 @@ from analysis.tables.variables import level_text
 NAME, FRAGMENTS = "continual.parquet", "fragments"
 NEEDED = ("course_key", "plan", "kind", "task", "top1", "after_task", "combination", "split_by", "split_layer", "tasks")
 MEASUREMENT = ("kind", "task", "after_task", "combination", "later_task", "split_by", "split_layer")  # of a course
-# labels that tell configurations apart; the seed repeats them
+# labels that tell configurations apart: what the grid varies but the seed, which repeats them, and the first task's
+# dataset and classes, which `tasks` says
 CONFIGURATION = (
-    "tasks", "architecture", "resolution", "augmentation", "width", "images_per_class", "epochs", "lr", "weight_decay",
-    "batch_size", "label_smoothing", "mixup", "cutmix", "mixup_share",
+    "tasks", "architecture", "images_per_class", "resolution", "augmentation", "pretraining", "width", "pooling",
+    "norm", "evaluation_view", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "warmup_epochs",
+    "train_on", "checkpoint_on", "evaluate_every", "temperature", "mixup", "cutmix", "mixup_share", "data_parallel",
+    "precision", "label_noise",
 )  # fmt: skip
+IMAGES = "correct"  # the bits of a measurement: which test images were right
 
 
 def read(results: str, plan: str | None) -> pd.DataFrame | None:
@@ -37,7 +41,7 @@ def read(results: str, plan: str | None) -> pd.DataFrame | None:
     found = storage.read_parquet(uri)
     if missing := [name for name in NEEDED if name not in found.schema.names]:
         raise UserError(f"{uri}: column {missing[0]} is missing; a table of courses needs {', '.join(NEEDED)}")
-    rows = found.drop_columns(["correct"] if "correct" in found.schema.names else []).to_pandas()
+    rows = found.to_pandas()
     own = rows[rows["plan"] == plan]
     rows = own if len(own) else rows.drop_duplicates(["course_key", *MEASUREMENT])
     return rows.reset_index(drop=True) if len(rows) else None
@@ -50,17 +54,35 @@ def _place(results: str) -> str:
 
 
 def configurations(courses: pd.DataFrame) -> pd.Series:
-    """Name of each course's configuration: what differs between them but for the seed."""
+    """Name of each course's configuration: what differs between them but for the seed.
+
+    A seed counts once. Where two courses of one seed differ in something that has no column (how they are fine-tuned,
+    say), their sweep's name tells them apart, or else the course's key.
+    """
     columns = [c for c in CONFIGURATION if c in courses and courses[c].nunique(dropna=False) > 1]
     shown = list(dict.fromkeys(["architecture", *columns])) if "architecture" in courses else columns
     words = {"architecture": "", "tasks": ""}
     parts = courses[shown].apply(
         lambda row: ", ".join(f"{words.get(c, c + ' ')}{level_text(row[c])}".strip() for c in shown), axis=1
     )
-    return parts if len(shown) else pd.Series("all", courses.index)
+    names = parts if len(shown) else pd.Series("all", courses.index)
+    for column, word in (("plan", "sweep "), ("course_key", "course ")):
+        names = names + _further(names, courses, column, word)
+    return names
+
+
+def _further(names: pd.Series, courses: pd.DataFrame, column: str, word: str) -> pd.Series:
+    """What is added to names that a seed has several courses of; empty for the others."""
+    if "seed" not in courses:
+        return pd.Series("", courses.index)
+    twice = courses.groupby([names, courses["seed"]], dropna=False)["course_key"].transform("nunique") > 1
+    split = twice.groupby(names).transform("any") & (courses.groupby(names)[column].transform("nunique") > 1)
+    return (", " + word + courses[column].astype(str)).where(split, "")
 
 
 def named(results: str, plan: str | None) -> pd.DataFrame | None:
     """The rows of :func:`read` with the name of their ``configuration``, as the report has it; for SQL and Python."""
     rows = read(results, plan)
-    return None if rows is None else rows.assign(configuration=configurations(rows))
+    if rows is None:
+        return None
+    return rows.assign(configuration=configurations(rows)).drop(columns=IMAGES, errors="ignore")

@@ -13,24 +13,17 @@ import pyarrow as pa
 
 from sweep.base.errors import UserError
 from sweep.base.store import Store
+from sweep.config import EPOCH, INTERVENTION
 from sweep.table.fragments import FAILURES, conform, parse_parquet, read_file, serialised
 from sweep.table.plans import LabelledCourse, Plan
+from sweep.table.schema import LABELS as LABELS_OF_CURVES
 from sweep.table.schema import SCHEMA, dictionary_of
 
 COURSES, CONTINUAL = "courses/", "continual.parquet"
-_VERSION = 1
+_VERSION = 2  # 1 had fewer labels
 _text, _int, _long, _real, _flag = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
-# labels of the first task's backbone that the table of probes has too
-_SHARED = tuple(
-    name
-    for name in SCHEMA.names
-    if name
-    in {
-        *("backbone_key", "architecture", "id_dataset", "id_classes", "images_per_class", "resolution", "augmentation"),
-        *("seed", "width", "epochs", "lr", "weight_decay", "batch_size", "label_smoothing", "mixup", "cutmix"),
-        *("mixup_share", "family", "depth", "parameters"),
-    }
-)
+# labels of the first task's backbone that the table of probes has too; a course has no epoch and is not intervened in
+_SHARED = tuple(name for name in LABELS_OF_CURVES if name not in ("dataset", "is_id", EPOCH, INTERVENTION))
 
 
 def _meaning(name: str) -> str:

@@ -63,9 +63,9 @@ def _dots(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def by_layer(layers: pd.DataFrame) -> Figure:
-    """Accuracy of every combination against the last layer of the extractor; above task 1, below the later one."""
+    """Accuracy of every combination against the last layer of the extractor; a line of panels per task."""
     names = list(dict.fromkeys(layers["configuration"]))[:MOST_PANELS]
-    tasks = sorted(set(layers["task"]))[:2]
+    tasks = sorted(set(layers["task"]))[:MOST_PANELS]
     made, grid = figure(
         1.4 + 2.7 * len(names), 0.8 + 2.2 * len(tasks), nrows=len(tasks), ncols=len(names), squeeze=False,
         sharex="col", sharey=True,

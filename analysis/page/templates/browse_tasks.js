@@ -5,13 +5,14 @@ const spanOf = (row, name) => (row[name + "_low"] === null ? "" : `${show(row[na
 const TASKS_SQL = {
   tasks: `SELECT configuration, split_by, combination, task, 100 * avg(top1) AS accuracy,
        CASE WHEN combination <> 'E1+T1' THEN 100 * avg(top1 - whole) END AS change, count(top1) AS seeds
-FROM (SELECT *, max(CASE WHEN combination = 'E1+T1' THEN top1 END) OVER (PARTITION BY course_key, split_by, task) AS whole
+FROM (SELECT DISTINCT configuration, course_key, split_by, combination, task, top1,
+             max(CASE WHEN combination = 'E1+T1' THEN top1 END) OVER (PARTITION BY course_key, split_by, task) AS whole
       FROM continual WHERE kind = 'combination' AND split_by <> 'all')
 GROUP BY configuration, split_by, combination, task
 ORDER BY ALL`,
   layers: `SELECT configuration, combination, task, split_layer, 100 * avg(top1) AS accuracy
-FROM continual
-WHERE kind = 'combination' AND split_by = 'all'
+FROM (SELECT DISTINCT configuration, course_key, combination, task, split_layer, top1
+      FROM continual WHERE kind = 'combination' AND split_by = 'all')
 GROUP BY ALL
 ORDER BY ALL`,
   forgetting: `WITH courses AS (
@@ -31,7 +32,7 @@ const tasksSql = (name) => () => sqlText(TASKS_SQL[name], page.sources.slice(0, 
 
 function tasksTab(view) {
   const found = page.tasks, layers = el("div", { class: "chart" }), lost = el("div", { class: "chart" }), table = el("div", { class: "scroll" }), kept = el("div", { class: "scroll" });
-  const rows = found.table.flatMap((row) => [["first", row.first], ["later", row.later]].filter(([, own]) => own).map(([task, own]) => ({ ...row, task, ...own, interval: spanOf(own, "accuracy"), change_interval: spanOf(own, "change") })));
+  const rows = found.table.flatMap((row) => [row.first, row.later].filter((own) => own).map((own) => ({ ...row, ...own, interval: spanOf(own, "accuracy"), change_interval: spanOf(own, "change") })));
   const plain = rows.map(({ first: _first, later: _later, ...row }) => row);
   const memory = found.memory.map((row) => ({ ...row, forgetting_interval: spanOf(row, "forgetting"), features_interval: spanOf(row, "features"), transfer_interval: spanOf(row, "transfer") }));
   view.append(
@@ -42,7 +43,7 @@ function tasksTab(view) {
   );
   queueMicrotask(() => {
     grid("tasks", table, [
-      { title: "networks", key: "configuration", word: true }, { title: "split", key: "split_by", word: true }, { title: "after layer", key: "split_layer", word: true }, { title: "parts", key: "combination", word: true }, { title: "task", key: "task", word: true },
+      { title: "networks", key: "configuration", word: true }, { title: "split", key: "split_by", word: true }, { title: "after layer", key: "split_layer", word: true }, { title: "parts", key: "combination", word: true }, { title: "task", key: "task" },
       { title: "accuracy, %", key: "accuracy", digits: 1 }, { title: "95 % interval", key: "interval", word: true }, { title: "change against E1+T1", key: "change", digits: 1 }, { title: "95 % interval", key: "change_interval", word: true }, { title: "p, Holm", key: "p_holm", digits: 3, least: 0.001 }, { title: "seeds", key: "seeds" },
     ], plain);
     grid("forgetting", kept, [

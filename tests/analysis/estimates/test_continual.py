@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.estimates.continual import mean_of, place, summarised
+from analysis.estimates.continual import place, summarised
+from analysis.estimates.seeds import difference, images_of, mean_of
 from analysis.page import tasks
 from analysis.tables import continual
 from tests.synthetic_courses import SEEDS, TRUTH, course_table
@@ -23,8 +24,8 @@ def test_changes_are_paired_by_seed(courses):
     assert own["E1+T1"].change.value is None
     for combination, row in own.items():
         if combination != "E1+T1":
-            assert row.change.value == pytest.approx(100 * (TRUTH[combination] - 0.9))
-            assert row.change.high - row.change.low == pytest.approx(0, abs=1e-9)  # the noise is the seed's, and gone
+            assert row.change.value == pytest.approx(100 * (TRUTH[combination] - 0.9), abs=0.05)
+            assert 0 < row.change.high - row.change.low < 0.1  # the noise is the seed's, and gone
             assert row.change.p_adjusted < 1e-6
     known = courses[(courses["architecture"] == "vggm11") & (courses["combination"] == "E2+T1")]
     values = 100 * known[known["split_by"] == "id95"]["top1"].to_numpy()
@@ -41,11 +42,75 @@ def test_forgetting_and_transfer_follow_from_the_matrix(courses):
     assert deep["vggm17"].forgetting.low > deep["vggm11"].forgetting.high
 
 
-def test_one_seed_has_no_interval_and_equal_seeds_no_width():
+def test_one_seed_has_no_interval_and_nor_have_seeds_that_nothing_tells_apart():
     assert (mean_of([3.0]).value, mean_of([3.0]).low) == (3.0, None)
-    assert (mean_of([3.0, 3.0]).low, mean_of([3.0, 3.0]).high) == (3.0, 3.0)
+    assert (mean_of([3.0, 3.0]).low, mean_of([3.0, 3.0]).p) == (None, None)
+    assert mean_of([0.1 + 0.2, 0.3]).low is None  # equal but for the arithmetic
     assert mean_of([float("nan")]).value is None
     assert sorted(["E2 fine-tuned", "E2+T1", "E2+T2", "E2+T1 fine-tuned", "E1+T2", "E1+T1"], key=place) == list(TRUTH)
+
+
+def _rights(right_SN):
+    bits = [np.packbits(row).tobytes() for row in right_SN.astype(np.uint8)]
+    return pd.DataFrame({"correct": bits, "n_test": right_SN.shape[1]})
+
+
+def test_seeds_that_tie_on_other_images_have_the_error_of_their_images():
+    right_SN = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    images_SN = images_of(_rights(right_SN))
+    assert np.array_equal(images_SN, 25 * right_SN)
+    found = mean_of([50.0, 50.0], images_SN)
+    error = np.sqrt(4 * 25**2 * 0.5 / 2)  # four images, each of variance 1/2 between the seeds, and two seeds
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 1) * error)
+    apart = mean_of([100.0, 0.0], images_SN)  # farther apart than images would have them
+    assert apart.high == pytest.approx(50 + stats.t.ppf(0.975, 1) * 50)
+    assert mean_of([50.0, 50.0], images_SN[:1].repeat(2, 0)).low is None  # the same images: nothing tells them apart
+    assert images_of(_rights(right_SN).drop(columns="correct")) is None
+    assert difference(images_SN, images_SN[:, :2]) is None
+
+
+def test_intervals_of_few_seeds_and_few_images_cover_the_mean_of_all_seeds():
+    rng = np.random.default_rng(0)
+    share_N = rng.uniform(0.6, 1, 20)
+    covered = {"alone": [], "images": []}
+    for _ in range(1000):
+        right_SN = rng.random((2, 20)) < share_N
+        values = 100 * right_SN.mean(1)
+        for name, images in (("alone", None), ("images", images_of(_rights(right_SN)))):
+            found = mean_of(values, images)
+            covered[name].append(found.low is not None and found.low <= 100 * share_N.mean() <= found.high)
+    assert np.mean(covered["alone"]) < 0.9 < 0.945 < np.mean(covered["images"])  # a tie alone: no interval
+
+
+def test_a_course_of_three_tasks_counts_a_seed_once():
+    two, three = (summarised(course_table(tasks)) for tasks in (2, 3))
+    own = {(row.configuration, row.combination): row for row in three.rows if row.task == 1}
+    for row in two.rows:
+        assert own[row.configuration, "E1+T1"].accuracy.n_units == row.accuracy.n_units == SEEDS
+        if row.combination == "E1+T1":
+            assert own[row.configuration, "E1+T1"].accuracy == row.accuracy
+    assert set(three.layers[three.layers["combination"] == "E1+T1"]["task"]) == {1, 2, 3}
+    level = [layers[layers["combination"] == "E1+T1"].query("task == 1") for layers in (two.layers, three.layers)]
+    assert level[0][["accuracy", "low", "high"]].to_numpy() == pytest.approx(level[1][["accuracy", "low", "high"]])
+    shown = [row for row in tasks.of(three)["table"] if row["combination"] == "E1+T1"][:2]
+    assert [(row["first"] is None, row["later"]["task"]) for row in shown] == [(False, 2), (True, 3)]
+
+
+def test_courses_that_differ_in_any_variable_are_configurations_of_their_own(courses):
+    label = "label_noise"
+    mixed = pd.concat([courses.assign(label_noise=0.0), courses.assign(label_noise=0.5).assign(**_renamed(courses))])
+    found = summarised(mixed)
+    assert {f"vggm11, {label} 0", f"vggm17, {label} 0.5"} < {each.configuration for each in found.memory}
+    assert {each.forgetting.n_units for each in found.memory} == {SEEDS}
+    silent = summarised(mixed.drop(columns=label))  # something that has no column
+    assert {each.forgetting.n_units for each in silent.memory} == {1}
+    assert all(", course " in each.configuration for each in silent.memory)
+    planned = summarised(mixed.drop(columns=label).assign(plan=["a"] * len(courses) + ["b"] * len(courses)))
+    assert {each.configuration for each in planned.memory} == {f"vggm{n}, sweep {p}" for n in (11, 17) for p in "ab"}
+
+
+def _renamed(courses):
+    return {"course_key": courses["course_key"] + "other"}
 
 
 def test_rows_for_the_page_and_the_table_of_others(courses, tmp_path):

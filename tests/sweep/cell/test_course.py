@@ -8,15 +8,17 @@ import pytest
 import safetensors.torch
 import torch
 
+from analysis.tables.continual import CONFIGURATION
 from sweep import driver, table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.cell import library_of, run_cell
 from sweep.cell.split import first_reaching, named_layer
+from sweep.config import GRID_VARIABLES
 from sweep.config.problem import ConfigError
 from sweep.models import build_backbone
 from sweep.study.check import read_config
-from sweep.table.continual import GROUPS, RUN_COLUMNS
+from sweep.table.continual import CONTINUAL_SCHEMA, GROUPS, RUN_COLUMNS
 from sweep.train.pretrain import learning_rate
 
 TINY = """
@@ -154,6 +156,9 @@ def test_every_column_is_described_and_the_labels_are_those_of_the_backbone(lear
     }
     assert {row["tasks"] for row in rows} == {"glyphs classes 1–3 → glyphs classes 4–6"}
     assert "`head_refit_top1`" in table.continual_dictionary()
+    # the analysis imports nothing of the sweep; what tells courses apart there is what a grid can vary
+    assert {*CONFIGURATION, "seed"} == {*GRID_VARIABLES, "tasks"} - {"id_dataset", "id_classes"}
+    assert set(CONFIGURATION) < set(CONTINUAL_SCHEMA.names)
     again = driver.prepare(sweep.config, sweep.store.uri)
     assert driver.missing_cells(again, again.listing().done) == []
 

@@ -26,6 +26,7 @@ _OF_PROBES: Mapping[str, str] = {
 }
 READINGS: Mapping[str, str] = {  # of readings.parquet, where a config asked for them
     "weight_distance": "distance from initial weights",
+    "weight_change": "root mean square change of a weight",
     "rankme": "effective rank, RankMe",
     "spectral_entropy": "entropy of the spectrum (nats)",
     "top_share": "variance in the top C directions",

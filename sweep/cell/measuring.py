@@ -44,8 +44,9 @@ def measure_weights(
     with span(f"measuring {OF_WEIGHTS}", planned.curve.backbone.label):
         found = weight_distances(model, initial(), layers)
         rows = [
-            {"reading": OF_WEIGHTS, "layer": at + 1, "layer_name": layer.label, "value": value}
-            for at, (layer, value) in enumerate(zip(layers, found, strict=True))
+            {"reading": name, "layer": at + 1, "layer_name": layer.label, "value": moved and getattr(moved, of)}
+            for at, (layer, moved) in enumerate(zip(layers, found, strict=True))
+            for name, of in ((OF_WEIGHTS, "relative"), ("weight_change", "change"))
         ]
         table.write_reading(store, key, OF_WEIGHTS, rows)
 

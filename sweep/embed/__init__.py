@@ -1,7 +1,7 @@
 """Embeddings of every layer from one pass, and what they look like."""
 
 from sweep.embed.collapse import Collapse, collapse
-from sweep.embed.distance import weight_distances
+from sweep.embed.distance import Moved, weight_distances
 from sweep.embed.extract import Embeddings, cached, embed, room_bytes
 from sweep.embed.likeness import Likeness, likeness
 from sweep.embed.plugin_statistics import descriptions, registered_statistics
@@ -12,6 +12,7 @@ __all__ = [
     "Collapse",
     "Embeddings",
     "Likeness",
+    "Moved",
     "Spectrum",
     "Statistics",
     "cached",

@@ -104,9 +104,13 @@ def test_what_is_not_collapsed_is_told_apart():
 def test_weights_that_did_not_move_have_distance_nought_and_doubled_ones_one():
     make = lambda seed: build_backbone("vggm11", classes=3, resolution=32, width=0.05, seed=seed)  # noqa: E731
     model, layers = make(0), layers_of("vggm11", resolution=32, width=0.05)
-    assert weight_distances(model, make(0), layers) == [0.0] * len(layers)
+    assert weight_distances(model, make(0), layers) == [(0.0, 0.0)] * len(layers)
     with torch.no_grad():
         model.get_parameter(f"{layers[2].name}.weight").mul_(2)
         model.get_parameter(f"{layers[3].name}.bias").add_(9)
-    assert weight_distances(model, make(0), layers) == pytest.approx([0, 0, 1, *[0] * (len(layers) - 3)])
-    assert weight_distances(make(1), make(0), layers) == pytest.approx([math.sqrt(2)] * len(layers), rel=0.15)
+    doubled = make(0).get_parameter(f"{layers[2].name}.weight").detach().square().mean().sqrt().item()
+    found = weight_distances(model, make(0), layers)
+    assert [each.relative for each in found] == pytest.approx([0, 0, 1, *[0] * (len(layers) - 3)])
+    assert [each.change for each in found] == pytest.approx([0, 0, doubled, *[0] * (len(layers) - 3)])
+    apart = weight_distances(make(1), make(0), layers)
+    assert [each.relative for each in apart] == pytest.approx([math.sqrt(2)] * len(layers), rel=0.15)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench.findings import __main__ as command
-from bench.findings.claims import FINDINGS, Claim, agrees
+from bench.findings.catalogue import FINDINGS
+from bench.findings.claims import Claim, agrees
 from bench.findings.layout import Difference, between
 from scipy import stats
 

@@ -133,8 +133,8 @@ def _resnets(name: str, store: str, left: Axes, right: Axes) -> None:
     left.set_xlabel("layers")
     left.set_ylabel(_KEPT)
     left.legend(frameon=False, fontsize=8)
-    layers = load.layers(frames.uri(store, f"{frames.SETS}-converged"))
-    owner = load.backbones(frames.uri(store, f"{frames.SETS}-converged")).set_index("backbone")["architecture"]
+    layers = load.layers(frames.uri(store, frames.RESNETS))
+    owner = load.backbones(frames.uri(store, frames.RESNETS)).set_index("backbone")["architecture"]
     _curves(right, layers.assign(level=layers["backbone"].map(owner)), list(frames.NETWORKS))
 
 
@@ -148,7 +148,7 @@ def _solvers(name: str, store: str, left: Axes, right: Axes) -> None:
     left.legend(frameon=False)
     parts = []
     for solver in frames.SOLVERS:
-        uri = frames.uri(store, f"{frames.SETS}-{solver}")
+        uri = frames.of_solver(store, solver)
         deepest = load.backbones(uri).set_index("architecture").loc["cifar_resnet56", "backbone"]
         layers = load.layers(uri)
         parts.append(layers[layers["backbone"] == deepest].assign(level=solver))

@@ -145,8 +145,6 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
         print(table.describe_verified(found), file=sys.stderr)
         for said in table.changed_tables(Store(out), found.digests):
             print(f"  {said}", file=sys.stderr)
-        for name in table.drop_damaged(Store(out)):
-            print(f"  {name}: damaged, removed; this run measures it again", file=sys.stderr)
     sweep = driver.prepare(config, out)
     if profile:
         sweep = replace(sweep, profile=table.new_profile())

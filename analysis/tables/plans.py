@@ -41,20 +41,36 @@ class Plan:
     adjust: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+_AGAIN = "a run of its config writes it again, --verify sets it aside"
+
+
 def parse(name: str, place: str, data: bytes) -> Plan:
     """A plan as it stands in a store; UserError if it is no plan that this program knows."""
     try:
-        saved = json.loads(data)
+        saved = _json(data)
         _refuse_changed(saved)
         rows = _labelled(saved) if saved.get("version") == _VERSION else _in_words(saved)
         adjust = {str(name): [str(other) for other in others] for name, others in saved.get("adjust", {}).items()}
         roles = {str(variable): str(role) for variable, role in saved.get("roles", {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        advice = "run the sweep again to have it written"
-        raise UserError(f"{place}: not a plan that can be read ({error!r}); {advice}") from None
+    except KeyError as error:
+        raise UserError(f"{place}: not a plan that can be read (it has no {error.args[0]}); {_AGAIN}") from None
+    except (TypeError, AttributeError, IndexError):
+        raise UserError(f"{place}: not a plan that can be read (it has other parts); {_AGAIN}") from None
+    except ValueError as error:
+        raise UserError(f"{place}: not a plan that can be read ({error}); {_AGAIN}") from None
     labels = tuple(dict.fromkeys(["dataset", *(each for row in rows for each in row if each not in _NO_LABELS)]))
     frame = pd.DataFrame(rows, columns=["curve_key", "words", *labels]).rename(columns={"words": "backbone"})
     return Plan(name, frame, roles, labels if "version" in saved else (), adjust)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        saved = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON, or not all of it") from None
+    if not isinstance(saved, dict):
+        raise TypeError(saved)
+    return saved
 
 
 def _refuse_changed(saved: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import pandas as pd
 import pyarrow.dataset as ds
 
-from analysis.tables import storage, stored
+from analysis.tables import storage
 from analysis.tables.errors import UserError
+from analysis.tables.written import refuse_changed
 
 READINGS = "readings.parquet"
 _KEYS = ("curve_key", "backbone_key", "layer")
@@ -29,7 +30,7 @@ def beside(uri: str) -> str | None:
 
 def dataset(place: str) -> ds.Dataset:
     """The table, of which nothing is read before it is scanned."""
-    stored.refuse_changed(place)
+    refuse_changed(place)
     filesystem, path = storage.resolve(place)
     return ds.dataset([path], filesystem=filesystem, format=storage.CHECKED)
 
@@ -41,7 +42,7 @@ def read(uri: str, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
         raise UserError(
             f"{uri}: no {READINGS}; a sweep whose config names instruments or readings (docs/instruments.md) has one"
         )
-    stored.refuse_changed(place)
+    refuse_changed(place)
     return storage.read_parquet(place, columns).to_pandas()
 
 

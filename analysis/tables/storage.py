@@ -103,6 +103,11 @@ def exists(uri: str) -> bool:
 
 def names(uri: str) -> list[str]:
     """Names of the files below a folder, sorted; none if there is no folder."""
+    return sorted(stamps(uri))
+
+
+def stamps(uri: str) -> dict[str, str]:
+    """Size and time of writing of the files below a folder, as a sweep notes them; none if there is no folder."""
     filesystem, path = resolve(uri)
     try:
         found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
@@ -110,8 +115,9 @@ def names(uri: str) -> list[str]:
         raise UserError(
             f"{uri}: cannot be listed as a folder ({error.strerror or str(error).splitlines()[0]})"
         ) from None
-    names = (info.path[len(path.rstrip("/")) + 1 :] for info in found if info.type == fs.FileType.File)
-    return sorted(name for name in names if not name.startswith(".") and "/." not in name)
+    start = len(path.rstrip("/")) + 1
+    files = {info.path[start:]: f"{info.size} {info.mtime_ns}" for info in found if info.type == fs.FileType.File}
+    return {name: stamp for name, stamp in files.items() if not name.startswith(".") and "/." not in name}
 
 
 def read(uri: str) -> bytes:

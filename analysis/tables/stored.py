@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from analysis.tables import notes, plans, storage
 from analysis.tables.errors import UserError
+from analysis.tables.written import FRAGMENTS, refuse_changed
 
-FRAGMENTS, FAILURES, PLANS, MANIFEST, EXPORTS = "fragments", "failures", "plans", "export.json", "exports"
+FAILURES, PLANS, MANIFEST = "failures", "plans", "export.json"
 FAILURE_COLUMNS = (
     "curve_key",
     "backbone",
@@ -110,23 +111,6 @@ def _listed(manifest: str) -> list[str]:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{manifest}: not a list of an export's files; python -m sweep.table export writes it again")
-
-
-def refuse_changed(uri: str) -> None:
-    """UserError if a sweep's table is not byte for byte what the sweep wrote; of other files nothing is known."""
-    name = storage.ending(uri).rpartition("/")[2].removesuffix(".parquet")
-    record = storage.join(storage.folder(uri), f"{EXPORTS}/{name}.json")
-    if not storage.exists(record):
-        return
-    try:
-        written = json.loads(storage.read(record))["sha256"]
-    except (ValueError, KeyError, TypeError):
-        return  # a damaged record says nothing of the table
-    if storage.sha256(uri) != written:
-        raise UserError(
-            f"{uri} is not what the sweep wrote: it is damaged, was changed, or is being written; run the sweep again "
-            "(nothing is computed twice), or give a copy elsewhere"
-        )
 
 
 def _with_records(uri: str, files: Sequence[str], root: str, *, fragments: bool = False) -> Stored:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sweep.config.problem import ConfigError, ConfigFile, KeyPath, Problem, render_problems
 from sweep.config.schema import Config
 
-_LONGEST, _MOST_VALUES = 1_000_000, 200_000  # of a file: characters; values, where aliases are written out
+_LONGEST, _MOST_VALUES = 200_000, 200_000  # of a file: characters (two seconds); values, where aliases are written out
 _UNION_TAGS = ("constrained-int", "range", "choices", "str")  # parts of pydantic's places that are no keys
 
 
@@ -127,7 +127,8 @@ def _beside(file: Path, directory: str | None) -> str:
 
 def _parse(file: Path, what: str = "config") -> tuple[Any, yaml.Node]:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(_LONGEST + 1)
     except FileNotFoundError:
         near = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
         hint = f"; there are {', '.join(near)}" if near else ""
@@ -135,19 +136,27 @@ def _parse(file: Path, what: str = "config") -> tuple[Any, yaml.Node]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as text: {error}") from None
     if len(text) > _LONGEST:
-        raise ConfigError(f"{file}: a {what} of {len(text):,} characters; {_LONGEST:,} are the most that is read")
+        raise ConfigError(f"{file}: a {what} of more than {_LONGEST:,} characters, which are the most that is read")
+    value, root = _loaded(text, str(file), "not valid YAML")
+    if root is None:
+        raise ConfigError(f"{file}: this {what} file is empty")
+    return value, root
+
+
+def _loaded(text: str, where: str, wrong: str) -> tuple[Any, yaml.Node | None]:
+    """What a YAML text stands for, and its nodes; None for an empty one."""
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ConfigError(f"{file}: this {what} file is empty")
+            return None, None
         if _values(root, {}) > _MOST_VALUES:
             raise ConfigError(
-                f"{file}: its aliases (*) stand for more than {_MOST_VALUES:,} values: write what is meant"
+                f"{where}: its aliases (*) stand for more than {_MOST_VALUES:,} values: write what is meant"
             )
         return loader.construct_document(root), root
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+        raise ConfigError(f"{where}: {wrong}: {error}") from None
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
@@ -170,10 +179,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {override}: expected key.path=value")
-    try:
-        value = yaml.load(text, Loader=_Loader) if text else None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"--set {override[:200]}: the value is not valid YAML: {error}") from None
+    value, _ = _loaded(text, f"--set {override[:200]}", "the value is not valid YAML")
     keys = name.split(".")
     target: Any = raw
     for depth, key in enumerate(keys):

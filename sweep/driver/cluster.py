@@ -26,6 +26,7 @@ _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _ACCELERATOR = "accelerator_type:"  # of what Ray says a node has
 _LINES = 12  # of an error that are shown
 _ADVICE = (  # words of an error → what helps
+    ("is no address", "HOST:PORT of the head (6379 as a rule), ray://HOST:10001 of a Ray Client, or auto"),
     ("(?i)version mismatch", "the same versions of Ray and Python are needed here and there"),
     ("(?i)AF_UNIX path|socket path.* too long|path length", "set RAY_TMPDIR to a short path: sockets lie below it"),
     ("(?i)read-only|permission denied", "set HOME and RAY_TMPDIR to directories that can be written"),
@@ -97,19 +98,25 @@ def _put_back(handler: Any) -> None:
 
 def _knock(address: str) -> None:
     """Fail within seconds where nobody listens, or something else than Ray does: Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in address:
+    scheme, mark, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if (not port.isdigit() and not mark and address not in ("auto", "local")) or scheme in ("http", "https"):
+        raise ConnectionError("that is no address of a cluster")
+    if not port.isdigit() or scheme not in ("", "ray"):
         return
     socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "", "false"):
         return  # it talks to those only that have a certificate
     import grpc
 
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    # a server for Ray Clients is one of gRPC that does not know the question
+    others = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL]
+    others += [] if scheme else [grpc.StatusCode.UNIMPLEMENTED]
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary(_ALIVE)(b"", timeout=_KNOCK_SECONDS)
         except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL):
+            if error.code() in others:
                 raise ConnectionError("what listens there is not the head of a Ray cluster") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise ConnectionError(f"it does not answer as Ray does within {_KNOCK_SECONDS:.0f} s") from None

@@ -18,7 +18,7 @@ from sweep.table.plans import (
     readable_plans,
 )
 from sweep.table.rates import kept_rates, publish_rates
-from sweep.table.readings import READINGS, drop_damaged, is_measured, measured_keys, read_reading, write_reading
+from sweep.table.readings import READINGS, is_measured, measured_keys, read_reading, write_reading
 from sweep.table.readings_export import export_readings
 from sweep.table.schema import refuse_taken
 from sweep.table.timeline import DRIVER, finish_profile, new_profile, saver
@@ -47,7 +47,6 @@ __all__ = [
     "copy_sorted",
     "describe_verified",
     "done_courses",
-    "drop_damaged",
     "drop_kept",
     "export_courses",
     "export_probes",

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sweep.base.errors import StorageError, UserError
 from sweep.base.store import Store
-from sweep.table.fragments import FAILURES, conform, read_file, serialised
+from sweep.table.fragments import FAILURES, conform, parse_parquet, read_file, serialised
 from sweep.table.schema import FAILURE_SCHEMA
 
 _NEEDED = ("curve_key", "failed_at", "stage", "exception", "transient")  # no record says anything without them
@@ -56,7 +56,23 @@ def odd_failures(store: Store, curve_keys: Iterable[str]) -> list[str]:
 
 def _read_failure(store: Store, name: str) -> dict[str, Any] | None:
     try:
-        rows = conform(read_file(store, name), FAILURE_SCHEMA).to_pylist()
-    except (UserError, FileNotFoundError, pa.ArrowException):  # damaged, or cleared by a success in the meantime
+        return _parsed(read_file(store, name))
+    except (UserError, FileNotFoundError):  # damaged, or cleared by a success in the meantime
+        return None
+
+
+def _parsed(table: pa.Table) -> dict[str, Any] | None:
+    try:
+        rows = conform(table, FAILURE_SCHEMA).to_pylist()
+    except pa.ArrowException:
         return None
     return rows[0] if rows and all(rows[0][name] is not None for name in _NEEDED) else None
+
+
+def problem_of_failure(data: bytes) -> str | None:
+    """Why these bytes are no record of a failure; None if they are."""
+    try:
+        found = _parsed(parse_parquet(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return f"not a readable Parquet file: {str(error).splitlines()[0]}"
+    return None if found else "it does not say what failed, when and where"

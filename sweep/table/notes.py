@@ -84,6 +84,11 @@ def fresh_notes(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
     return notes, odd
 
 
+def problem_of_note(data: bytes) -> str | None:
+    """Why these bytes are no note of a worker; None if they are."""
+    return None if _parsed(data) else "it does not say who works at what"
+
+
 def _parsed(data: bytes) -> dict[str, Any] | None:
     try:
         note = json.loads(data)

@@ -153,7 +153,7 @@ def read_plans(store: Store, name: str | None = None) -> list[Plan]:
     UserError
         If there is none, or it cannot be read.
     """
-    found = [place for place in _places(store) if name is None or place == f"{PLANS}{name}.json"]
+    found = [place for place in plan_places(store) if name is None or place == f"{PLANS}{name}.json"]
     if not found:
         what = f"no sweep named {name} was" if name else "no sweep was ever"
         raise UserError(f"{store.uri}: {what} started there (is --out right?)")
@@ -170,7 +170,7 @@ def readable_plans(store: Store, name: str | None = None) -> tuple[list[Plan], l
     """
     found: list[Plan] = []
     damaged: list[str] = []
-    for place in _places(store):
+    for place in plan_places(store):
         own = place.removeprefix(PLANS).removesuffix(".json")
         if name is None or own == name:
             try:
@@ -180,41 +180,76 @@ def readable_plans(store: Store, name: str | None = None) -> tuple[list[Plan], l
     return (found, damaged) if found or damaged else (read_plans(store, name), [])
 
 
-def _places(store: Store) -> list[str]:
+def plan_places(store: Store) -> list[str]:
     """Files of plans; what else lies in their folder is none of ours."""
     return [place for place in store.names(PLANS) if place.endswith(".json") and place.count("/") == 1]
 
 
-def _read_plan(store: Store, place: str) -> Plan:
+def problem_of_plan(data: bytes) -> str | None:
+    """Why these bytes are no plan; None if they are, or are of a newer version, which is not for this one to judge."""
     try:
-        saved = json.loads(store.get(place))
-        if DIGEST in saved and saved[DIGEST] != _digest(saved):
-            raise ValueError("its bytes are not those that were written")
+        _parsed("", data)
+    except _NewerError:
+        return None
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class _NewerError(ValueError):
+    """A plan of a version that knows more."""
+
+
+def _read_plan(store: Store, place: str) -> Plan:
+    name = place.removeprefix(PLANS).removesuffix(".json")
+    try:
+        return _parsed(name, store.get(place))
+    except _NewerError as error:
+        raise UserError(f"{store.path(place)}: {error}: use the version that wrote it, or a newer one") from None
+    except ValueError as error:
+        raise UserError(
+            f"{store.path(place)} is damaged ({error}); a run of the config named {name} writes it again, and --verify "
+            "sets it aside"
+        ) from None
+
+
+def _parsed(name: str, data: bytes) -> Plan:
+    """A plan from its bytes; ValueError, in words, if they are none."""
+    saved = _json(data)
+    if DIGEST in saved and saved[DIGEST] != _digest(saved):
+        raise ValueError("its bytes are not those that were written")
+    try:
         blocks = {int(number): list(keys) for number, keys in saved["blocks"].items()}
         roles = dict(saved.get("roles", {}))
         adjust = {name: list(others) for name, others in saved.get("adjust", {}).items()}
         curves = _curves(saved) if "version" in saved else _curves_without_labels(saved)
         courses = tuple(LabelledCourse(*each) for each in saved.get("courses", ()))
-        known = {curve.key for curve in curves}
-        if strangers := [key for keys in blocks.values() for key in keys if key not in known]:
-            raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{store.path(place)} is damaged ({error!r}); run the sweep again to have it written") from None
+    except KeyError as error:
+        raise ValueError(f"it has no {error.args[0]}") from None
+    except (TypeError, AttributeError, IndexError):
+        raise ValueError("its parts are not those of a plan") from None
+    known = {curve.key for curve in curves}
+    if strangers := [key for keys in blocks.values() for key in keys if key not in known]:
+        raise ValueError(f"a block has {strangers[0]}, which is no curve of the plan")
     threads = saved.get("threads")
-    return Plan(
-        place.removeprefix(PLANS).removesuffix(".json"),
-        blocks,
-        curves,
-        roles,
-        adjust,
-        threads if isinstance(threads, int) else None,
-        courses,
-    )
+    return Plan(name, blocks, curves, roles, adjust, threads if isinstance(threads, int) else None, courses)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        saved = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON, or not all of it") from None
+    if not isinstance(saved, dict):
+        raise ValueError("its parts are not those of a plan")
+    return saved
 
 
 def _curves(saved: Mapping[str, Any]) -> tuple[PlannedCurve, ...]:
+    if isinstance(saved["version"], int) and saved["version"] > _VERSION:
+        raise _NewerError(f"a plan of version {saved['version']}, this program reads up to {_VERSION}")
     if saved["version"] != _VERSION:
-        raise ValueError(f"a plan of version {saved['version']}, this program reads {_VERSION}")
+        raise ValueError(f"its version is {saved['version']!r}")
     backbones = [(str(label), str(run), dict(labels)) for label, run, labels in saved["backbones"]]
     _check_types([labels for _, _, labels in backbones if labels])
     asked = saved.get("readings") or [[]] * len(saved["curves"])

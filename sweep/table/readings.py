@@ -74,24 +74,26 @@ def write_reading(store: Store, key: str, instrument: str, rows: Sequence[Mappin
 def read_reading(store: Store, key: str) -> pa.Table:
     """What an instrument measured; UserError if the file is damaged."""
     table = read_file(store, _name(key))
-    lacking = [name for name in READING_SCHEMA.names if name not in table.schema.names]
-    if lacking or set(table["reading_key"].to_pylist()) - {key}:
-        raise UserError(f"{store.path(_name(key))} is damaged: it is not what {key} was; run the sweep with --verify")
+    if problem := _problem(table, key):
+        raise UserError(f"{store.path(_name(key))} is damaged: {problem}; run the sweep with --verify")
     return conform(table, READING_SCHEMA)
 
 
-def drop_damaged(store: Store) -> list[str]:
-    """Remove what can no longer be read, so that the next run measures it again; names of the files."""
-    dropped = []
-    for key in sorted(measured_keys(store)):
-        try:
-            read_reading(store, key)
-        except UserError:
-            store.delete(_name(key))
-            dropped.append(_name(key))
-        except FileNotFoundError:
-            continue
-    return dropped
+def _problem(table: pa.Table, key: str) -> str | None:
+    lacking = [name for name in READING_SCHEMA.names if name not in table.schema.names]
+    if lacking or set(table["reading_key"].to_pylist()) - {key}:
+        return f"it is not what {key} was"
+    return None
+
+
+def problem_of_reading(data: bytes, key: str) -> str | None:
+    """Why these bytes are not what an instrument measured under this key; None if they are."""
+    try:
+        table = parse_parquet(data)
+        conform(table, READING_SCHEMA).validate(full=True)
+        return _problem(table, key)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return f"not a readable Parquet file: {str(error).splitlines()[0]}"
 
 
 def under_labels(parts: Iterable[tuple[str, Mapping[str, Any], pa.Table]]) -> pa.Table:

@@ -1,7 +1,8 @@
-"""Whether the fragments in a store are what their names say; what is not is set aside, so that it is done again."""
+"""Whether fragments and records in a store are what their names say; what is not is set aside, and is done again."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,7 +14,11 @@ import pyarrow.parquet as pq
 
 from sweep.base.store import Store
 from sweep.table.continual import COURSES, problem_of_course
-from sweep.table.fragments import FRAGMENTS, is_own, parse_parquet, problem_of_rows, written_by_newer
+from sweep.table.failures import problem_of_failure
+from sweep.table.fragments import FAILURES, FRAGMENTS, is_own, parse_parquet, problem_of_rows, written_by_newer
+from sweep.table.notes import RUNNING, problem_of_note
+from sweep.table.plans import plan_places, problem_of_plan
+from sweep.table.readings import READINGS, problem_of_reading
 
 QUARANTINE = "quarantine/"
 
@@ -52,7 +57,7 @@ def problem_of(data: bytes, curve_key: str) -> str | None:
 
 
 def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda done, total: None) -> Verified:
-    """Parse every fragment of a store; a damaged one moves to ``quarantine/``, with the reason beside it.
+    """Parse every fragment and record of a store; a damaged one moves to ``quarantine/``, with the reason beside it.
 
     The copy is written before the original goes, so that nothing is lost by a kill in between.
 
@@ -63,34 +68,58 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if is_own(name)]
     quarantined, newer, digests = {}, {}, {}
     for done, name in enumerate(names, start=1):
-        key = name.rpartition("/")[2].removesuffix(".parquet")
+        key = _stem(name)
         judge = problem_of_course if name.startswith(COURSES) else problem_of
         try:
             data = store.get(name)
         except FileNotFoundError:
             continue
         if reason := judge(data, key):
-            quarantined[_set_aside(store, name, key, data, reason)] = reason
+            quarantined[_set_aside(store, name, data, reason)] = reason
         elif more := written_by_newer(pq.read_schema(pa.BufferReader(data))):
             newer[name] = more
         if not reason and name.startswith(FRAGMENTS):
             digests[key] = hashlib.sha256(data).hexdigest()
         each(done, len(names))
-    return Verified(len(names), quarantined, newer, digests)
+    return Verified(len(names), quarantined | _records(store), newer, digests)
 
 
-def _set_aside(store: Store, name: str, key: str, data: bytes, reason: str) -> str:
+def _records(store: Store) -> dict[str, str]:
+    """Set aside plans, readings, failure records and notes that are none; the reason for each, by its new name."""
+    judged: list[tuple[str, Callable[[bytes, str], str | None]]] = [
+        *((name, lambda data, key: problem_of_plan(data)) for name in plan_places(store)),
+        *((name, problem_of_reading) for name in store.names(READINGS) if is_own(name)),
+        *((n, lambda data, key: problem_of_failure(data)) for n in store.names(FAILURES) if n.endswith(".parquet")),
+        *((n, lambda data, key: problem_of_note(data)) for n in store.names(RUNNING) if n.endswith(".json")),
+    ]
+    found = {}
+    for name, judge in judged:
+        with contextlib.suppress(FileNotFoundError):  # a worker is done, a failure is cleared
+            data = store.get(name)
+            if reason := judge(data, _stem(name)):
+                found[_set_aside(store, name, data, reason)] = reason
+    return found
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0]
+
+
+def _set_aside(store: Store, name: str, data: bytes, reason: str) -> str:
+    """Move a file to quarantine, the reason beside it; its new name."""
     moment = datetime.now(UTC)
-    stem = f"{QUARANTINE}{key}-{hashlib.sha256(data).hexdigest()[:8]}"
+    stem = f"{QUARANTINE}{_stem(name)}-{hashlib.sha256(data).hexdigest()[:8]}"
+    place = f"{stem}{'.damaged' if name.endswith('.json') else ''}.{name.rpartition('.')[2]}"
     about = {"fragment": name, "reason": reason, "found_at": moment.isoformat(timespec="seconds")}
-    store.put(f"{stem}.parquet", data)
+    store.put(place, data)
     store.put(f"{stem}.json", json.dumps(about, indent=1).encode())
     store.delete(name)
-    return f"{stem}.parquet"
+    return place
 
 
 def describe_verified(found: Verified) -> str:
     """What was found, for people."""
-    head = f"verified {found.fragments} fragments: {len(found.quarantined)} damaged"
-    damaged = [f"  {name}: {reason}; a run does it again" for name, reason in found.quarantined.items()]
+    aside = "; set aside, a run does again what its config asks for" if found.quarantined else ""
+    head = f"verified {found.fragments} fragments: {len(found.quarantined)} damaged{aside}"
+    damaged = [f"  {name}: {reason}" for name, reason in found.quarantined.items()]
     return "\n".join([head, *damaged, *(f"  {name}: {more}" for name, more in found.newer.items())])

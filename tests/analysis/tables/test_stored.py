@@ -1,6 +1,7 @@
 """A store without an export reads as its export does: fragments under the labels of their plan."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -164,6 +165,28 @@ def test_a_table_that_is_not_what_the_sweep_wrote_is_refused(store, tmp_path):
                 stored.find(str(where))
     (tmp_path / "copy.parquet").write_bytes(whole)
     stored.find(str(tmp_path / "copy.parquet"))  # of which nothing is known
+
+
+def test_a_table_whose_fragments_are_others_by_now_is_refused(store, tmp_path):
+    asked = plan(("k1", {}), ("k2", {}))
+    table.publish_plan(store, asked)
+    path = Path(table.export_probes(store, asked, done={"k1", "k2"}))
+    k2, before = tmp_path / "fragments" / "k2.parquet", (tmp_path / "fragments" / "k2.parquet").read_bytes()
+    k2.write_bytes(before)  # as a copy of the folder has it: another time, the same bytes
+    assert len(stored.find(str(tmp_path)).table()) == 4
+    store.put("fragments/k3.parquet", before)  # a sweep that goes on
+    assert len(stored.find(str(path)).table()) == 4
+    k2.write_bytes(before[:60] + bytes([before[60] ^ 1]) + before[61:])
+    with pytest.raises(UserError, match=r"was made from other fragments: k2 is another; run the sweep again"):
+        stored.find(str(path))
+    k2.unlink()  # quarantined
+    with pytest.raises(UserError, match=r"was made from other fragments: k2 is gone"):
+        stored.find(str(tmp_path))
+    shutil.rmtree(k2.parent)  # the table alone stands for itself
+    assert len(stored.find(str(path)).table()) == 4
+    (tmp_path / "exports" / "probes.json").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"exports/probes\.json is damaged"):
+        stored.find(str(path))
 
 
 def test_plans_that_share_a_store_are_read_together(store, tmp_path):

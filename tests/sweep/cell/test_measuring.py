@@ -102,7 +102,8 @@ def test_what_is_there_is_not_measured_again_and_what_is_damaged_is(place):
     planned = next(each for each in sweep.planned if not each.curve.is_id)
     knn = dict(planned.readings)["knn"]
     sweep.store.put(f"readings/{knn}.parquet", b"damaged")
-    assert table.drop_damaged(sweep.store) == [f"readings/{knn}.parquet"]
+    (aside,) = table.verify_fragments(sweep.store).quarantined
+    assert (sweep.store.get(aside), knn in aside) == (b"damaged", True)
     stamps = sweep.store.stamps("readings/")
     _, (cell,) = run(place, more)
     assert [each.key for each in cell.curves] == [planned.key]

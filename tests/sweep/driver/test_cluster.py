@@ -127,6 +127,9 @@ def test_waiting_needs_a_number_of_gpus(tmp_path):
         ("local", "Ray did not start on this machine: it timed out\nin node.py; nothing is lost"),
         ("auto", "no Ray cluster at RAY_ADDRESS=auto: it timed out\nin node.py; is it up"),
         ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
+        ("ray://127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=ray://127.0.0.1:9: .*Connection refused; is it up"),
+        ("garbage", r"no Ray cluster at RAY_ADDRESS=garbage: that is no address of a cluster; HOST:PORT of the head"),
+        ("http://127.0.0.1:8265", r"that is no address of a cluster; HOST:PORT"),
     ],
 )
 def test_a_ray_that_does_not_come_up_is_said(monkeypatch, address, expected):
@@ -170,8 +173,9 @@ def no_ray():
         yield server
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
-def test_a_port_that_is_no_ray_is_said_within_seconds(monkeypatch, no_ray, answer):
+def test_a_port_that_is_no_ray_is_said_within_seconds(monkeypatch, no_ray, answer, scheme):
     def serve():
         with contextlib.suppress(OSError):
             while True:
@@ -183,7 +187,7 @@ def test_a_port_that_is_no_ray_is_said_within_seconds(monkeypatch, no_ray, answe
     threading.Thread(target=serve, daemon=True).start()
     monkeypatch.setattr(cluster, "_KNOCK_SECONDS", 2.0)
     monkeypatch.setattr(ray, "init", lambda *_arguments, **_options: 1 / 0)  # never called
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{no_ray.getsockname()[1]}")
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{no_ray.getsockname()[1]}")
     with (
         pytest.raises(UserError, match=r"it does not answer as Ray does|is not the head of a Ray"),
         connect(Resources()),

@@ -110,6 +110,38 @@ def test_a_fragment_of_other_rows_is_not_read(tmp_path, changed, said):
         table.read_fragments(store, ["k1"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("plans/other.json", b'{"blocks": [', "not JSON"),
+        ("plans/other.json", b"{}", "it has no blocks"),
+        ("plans/other.json", b'{"blocks": 5, "curves": {}}', "not those of a plan"),
+        ("failures/k1/odd.parquet", b"half", "not a readable Parquet file"),
+        ("readings/k5.parquet", WHOLE, "not what k5 was"),
+        ("running/run2.json", b"[1]", "does not say who works"),
+    ],
+)
+def test_damaged_records_are_set_aside_each_alone_and_said_in_words(tmp_path, name, content, said):
+    store = Store(str(tmp_path))
+    table.publish_plan(store, table.Plan("mine", {0: ["k1"]}, (table.PlannedCurve("k1", "r", "b", "d"),)))
+    store.put(name, content)
+    found = table.verify_fragments(store)
+    ((place, reason),) = found.quarantined.items()
+    assert said in reason
+    assert "Error" not in reason
+    assert (store.get(place), store.exists(name)) == (content, False)
+    assert [plan.name for plan in table.read_plans(store)] == ["mine"]
+    assert table.verify_fragments(store).quarantined == {}
+
+
+def test_a_plan_of_a_newer_version_is_named_and_left_alone(tmp_path):
+    store = Store(str(tmp_path))
+    store.put("plans/newer.json", b'{"version": 99, "blocks": {}, "curves": []}')
+    assert table.verify_fragments(store).quarantined == {}
+    with pytest.raises(UserError, match=r"version 99, .*: use the version that wrote it"):
+        table.read_plans(store)
+
+
 def test_copies_in_a_folder_below_are_no_fragments(tmp_path):
     store = Store(str(tmp_path))
     for name in ("old/k1", "._k2"):

@@ -22,7 +22,6 @@ from sweep.base.store import Store
 from sweep.table.continual import continual_dictionary
 from sweep.table.export import MANIFEST, ROWS_PER_FILE, changed_tables, copy_sorted
 from sweep.table.readings import readings_dictionary
-from sweep.table.readings_export import READINGS_TABLE
 from sweep.table.schema import data_dictionary
 from sweep.table.verify import describe_verified, verify_fragments
 
@@ -60,9 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = Store(arguments.store)
         if arguments.action == "export":
             names = copy_sorted(store, Store(arguments.to), rows_per_file=arguments.rows_per_file)
-            if store.exists(READINGS_TABLE):
-                Store(arguments.to).put(READINGS_TABLE, store.get(READINGS_TABLE))
-                names.append(READINGS_TABLE)
             print(f"{len(names)} files and {MANIFEST} in {arguments.to}")
             return 0
         line = Line()

@@ -27,25 +27,27 @@ import pyarrow.parquet as pq
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.config import Role
-from sweep.table.fragments import FAILURES, FRAGMENTS, listing, read_fragment
+from sweep.table.continual import CONTINUAL
+from sweep.table.fragments import FAILURES, FRAGMENTS, is_own, listing, read_fragment
 from sweep.table.labels import joined
-from sweep.table.plans import PLANS, Plan, PlannedCurve, readable_plans
+from sweep.table.plans import PLANS, Plan, PlannedCurve, plan_places, readable_plans
 from sweep.table.schema import SCHEMA_VERSION
 from sweep.table.spool import Spool
 
 EXPORT, EXPORTS, MANIFEST = "probes.parquet", "exports/", "export.json"
 DIGESTS = "digests"
+BESIDE = ("readings.parquet", CONTINUAL)  # tables of a store that are copied as they are
 ROWS_PER_FILE = 1_000_000
 _OURS = re.compile(r"probes-\d{4,}-[0-9a-f]{12}\.parquet")  # what a copy calls its files
 _SORTED_BY = ("architecture", "id_dataset", "dataset", "weights_key")
 
 
 def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FILE) -> list[str]:
-    """Write all fragments as few files, sorted by backbone, dataset and layer.
+    """Write all fragments as few files, sorted by backbone, dataset and layer; the store's other tables come along.
 
     Parameters
     ----------
-    target : another place than the fragments'. Of what is there, only the files of an earlier export go.
+    target : a place that holds no sweep. Of what is there, only the files of an earlier export are replaced or go.
     rows_per_file : a file ends after the curve that reaches so many rows.
 
     Returns
@@ -55,43 +57,65 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     Raises
     ------
     UserError
-        If there is no fragment, the target is the store itself, or files are to have no rows.
+        If there is no fragment, the target holds a sweep or files of others under our names, or files are to have no
+        rows.
     """
     if rows_per_file < 1:
         raise UserError(f"--rows-per-file {rows_per_file}: a file needs at least one row")
-    if _of_a_sweep(store, target):
-        raise UserError(f"--to {target.uri}: that is where the fragments are; name another directory")
     keys = sorted(listing(store).done)
     if not keys:
         raise UserError(f"{store.uri}: there is no fragment (is that the --out of a sweep?)")
+    if _of_a_sweep(store, target):
+        raise UserError(f"--to {target.uri}: that is where the fragments are, or another sweep; name another directory")
+    before, beside = _exported(target), [name for name in BESIDE if store.exists(name)]
+    if foreign := [name for name in beside if name not in before and target.exists(name)]:
+        raise UserError(f"--to {target.uri}: {foreign[0]} there is of no earlier export; name another directory")
     names = []
     with _spooled(store, sorted(_everything(store, keys), key=lambda curve: _place(store, curve))) as spool:
         for number, pieces in groupby(_dealt(spool.parts(), rows_per_file), key=itemgetter(0)):
             with written((piece for _, piece in pieces), spool.schema) as (data, digest):
                 names.append(f"probes-{number:04d}-{digest[:12]}.parquet")
                 target.put(names[-1], data)
-    old = [name for name in _exported(target) if name not in names]
-    target.put(MANIFEST, json.dumps({"of": store.uri, "curves": len(keys), "files": names}, indent=1).encode())
-    for name in old:
-        target.delete(name)
-    return names
+    for name in beside:
+        target.put(name, store.get(name))
+    about = {"of": store.uri, "curves": len(keys), "files": names, "beside": beside}
+    target.put(MANIFEST, json.dumps(about, indent=1).encode())
+    for name in before:
+        if name not in (*names, *beside):
+            target.delete(name)
+    return names + beside
 
 
 def _of_a_sweep(store: Store, target: Store) -> bool:
-    """Whether a place is the store itself, or the folder of its fragments, plans or records."""
+    """Whether a place is a sweep's: the store itself, a folder of its fragments, plans or records, or another store."""
     mine, other = (os.path.realpath(each.uri) if each.is_local else each.uri.rstrip("/") for each in (store, target))
     below = other.removeprefix(f"{mine}/")
-    return other == mine or (below != other and f"{below.partition('/')[0]}/" in (FRAGMENTS, FAILURES, PLANS, EXPORTS))
+    if other == mine or (below != other and f"{below.partition('/')[0]}/" in (FRAGMENTS, FAILURES, PLANS, EXPORTS)):
+        return True
+    return bool(plan_places(target)) or any(map(is_own, target.names(FRAGMENTS)))
 
 
 def _exported(target: Store) -> list[str]:
-    """Files of the export that stands there, by its own list: what it does not name is none of ours."""
-    try:
-        listed = json.loads(target.get(MANIFEST))["files"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    """Files of the export that stands there, by its own list: what it does not name is none of ours.
+
+    Raises
+    ------
+    UserError
+        If a file of that name is no list of an export.
+    """
+    if not target.exists(MANIFEST):
         return []
+    try:
+        saved = json.loads(target.get(MANIFEST))
+        listed, beside = list(saved["files"]), list(saved.get("beside", BESIDE[:1]))
+        saved["of"], saved["curves"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"--to {target.uri}: {MANIFEST} there is no list of an export; name another directory, or remove it"
+        ) from None
     there = set(target.names())
-    return [name for name in listed if isinstance(name, str) and name in there and _OURS.fullmatch(name)]
+    ours = [name for name in listed if isinstance(name, str) and _OURS.fullmatch(name)]
+    return [name for name in (*ours, *(name for name in beside if name in BESIDE)) if name in there]
 
 
 def _everything(store: Store, keys: Sequence[str]) -> list[PlannedCurve]:

@@ -77,6 +77,32 @@ def test_impossible_exports_are_refused(store, tmp_path):
         table.copy_sorted(Store(str(tmp_path / "nothing")), store)
 
 
+def test_tables_beside_come_along_and_those_of_others_are_not_written_over(store, tmp_path):
+    target = Store(str(tmp_path / "big"))
+    target.put("readings.parquet", b"mine")
+    table.copy_sorted(store, target)  # which has no readings
+    store.put("readings.parquet", b"ours")
+    with pytest.raises(UserError, match=r"readings\.parquet there is of no earlier export"):
+        table.copy_sorted(store, target)
+    assert target.get("readings.parquet") == b"mine"
+    target.delete("readings.parquet")
+    assert table.copy_sorted(store, target)[-1] == "readings.parquet"
+    assert target.get("readings.parquet") == b"ours"
+    assert table.copy_sorted(store, target)[-1] == "readings.parquet"
+    store.delete("readings.parquet")
+    table.copy_sorted(store, target)
+    assert not target.exists("readings.parquet")
+    for listed in (b"[1]", b'{"files": ["notes.txt"]}', b"half"):
+        target.put("export.json", listed)
+        with pytest.raises(UserError, match=r"export\.json there is no list of an export"):
+            table.copy_sorted(store, target)
+        assert target.get("export.json") == listed
+    other = Store(str(tmp_path / "other"))
+    table.write_fragment(other, "k1", [row("k1", layer) for layer in (1, 2, 3)])
+    with pytest.raises(UserError, match="or another sweep"):
+        table.copy_sorted(store, other)
+
+
 def test_parts_of_the_copy_keep_to_their_bytes(store, tmp_path, monkeypatch):
     """Bits of many images: 512 curves of them would be more than the 2 GiB that an array of bytes may have."""
     size = 1 << 16

@@ -100,6 +100,9 @@ def _csv(uri: str, wanted: Collection[str], *, zipped: bool) -> tuple[list[str],
     text, guesses = _decoded(uri, data)
     declared = _DECLARED.match(text)  # by a line of Excel's own
     text = text[declared.end() :] if declared else text
+    text, comments = _without_comments(text)
+    if comments:
+        guesses.append(f"{comments} lines above the first row begin with # and are left out")
     separator = declared[1] if declared else _separator(text.partition("\n")[0])
     head, rest = _head(text, separator)
     if separator != ",":
@@ -137,6 +140,20 @@ def _decoded(uri: str, data: bytes) -> tuple[str, list[str]]:
 def _lines(text: str) -> str:
     """The text with the line ends of Unix, and without empty lines above the first."""
     return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+
+
+def _without_comments(text: str) -> tuple[str, int]:
+    """The text without lines above its head that begin with # and are no row; how many they were.
+
+    A head may begin with # too, as the name of a column that counts: it has as many columns as the row below.
+    """
+    lines = text.split("\n", 20)
+    first = next((at for at, line in enumerate(lines) if not line.startswith("#")), 0)
+    if first and not lines[first].strip():
+        return text, 0
+    widths = [len(line.split(_separator(lines[first]))) for line in lines[: first + 1]]
+    comments = first - 1 if first and widths[first - 1] == widths[first] > 1 else first
+    return "\n".join(lines[comments:]), comments
 
 
 def _separator(head: str) -> str:

@@ -81,6 +81,10 @@ def find(uri: str) -> Stored:
     UserError
         If there are none, or a file cannot be read as Parquet.
     """
+    if storage.ending(uri).lower().removesuffix(".gz").endswith((".csv", ".tsv", ".txt", ".xlsx")):
+        raise UserError(
+            f"{uri}: that is no sweep's; a table from elsewhere: --table {shlex.quote(uri)} --mapping FILE.yaml"
+        )
     if storage.ending(uri).endswith((".parquet", ".pq")):
         refuse_changed(uri)
         return _with_records(uri, [uri], storage.folder(uri))

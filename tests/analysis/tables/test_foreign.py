@@ -106,6 +106,7 @@ YES = TABLE.assign(family=np.where(TABLE.family == "CNN", "no", "yes"))
         (parquet(TABLE.assign(depth=TABLE.depth.astype(str))), "t.parquet", {}, []),
         (parquet(INDEXED, index=True), "t.parquet", {}, []),
         (text(head="sep=;\r\n", sep=";"), "t.csv", {}, ["semicolons"]),
+        (text(head="# made by us, in May\n# 3\n"), "t.csv", {}, ["2 lines above the first row begin with #"]),
         (text(head="\n\n"), "t.csv", {}, []),
     ],
 )  # fmt: skip

@@ -1,19 +1,22 @@
 """The findings of ``docs/findings.md``: their intervals against SciPy, their verdicts, and the document's own table."""
 
+import itertools
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from bench.findings import __main__ as command
+from bench.findings import numbers
 from bench.findings.catalogue import FINDINGS
-from bench.findings.claims import Claim, agrees
+from bench.findings.claims import Claim, Finding, agrees
 from bench.findings.layout import Difference, between
 from scipy import stats
 
 from sweep.study.check import read_config
 
 CONFIGS = command.DOC.parents[1] / "configs" / "findings"
+CONFIG_OF = {"solvers": "resnets"}  # findings without a config of their own
 
 
 @pytest.fixture
@@ -80,3 +83,64 @@ def test_every_finding_has_its_config_its_section_and_its_rows_in_the_document()
         assert [row.split(" | ")[1] for row in rows] == [claim.text for claim in found.claims]
     for file in CONFIGS.glob("*.yaml"):
         assert read_config(str(file)).name == f"findings-{file.stem}"
+
+
+def _sections():
+    """Sentences of each finding, without figure and names of files."""
+    text = command.DOC.read_text(encoding="utf-8")
+    for found in FINDINGS:
+        body = text.partition(f"## {found.title}\n")[2].partition("\n## ")[0]
+        lines = [line for line in body.splitlines() if line and not line.startswith(("!", "`"))]
+        yield found, re.sub(r"\[[^\]]*\](?:\([^)]*\))?", "", " ".join(lines))
+
+
+def _facts(own):
+    """Every number of a finding that a sentence may say: of claims, cells, their mean, and what two cells differ by."""
+    rows = [*own["claims"], *own.get("pairs", [])]
+    found = [row[end] for row in rows for end in ("value", "low", "high") if row[end] is not None]
+    for name in own["cells"][0]:
+        values = [cell[name] for cell in own["cells"] if isinstance(cell[name], int | float)]
+        found += [*values, float(np.mean(values or [0]))]
+        found += [b - a for a, b in itertools.combinations(values, 2)]
+    return found
+
+
+@pytest.mark.parametrize(("found", "said"), [pytest.param(*each, id=each[0].name) for each in _sections()])
+def test_sentences_say_what_was_measured(found, said):
+    """Percentages, decimals and signed numbers: each is one of the finding's own, rounded."""
+    facts = np.abs(_facts(numbers.read(command.KEPT)[found.name]))
+    own = read_config(str(CONFIGS / f"{CONFIG_OF.get(found.name, found.name)}.yaml")).model_dump_json()
+    lists = re.findall(r"((?:\d+(?:,\d{3})*(?:\.\d+)?(?:, | and | to | or | instead of )?)+) %", said)
+    told = [number for each in lists for number in re.findall(r"\d+(?:\.\d+)?", each.replace(",", " "))]
+    told += re.findall(r"(?<![\d.])[+−]?\d+\.\d+", said) + re.findall(r"[+−]\d+", said)
+    assert told
+    for number in told:
+        digits = len(number.partition(".")[2])
+        close = np.abs(facts - abs(float(number.replace("−", "-")))) <= 0.5000001 * 10.0**-digits
+        assert close.any() or number in own, f"{found.name}: {number} is nowhere in findings.json"
+
+
+def test_the_table_is_that_of_the_numbers():
+    text, kept = command.DOC.read_text(encoding="utf-8"), numbers.read(command.KEPT)
+    assert list(kept) == [found.name for found in FINDINGS]
+    rows = [row for found in FINDINGS for row in command.rows_of(found, kept[found.name])]
+    assert [line for line in text.splitlines() if line.startswith("| [")] == rows
+    assert [claim["claim"] for own in kept.values() for claim in own["claims"]] == [
+        claim.text for found in FINDINGS for claim in found.claims
+    ]
+
+
+def test_numbers_of_a_finding_are_means_of_cells_and_differences_between_them(rng, tmp_path):
+    frame = layout(rng)
+    claim = Claim("deeper is less", "a paper", "y", -1, {"depth": 11}, {"depth": 17})
+    found = Finding("mine", "Mine", lambda store: frame, ("depth", "temperature"), (claim,), outcomes=("y", "none"))
+    own = numbers.measured(found, frame)
+    means = frame.groupby(["depth", "temperature"])["y"].mean()
+    assert [cell["y"] for cell in own["cells"]] == pytest.approx(list(means), abs=1e-4)
+    assert len(own["pairs"]) == 15
+    first, last = own["pairs"][0]["cells"]
+    assert own["pairs"][0]["value"] == pytest.approx(means.iloc[last] - means.iloc[first], abs=1e-3)
+    assert agrees(claim, numbers.difference(own["claims"][0])) == "yes"
+    numbers.write(tmp_path / "kept.json", {"mine": own})
+    assert numbers.read(tmp_path / "kept.json") == {"mine": own}
+    assert numbers.read(tmp_path / "none.json") == {}

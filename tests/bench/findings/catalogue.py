@@ -288,9 +288,12 @@ FINDINGS: tuple[Finding, ...] = (
         "Four published CIFAR-10 ResNets",
         frames.deepest_less_shallowest,
         (),
-        (Claim("56 layers instead of 20: less is retained", "[H24] depth", "retained", -1),),
+        (
+            Claim("56 layers instead of 20: less is retained", "[H24] depth", "retained", -1),
+            Claim("… as the papers' probes read them (AdamW, 30 epochs)", "[H24] depth", "adamw", -1),
+        ),
         unit="OOD datasets",
-        outcomes=("retained", *(f"retained_{depth}" for depth in frames.NETWORKS.values())),
+        outcomes=tuple(f"{of}_{depth}" for of in ("retained", "adamw") for depth in frames.NETWORKS.values()),
     ),
     Finding(
         "solvers",

@@ -54,7 +54,7 @@ class Finding:
     varied: tuple[str, ...]
     claims: tuple[Claim, ...]
     unit: str = "backbones"
-    outcomes: tuple[str, ...] = ("retained", "id_start", "id_length", "id_top1", "last_rank")
+    outcomes: tuple[str, ...] = ("retained", "id_start", "id_length", "id_top1", "id_best", "last_rank")
 
 
 def answer(found: Finding, frame: pd.DataFrame, claim: Claim) -> Difference:

@@ -24,8 +24,8 @@ def backbones(store: str, name: str) -> pd.DataFrame:
     """One row per backbone: the grid's variables, and outcomes as means over OOD datasets.
 
     ``retained`` (%); ``id_start`` and ``id_length``: layers before, and from, the first that reaches 95 % of the last
-    layer's ID accuracy, as [M23] cuts extractor and tunnel; ``id_top1`` (%); ``last_rank``: numerical rank of the last
-    layer on the ID dataset.
+    layer's ID accuracy, as [M23] cuts extractor and tunnel; ``id_top1`` (%) of the last layer, and ``id_best`` of the
+    layer with the highest; ``last_rank``: numerical rank of the last layer on the ID dataset.
     """
     each = load.experiments(uri(store, name)).assign(
         id_start=lambda e: e["id_start_95"].astype(float),
@@ -33,8 +33,10 @@ def backbones(store: str, name: str) -> pd.DataFrame:
         id_top1=lambda e: 100 * e["id_final_accuracy"],
     )
     means = each.groupby("backbone")[["id_start", "id_length", "id_top1"]].mean()
+    layers = load.layers(uri(store, name))
+    best = 100 * layers[layers["is_id"].astype(bool)].groupby("backbone")["accuracy"].max().rename("id_best")
     own = load.backbones(uri(store, name)).set_index("backbone").drop(columns=["id_start_95", "id_start_98"])
-    return own.join(means).assign(last_rank=own["id_rank"].map(lambda ranks: ranks[-1])).reset_index()
+    return own.join(means).join(best).assign(last_rank=own["id_rank"].map(lambda ranks: ranks[-1])).reset_index()
 
 
 def along(store: str, name: str) -> pd.DataFrame:
@@ -134,10 +136,17 @@ def of_solver(store: str, solver: str) -> str:
     return uri(store, RESNETS if solver == "converged" else f"{RESNETS}-{solver}")
 
 
-def deepest_less_shallowest(store: str, solver: str = "converged") -> pd.DataFrame:
-    """One row per OOD dataset: % retained by the published networks, and by that of 56 layers less that of 20."""
-    wide = resnets(store, solver).pivot(index="dataset", columns="depth", values="retained")
-    return wide.add_prefix("retained_").assign(retained=wide[56] - wide[20]).reset_index()
+def deepest_less_shallowest(store: str) -> pd.DataFrame:
+    """One row per OOD dataset: % retained by each published network, and by that of 56 layers less that of 20.
+
+    As converged probes read them and, ``adamw…``, as the papers' do.
+    """
+    found = {}
+    for solver, name in (("converged", "retained"), ("adamw", "adamw")):
+        wide = resnets(store, solver).pivot(index="dataset", columns="depth", values="retained")
+        found |= {f"{name}_{depth}": wide[depth] for depth in NETWORKS.values()}
+        found[name] = wide[56] - wide[20]
+    return pd.DataFrame(found).reset_index()
 
 
 def solvers(store: str) -> pd.DataFrame:

@@ -25,6 +25,7 @@ def measured(found: Finding, frame: pd.DataFrame) -> Numbers:
     ----------
     frame : the finding's, one row per independent unit.
     """
+    frame = frame.sort_values(list(found.varied)) if found.varied else frame
     cell_B = pd.Series([tuple(row) for row in frame[list(found.varied)].to_numpy(object)], frame.index)
     cells = list(dict.fromkeys(cell_B))
     outcomes = [name for name in found.outcomes if name in frame]

@@ -329,7 +329,7 @@ def test_large_and_small_numbers_and_truth_values_are_levels_too(browser, tmp_pa
 
 def test_one_backbone_and_one_dataset(browser, tmp_path):
     write_sweep(tmp_path, probe_table(grid(seed=[0]), datasets=["digits"]))
-    course_table().to_parquet(tmp_path / "continual.parquet")
+    course_table(tasks=3).to_parquet(tmp_path / "continual.parquet")
     assert browse.main(["--results", str(tmp_path)]) == 0
     page, heard = visit(
         browser, tmp_path / "report" / "browse.html", hash_of(sel=["weights-000@32"], data=["fractals"])
@@ -337,11 +337,13 @@ def test_one_backbone_and_one_dataset(browser, tmp_path):
     for tab in (*TABS, "tasks"):
         open_tab(page, tab)
     assert page.locator("#view svg").count() == 2
-    assert page.locator("table[data-grid=tasks] tbody tr").count() == 12
+    # of either depth 11 combinations on task 1, and E1+T1 on tasks 2 and 3
+    assert page.locator("table[data-grid=tasks] tbody tr").count() == 25
+    assert "of 26" in page.inner_text("#view")
     assert "E2+T1 fine-tuned" in page.inner_text("#view")
     connection = database.connect(stored.find(str(tmp_path)))
     shared = {name: same_numbers(page, name, connection) for name in ("tasks", "tasks-layers", "forgetting")}
-    assert shared == {"tasks": 3, "tasks-layers": 3, "forgetting": 4}
+    assert shared == {"tasks": 4, "tasks-layers": 3, "forgetting": 4}
     assert heard.said == []
 
 

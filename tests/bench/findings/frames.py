@@ -75,7 +75,8 @@ def runs(store: str, name: str) -> pd.DataFrame:
     """
     wide = along(store, name).pivot(index=["architecture", "seed"], columns="epoch", values="retained")
     last = max(wide.columns)
-    frame = wide.add_prefix("after_").assign(early=wide[2] - wide[0], late=wide[last] - wide[5])
+    frame = wide.rename(columns=lambda epoch: f"after_{epoch:g}")
+    frame = frame.assign(early=wide[2] - wide[0], late=wide[last] - wide[5])
     starts = backbones(store, name).set_index(["architecture", "seed"])["tunnel_start"]
     for reading, behind, before, less in (
         ("weight_distance", "behind", "before", "moved"),

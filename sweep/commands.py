@@ -160,7 +160,7 @@ def run(config: Config, out: str, *, retry_failed: bool = False, verify: bool = 
     except (InterruptedSweepError, KeyboardInterrupt) as interruption:
         kept = sum(driver.finished(sweep).values())
         print(
-            f"interrupted ({interruption}): {kept} of {len(sweep.curves)} curves are kept in {out}; "
+            f"interrupted ({str(interruption) or 'SIGINT'}): {kept} of {len(sweep.curves)} curves are kept in {out}; "
             "run the same command again to go on",
             file=sys.stderr,
         )

@@ -97,6 +97,8 @@ def find(uri: str) -> Stored:
         return _with_records(uri, [storage.join(uri, name) for name in _listed(manifest)], uri)
     for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
         names = [name for name in storage.names(folder) if name.endswith(".parquet") and "/" not in name]
+        if storage.ending(folder).rstrip("/").rpartition("/")[2] == FRAGMENTS:  # a copy has no key's name
+            names = [name for name in names if name.removesuffix(".parquet").isalnum()]
         files = [storage.join(folder, name) for name in names]
         if files:
             return _with_records(folder, files, root, fragments=True)

@@ -11,13 +11,13 @@ from sweep.base.errors import UserError
 # What Pillow reads, fixed here: which files make a dataset must not depend on Pillow's version.
 _READ = (
     ".apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico "
-    ".iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd "
-    ".pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm"
+    ".iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm "
+    ".psd .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm"
 )
 # Pictures that Pillow does not read, or not without another program: a class of these must not vanish.
 _NOT_READ = (
     ".heic .heif .hif .jxl .svg .eps .ps .wmf .emf .ai .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .exr .hdr .npy "
-    ".npz .mat .dcm .nii .mp4 .avi .mov .webm .mpg .mpeg .pdf .djvu .h5 .hdf .hdf5"
+    ".npz .mat .dcm .nii .mp4 .avi .mov .webm .mpg .mpeg .pdf .bufr .grib .djvu .h5 .hdf .hdf5"
 )
 EXTENSIONS, UNREAD = frozenset(_READ.split()), frozenset(_NOT_READ.split())
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sweep.base import streams
 from sweep.base.errors import UserError
 from sweep.base.patience import SAY_SECONDS, watched
 from sweep.base.processor import processor
@@ -29,7 +30,7 @@ _ADVICE = (  # words of an error → what helps
     ("is no address", "HOST:PORT of the head (6379 as a rule), ray://HOST:10001 of a Ray Client, or auto"),
     ("(?i)version mismatch", "the same versions of Ray and Python are needed here and there"),
     ("(?i)AF_UNIX path|socket path.* too long|path length", "set RAY_TMPDIR to a short path: sockets lie below it"),
-    ("(?i)read-only|permission denied", "set HOME and RAY_TMPDIR to directories that can be written"),
+    ("(?i)read-only|permission denied|not permitted", "set HOME and RAY_TMPDIR to directories that can be written"),
     (
         "(?i)exceeds the maximum size|package size",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 keeps `uv run` from sending the folder",
@@ -57,7 +58,8 @@ def connect(resources: Resources, packed: Packed | None = None) -> Iterator[Reso
     """
     if not os.environ.get("RAY_ADDRESS", "unset"):
         del os.environ["RAY_ADDRESS"]  # an empty one is none, for Ray too
-    import ray
+    with streams.deferred():
+        import ray
 
     os.environ.setdefault("RAY_task_oom_retries", str(resources.retries))  # Ray's own default is for ever
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -80,6 +82,11 @@ def connect(resources: Resources, packed: Packed | None = None) -> Iterator[Reso
                 include_dashboard=False if address == "local" else None,
                 runtime_env=environment,
             )
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        ray.shutdown()
+        raise KeyboardInterrupt("SIGTERM") from None  # Ray's own handler ends the program without a word
     except Exception as error:  # Ray raises a plain Exception where its processes did not come up in time
         raise UserError(_no_ray(address, error)) from error
     finally:
@@ -98,9 +105,10 @@ def _put_back(handler: Any) -> None:
 
 def _knock(address: str) -> None:
     """Fail within seconds where nobody listens, or something else than Ray does: Ray would try for minutes."""
-    scheme, mark, place = address.rpartition("://")
+    scheme, _, place = address.rpartition("://")
     host, _, port = place.rpartition(":")
-    if (not port.isdigit() and not mark and address not in ("auto", "local")) or scheme in ("http", "https"):
+    known = port.isdigit() if scheme in ("", "ray") else scheme not in ("http", "https")
+    if not known and address not in ("auto", "local"):
         raise ConnectionError("that is no address of a cluster")
     if not port.isdigit() or scheme not in ("", "ray"):
         return

@@ -23,8 +23,7 @@ from sweep.study.tasks import Course, PlannedCourse
 # Bump a stage's version by hand when its code changes what it computes; a new column never needs it.
 STAGE_VERSIONS: Mapping[str, int] = {"weights": 1, "embedding": 1, "curve": 1, "reading": 1, "continual": 1}
 # The same for what is measured of layers beside the probes, each by itself; 1 where nothing is said
-# 2: around the mean of the training images; of weights: with the change of a weight
-INSTRUMENT_VERSIONS: Mapping[str, int] = {"knn": 2, "few_shot": 2, "weight_distance": 2}
+INSTRUMENT_VERSIONS: Mapping[str, int] = {"knn": 2, "few_shot": 2, "weight_distance": 2}  # all others are at 1
 _CROPS = 2  # of our own augmentations: crops and operations drawn by counting, in batches
 _TRANSFORMED = 2  # of plug-ins' augmentations of evaluation images, which version 1 did not carry out
 

@@ -74,8 +74,11 @@ def copy_sorted(store: Store, target: Store, *, rows_per_file: int = ROWS_PER_FI
     with _spooled(store, sorted(_everything(store, keys), key=lambda curve: _place(store, curve))) as spool:
         for number, pieces in groupby(_dealt(spool.parts(), rows_per_file), key=itemgetter(0)):
             with written((piece for _, piece in pieces), spool.schema) as (data, digest):
-                names.append(f"probes-{number:04d}-{digest[:12]}.parquet")
-                target.put(names[-1], data)
+                name = f"probes-{number:04d}-{digest[:12]}.parquet"
+                if name not in before and target.exists(name) and target.sha256(name) != digest:
+                    raise UserError(f"--to {target.uri}: {name} there is of no earlier export; name another directory")
+                target.put(name, data)
+                names.append(name)
     for name in beside:
         target.put(name, store.get(name))
     about = {"of": store.uri, "curves": len(keys), "files": names, "beside": beside}
@@ -284,7 +287,7 @@ def is_current(store: Store, name: str, record: str, made_from: Mapping[str, Any
 def changed_tables(store: Store, digests: Mapping[str, str]) -> list[str]:
     """Tables that are not byte for byte what was written, or were made from other fragments, in words.
 
-    The next run writes them again.
+    The next run writes them again; until then their record says which fragments are others.
 
     Parameters
     ----------
@@ -293,13 +296,19 @@ def changed_tables(store: Store, digests: Mapping[str, str]) -> list[str]:
     found = []
     for record in (name for name in store.names(EXPORTS) if name.endswith(".json")):
         name = f"{record.removeprefix(EXPORTS).removesuffix('.json')}.parquet"
+        if not store.exists(name):
+            continue
         try:
             saved = json.loads(store.get(record))
-            if store.exists(name) and store.sha256(name) != saved["sha256"]:
+            if store.sha256(name) != saved["sha256"]:
                 found.append(f"{name}: it is not what was written; a run writes it again")
-            if others := [key for key, was in saved.get(DIGESTS, {}).items() if digests.get(key, was) != was]:
-                store.delete(record)  # by size and time of writing the run would not see it
-                found.append(f"{name}: fragment {others[0]} is not the one it was made from; a run writes it again")
+            others = [key for key, was in saved.get(DIGESTS, {}).items() if digests and digests.get(key) != was]
+            if others:
+                gone = others[0] not in digests
+                what = "is gone" if gone else "is not the one it was made from"
+                found.append(f"{name}: fragment {others[0]} {what}; a run writes it again")
+                saved["fragments"] |= dict.fromkeys(others)  # by size and time of writing the run would not see it
+                store.put(record, json.dumps(saved).encode())
         except (ValueError, KeyError, TypeError, AttributeError):
             found.append(f"{name}: the record of what it was made from is damaged; a run writes both again")
     return found

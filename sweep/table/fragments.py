@@ -43,9 +43,9 @@ def listing(store: Store) -> Listing:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a fragment: a copy in a folder below, or a hidden file, is none."""
+    """Whether a name is that of a fragment, a key: a copy in a folder below or under another name is none."""
     folder, _, own = name.rpartition("/")
-    return "/" not in folder and own.endswith(".parquet") and not own.startswith(".")
+    return "/" not in folder and own.endswith(".parquet") and own.removesuffix(".parquet").isalnum()
 
 
 def write_fragment(

@@ -18,6 +18,7 @@ import pyarrow as pa
 from sweep.base.errors import UserError
 from sweep.base.store import Store
 from sweep.config import Role
+from sweep.table.fragments import FRAGMENTS, is_own
 from sweep.table.schema import LABELS, SCHEMA
 
 PLANS = "plans/"
@@ -155,6 +156,8 @@ def read_plans(store: Store, name: str | None = None) -> list[Plan]:
     """
     found = [place for place in plan_places(store) if name is None or place == f"{PLANS}{name}.json"]
     if not found:
+        if name is None and any(map(is_own, store.names(FRAGMENTS))):
+            raise UserError(f"{store.uri}: fragments without a plan that says what they are of; run their config again")
         what = f"no sweep named {name} was" if name else "no sweep was ever"
         raise UserError(f"{store.uri}: {what} started there (is --out right?)")
     return [_read_plan(store, place) for place in found]

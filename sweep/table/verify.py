@@ -33,12 +33,14 @@ class Verified:
     quarantined : the reason for each that was set aside, by its new name.
     newer : what each fragment of a newer version has that this one does not know; they stay where they are.
     digests : SHA-256 of each curve's fragment that stays, by its key.
+    records : plans, readings, failure records and notes among what was set aside.
     """
 
     fragments: int
     quarantined: dict[str, str]
     newer: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    records: frozenset[str] = frozenset()
 
 
 def problem_of(data: bytes, curve_key: str) -> str | None:
@@ -81,7 +83,8 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
         if not reason and name.startswith(FRAGMENTS):
             digests[key] = hashlib.sha256(data).hexdigest()
         each(done, len(names))
-    return Verified(len(names), quarantined | _records(store), newer, digests)
+    records = _records(store)
+    return Verified(len(names), quarantined | records, newer, digests, frozenset(records))
 
 
 def _records(store: Store) -> dict[str, str]:
@@ -119,7 +122,8 @@ def _set_aside(store: Store, name: str, data: bytes, reason: str) -> str:
 
 def describe_verified(found: Verified) -> str:
     """What was found, for people."""
-    aside = "; set aside, a run does again what its config asks for" if found.quarantined else ""
-    head = f"verified {found.fragments} fragments: {len(found.quarantined)} damaged{aside}"
+    bad, others = len(found.quarantined) - len(found.records), len(found.records)
+    head = f"verified {found.fragments} fragments: {bad} damaged" + (f", and {others} records" if others else "")
+    head += "; set aside, a run does again what its config asks for" if found.quarantined else ""
     damaged = [f"  {name}: {reason}" for name, reason in found.quarantined.items()]
     return "\n".join([head, *damaged, *(f"  {name}: {more}" for name, more in found.newer.items())])

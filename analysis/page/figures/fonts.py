@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 OWN = "DejaVu Sans"
+_BOXES = "lastresort"  # fonts of this name have all characters, and draw a box for each
 
 
 def fit(made: Figure) -> None:
@@ -31,7 +32,7 @@ def fit(made: Figure) -> None:
 def _others(unknown: frozenset[str]) -> tuple[str, ...]:
     """Further fonts of this machine, those with most of these characters first; says which no font has."""
     left, found = set(unknown), []
-    known = {entry.fname: entry.name for entry in font_manager.fontManager.ttflist if entry.name != OWN}
+    known = {entry.fname: entry.name for entry in font_manager.fontManager.ttflist if _draws(entry.name)}
     having = {name: signs for file, name in known.items() if (signs := left & _signs(file))}
     while left and having:
         best = max(having, key=lambda name: (len(having[name] & left), name))
@@ -48,6 +49,11 @@ def _others(unknown: frozenset[str]) -> tuple[str, ...]:
         )
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)  # it is said
     return tuple(found)
+
+
+def _draws(name: str) -> bool:
+    """Whether a font is another than the house's own, and one that shows what it has."""
+    return name != OWN and not name.lower().replace(" ", "").startswith(_BOXES)
 
 
 @functools.cache

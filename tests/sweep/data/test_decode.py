@@ -143,6 +143,10 @@ def test_every_ending_that_pillow_reads_is_an_image_or_known_to_be_left_out():
     programs = {".eps", ".ps", ".wmf", ".emf"}  # Ghostscript, Windows
     assert readable - stubs - programs <= EXTENSIONS
     assert not EXTENSIONS & UNREAD
+    assert ".mpo" in EXTENSIONS  # which Pillow opens as a JPEG, and does not list
+    several = io.BytesIO()
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(several, "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
+    assert decode_image(several.getvalue()).getpixel((0, 0)) == (9, 9, 9)
 
 
 def test_what_is_wrong_with_bytes_is_the_same_words_every_time():

@@ -1,6 +1,7 @@
 """What a task asks for against what the cluster has, now or later."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import ray
 
 from sweep import register
+from sweep.base import streams
 from sweep.base.errors import UserError
 from sweep.config.problem import ConfigError
 from sweep.config.schema import Resources
@@ -129,6 +131,7 @@ def test_waiting_needs_a_number_of_gpus(tmp_path):
         ("127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=127.0.0.1:9: .*Connection refused; is it up"),
         ("ray://127.0.0.1:9", r"no Ray cluster at RAY_ADDRESS=ray://127.0.0.1:9: .*Connection refused; is it up"),
         ("garbage", r"no Ray cluster at RAY_ADDRESS=garbage: that is no address of a cluster; HOST:PORT of the head"),
+        ("ray://garbage", r"that is no address of a cluster; HOST:PORT"),
         ("http://127.0.0.1:8265", r"that is no address of a cluster; HOST:PORT"),
     ],
 )
@@ -155,6 +158,32 @@ def test_advice_fits_the_cause_and_the_whole_cause_is_shown(error, advice):
     said = _no_ray("local", RuntimeError(error))
     assert error in said
     assert advice in said
+
+
+def test_sigterm_while_ray_starts_is_an_interruption(monkeypatch):
+    def started(*_arguments, **_options):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", started)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), connect(Resources()):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_waits_for_the_end_of_an_import():
+    begun = []
+
+    def imported():
+        with streams.deferred():
+            signal.raise_signal(signal.SIGINT)
+            begun.append("and ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        imported()
+    assert begun == ["and ended"]
 
 
 def test_an_empty_address_is_none(monkeypatch):

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.tables import errors, stored
 from sweep import table
 from sweep.base.errors import UserError
 from sweep.base.store import Store
@@ -97,6 +98,12 @@ def test_tables_beside_come_along_and_those_of_others_are_not_written_over(store
         with pytest.raises(UserError, match=r"export\.json there is no list of an export"):
             table.copy_sorted(store, target)
         assert target.get("export.json") == listed
+    target.delete("export.json")
+    (name,) = (name for name in target.names() if name.startswith("probes-"))
+    target.put(name, b"mine")
+    with pytest.raises(UserError, match=rf"{name} there is of no earlier export"):
+        table.copy_sorted(store, target)
+    assert target.get(name) == b"mine"
     other = Store(str(tmp_path / "other"))
     table.write_fragment(other, "k1", [row("k1", layer) for layer in (1, 2, 3)])
     with pytest.raises(UserError, match="or another sweep"):
@@ -180,6 +187,18 @@ def test_a_fragment_replaced_by_one_of_its_size_and_time_reaches_the_table_after
     assert table.changed_tables(store, table.verify_fragments(store).digests) == []
     assert written(0.75) == size
     assert {each.as_py() for each in exported()} == {0.25}  # nothing that a listing says has changed
-    (said,) = table.changed_tables(store, table.verify_fragments(store).digests)
-    assert said.startswith("probes.parquet: fragment k1 is not the one it was made from")
+    for _ in range(2):  # looking changes nothing: until a run writes it again the table is refused
+        (said,) = table.changed_tables(store, table.verify_fragments(store).digests)
+        assert said.startswith("probes.parquet: fragment k1 is not the one it was made from")
+        with pytest.raises(errors.UserError, match="k1 is another"):
+            stored.find(str(tmp_path / "out"))
     assert {each.as_py() for each in exported()} == {0.75}
+
+
+def test_a_table_whose_fragment_is_gone_is_named(store, tmp_path):
+    (plan,) = table.read_plans(store)
+    table.export_probes(store, plan, done=table.listing(store).done)
+    store.delete("fragments/k1.parquet")
+    (said,) = table.changed_tables(store, table.verify_fragments(store).digests)
+    assert said.startswith("probes.parquet: fragment k1 is gone")
+    assert run("verify", tmp_path / "out").returncode == 1

@@ -131,6 +131,7 @@ def test_damaged_records_are_set_aside_each_alone_and_said_in_words(tmp_path, na
     assert "Error" not in reason
     assert (store.get(place), store.exists(name)) == (content, False)
     assert [plan.name for plan in table.read_plans(store)] == ["mine"]
+    assert table.describe_verified(found).startswith("verified 0 fragments: 0 damaged, and 1 records; set aside")
     assert table.verify_fragments(store).quarantined == {}
 
 
@@ -144,7 +145,7 @@ def test_a_plan_of_a_newer_version_is_named_and_left_alone(tmp_path):
 
 def test_copies_in_a_folder_below_are_no_fragments(tmp_path):
     store = Store(str(tmp_path))
-    for name in ("old/k1", "._k2"):
+    for name in ("old/k1", "._k2", "k1 copy", "old_k1", "k1 (1)"):
         store.put(f"fragments/{name}.parquet", WHOLE)
     assert table.listing(store).done == frozenset()
     assert table.verify_fragments(store) == table.Verified(0, {})

@@ -139,7 +139,10 @@ def _rgb(image: Image.Image, background: int) -> Image.Image:
     """Turned as its tag says; what is transparent lies on a grey; more than 8 bits are scaled by their range."""
     kind, image = image.format, ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_scaled(image, kind)).convert("RGB")
+        grey_HW, clear = _scaled(image, kind), image.info.get("transparency")
+        if isinstance(clear, int) and image.mode.startswith("I;16"):  # the one value that is
+            grey_HW[np.asarray(image) == clear] = background
+        return Image.fromarray(grey_HW).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         under = Image.new("RGBA", image.size, (background,) * 3 + (255,))
         image = Image.alpha_composite(under, image.convert("RGBA"))

@@ -101,7 +101,10 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image, background: Background) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        grey_HW = (np.asarray(image) >> 8).astype(np.uint8)
+        if isinstance(clear := image.info.get("transparency"), int):  # the one value that is
+            grey_HW[np.asarray(image) == clear] = _GREYS[background]
+        return Image.fromarray(grey_HW).convert("RGB")
     if image.mode in ("I", "F"):
         grey_HW = _scaled_integers(image) if image.mode == "I" else _scaled_floats(np.asarray(image))
         return Image.fromarray(grey_HW).convert("RGB")

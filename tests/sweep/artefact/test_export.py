@@ -202,6 +202,7 @@ def odd_files(folder):
         "grey.png": (under, {}), "grey_alpha.png": (clear.convert("LA"), {}), "bits.png": (under.convert("1"), {}),
         "deep.png": (Image.fromarray(deep_HW), {}), "deep.tiff": (Image.fromarray(deep_HW), {}),
         "whole.tiff": (Image.fromarray(deep_HW.astype(np.int32)), {}),
+        "deep-clear.png": (Image.fromarray(deep_HW), {"transparency": int(deep_HW[30, 20])}),
         "unit.tiff": (Image.fromarray((deep_HW / 65535).astype(np.float32)), {}),
         "bytes.tiff": (Image.fromarray((deep_HW / 257).astype(np.float32)), {}),
     }  # fmt: skip

@@ -77,6 +77,15 @@ def test_a_transparent_drawing_lies_on_its_background(mode, kind, ink, backgroun
     assert np.abs(read_HWC[24, 24] - ink[0]).max() <= 2
 
 
+@pytest.mark.parametrize("background", ["white", "grey", "black"])
+def test_the_clear_value_of_16_bits_is_the_background(background):
+    grey_HW = np.array([[0, 7], [40_000, 65_535]], np.uint16)
+    content = packed(Image.fromarray(grey_HW), "PNG", transparency=7)
+    read_HW = np.asarray(decode_image(content, background))[..., 0]
+    assert read_HW.tolist() == [[0, {"white": 255, "grey": 128, "black": 0}[background]], [156, 255]]
+    assert oddity(content) == "alpha"
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_orientation_tag_is_applied_as_viewers_do(orientation, kind):

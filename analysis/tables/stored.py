@@ -97,8 +97,8 @@ def find(uri: str) -> Stored:
         return _with_records(uri, [storage.join(uri, name) for name in _listed(manifest)], uri)
     for folder, root in ((storage.join(uri, FRAGMENTS), uri), (uri, storage.folder(uri.rstrip("/")))):
         names = [name for name in storage.names(folder) if name.endswith(".parquet") and "/" not in name]
-        if storage.ending(folder).rstrip("/").rpartition("/")[2] == FRAGMENTS:  # a copy has no key's name
-            names = [name for name in names if name.removesuffix(".parquet").isalnum()]
+        if storage.ending(folder).rstrip("/").rpartition("/")[2] == FRAGMENTS:
+            names = _without_copies(names)
         files = [storage.join(folder, name) for name in names]
         if files:
             return _with_records(folder, files, root, fragments=True)
@@ -106,6 +106,13 @@ def find(uri: str) -> Stored:
         f"{whole}: no such file, and no fragments beside it; a finished sweep has one "
         f"(python sweep/run.py --out {shlex.quote(uri)} writes it), a running one has fragments after its first curve"
     )
+
+
+def _without_copies(names: Sequence[str]) -> list[str]:
+    """Fragments but for those whose name is more than a key that stands there too: "KEY copy", "old_KEY"."""
+    stems = {name: name.removesuffix(".parquet") for name in names}
+    keys = [stem for stem in stems.values() if stem.isalnum()]
+    return [name for name, stem in stems.items() if stem.isalnum() or not any(key in stem for key in keys)]
 
 
 def _listed(manifest: str) -> list[str]:

@@ -36,16 +36,23 @@ class Listing:
 
 def listing(store: Store) -> Listing:
     """One recursive listing of fragments and failures."""
-    names = (name for name in store.names(FRAGMENTS) if is_own(name))
+    names = own_fragments(store.names(FRAGMENTS))
     done = frozenset(name.removeprefix(FRAGMENTS).removesuffix(".parquet") for name in names)
     failed = frozenset(name.split("/")[1] for name in store.names(FAILURES) if name.endswith(".parquet"))
     return Listing(done, failed - done, failed & done)
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a fragment, a key: a copy in a folder below or under another name is none."""
+    """Whether a name is that of a fragment: a copy in a folder below, or a hidden file, is none."""
     folder, _, own = name.rpartition("/")
-    return "/" not in folder and own.endswith(".parquet") and own.removesuffix(".parquet").isalnum()
+    return "/" not in folder and own.endswith(".parquet") and not own.startswith(".")
+
+
+def own_fragments(names: Iterable[str]) -> list[str]:
+    """Names of fragments, without copies whose name is more than a key that stands there: "KEY copy", "old_KEY"."""
+    stems = {name: name.rpartition("/")[2].removesuffix(".parquet") for name in names if is_own(name)}
+    keys = [stem for stem in stems.values() if stem.isalnum()]
+    return [name for name, stem in stems.items() if stem.isalnum() or not any(key in stem for key in keys)]
 
 
 def write_fragment(

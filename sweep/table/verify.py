@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from sweep.base.store import Store
 from sweep.table.continual import COURSES, problem_of_course
 from sweep.table.failures import problem_of_failure
-from sweep.table.fragments import FAILURES, FRAGMENTS, is_own, parse_parquet, problem_of_rows, written_by_newer
+from sweep.table.fragments import (
+    FAILURES,
+    FRAGMENTS,
+    is_own,
+    own_fragments,
+    parse_parquet,
+    problem_of_rows,
+    written_by_newer,
+)
 from sweep.table.notes import RUNNING, problem_of_note
 from sweep.table.plans import plan_places, problem_of_plan
 from sweep.table.readings import READINGS, problem_of_reading
@@ -67,7 +75,7 @@ def verify_fragments(store: Store, *, each: Callable[[int, int], None] = lambda 
     ----------
     each : told (done, total) after each fragment.
     """
-    names = [name for folder in (FRAGMENTS, COURSES) for name in store.names(folder) if is_own(name)]
+    names = [name for folder in (FRAGMENTS, COURSES) for name in own_fragments(store.names(folder))]
     quarantined, newer, digests = {}, {}, {}
     for done, name in enumerate(names, start=1):
         key = _stem(name)

@@ -48,6 +48,9 @@ def test_a_fragment_under_another_name_and_a_changed_bit_are_refused(store, tmp_
     assert len(stored.find(str(tmp_path)).table()) == 4
     k2 = tmp_path / "fragments" / "k2.parquet"
     whole = k2.read_bytes()
+    for copy in ("k2 copy", "old_k2"):
+        (k2.parent / f"{copy}.parquet").write_bytes(whole)
+    assert len(stored.find(str(tmp_path)).table()) == 4
     k2.write_bytes((tmp_path / "fragments" / "k1.parquet").read_bytes())
     with pytest.raises(UserError, match=r"fragments/k2\.parquet: it holds rows of k1; run the sweep with --verify"):
         stored.find(str(tmp_path))

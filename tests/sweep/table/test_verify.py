@@ -145,10 +145,15 @@ def test_a_plan_of_a_newer_version_is_named_and_left_alone(tmp_path):
 
 def test_copies_in_a_folder_below_are_no_fragments(tmp_path):
     store = Store(str(tmp_path))
-    for name in ("old/k1", "._k2", "k1 copy", "old_k1", "k1 (1)"):
+    for name in ("old/k1", "._k2"):
         store.put(f"fragments/{name}.parquet", WHOLE)
     assert table.listing(store).done == frozenset()
     assert table.verify_fragments(store) == table.Verified(0, {})
+    for name in ("k1", "k1 copy", "old_k1", "k1 (1)"):
+        store.put(f"fragments/{name}.parquet", WHOLE)
+    assert table.listing(store).done == {"k1"}
+    found = table.verify_fragments(store)
+    assert (found.fragments, found.quarantined) == (1, {})
 
 
 def test_an_export_names_the_damaged_fragment(tmp_path):

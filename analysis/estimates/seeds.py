@@ -1,9 +1,11 @@
-"""Means over seeds with their intervals, which seeds that happen to tie do not close.
+"""Means over seeds with their intervals, which seeds that tie on other images do not close.
 
 What is independent is the seed; test images are the same for all. Between few seeds an accuracy may agree by chance:
 two networks that are right on 812 images each, but not on the same ones, would differ if they were drawn again. Where
 it is known which images were right, the error is therefore no smaller than that of images that each seed gets right
-independently of each other. Legend: S seeds, N test images.
+independently of each other. The larger of the two errors makes such intervals wider than 95 % asks for: with two to
+four seeds and nothing but images to tell them apart they nearly always hold. Where seeds err on the same images, or
+images go together, it is a lower bound. Legend: S seeds, N test images.
 """
 
 from __future__ import annotations

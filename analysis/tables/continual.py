@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from analysis.tables import storage
@@ -62,13 +64,20 @@ def configurations(courses: pd.DataFrame) -> pd.Series:
     columns = [c for c in CONFIGURATION if c in courses and courses[c].nunique(dropna=False) > 1]
     shown = list(dict.fromkeys(["architecture", *columns])) if "architecture" in courses else columns
     words = {"architecture": "", "tasks": ""}
+    texts = {c: _texts(courses[c]) for c in shown}
     parts = courses[shown].apply(
-        lambda row: ", ".join(f"{words.get(c, c + ' ')}{level_text(row[c])}".strip() for c in shown), axis=1
+        lambda row: ", ".join(f"{words.get(c, c + ' ')}{texts[c](row[c])}".strip() for c in shown), axis=1
     )
     names = parts if len(shown) else pd.Series("all", courses.index)
     for column, word in (("plan", "sweep "), ("course_key", "course ")):
         names = names + _further(names, courses, column, word)
     return names
+
+
+def _texts(column: pd.Series) -> Callable[[object], str]:
+    """How values are written: as levels, or in full where two of them would read alike."""
+    levels = column.dropna().unique()
+    return level_text if len({level_text(level) for level in levels}) == len(levels) else str
 
 
 def _further(names: pd.Series, courses: pd.DataFrame, column: str, word: str) -> pd.Series:

@@ -102,6 +102,9 @@ def test_courses_that_differ_in_any_variable_are_configurations_of_their_own(cou
     found = summarised(mixed)
     assert {f"vggm11, {label} 0", f"vggm17, {label} 0.5"} < {each.configuration for each in found.memory}
     assert {each.forgetting.n_units for each in found.memory} == {SEEDS}
+    alike = mixed.drop(columns=label).assign(lr=[0.004] * len(courses) + [0.0040001] * len(courses))
+    assert {each.forgetting.n_units for each in summarised(alike).memory} == {SEEDS}
+    assert "vggm11, lr 0.0040001" in {each.configuration for each in summarised(alike).memory}
     silent = summarised(mixed.drop(columns=label))  # something that has no column
     assert {each.forgetting.n_units for each in silent.memory} == {1}
     assert all(", course " in each.configuration for each in silent.memory)

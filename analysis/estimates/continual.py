@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from analysis.estimates.estimate import Estimate, holm
-from analysis.estimates.seeds import difference, images_of, mean_of
+from analysis.estimates.estimate import ALPHA, Estimate, holm
 from analysis.tables.continual import configurations
-from analysis.tables.variables import Array
 
 WHOLE = "E1+T1"  # what everything is compared with
 EVERY = "all"  # splits at every layer
+_SAME = 1e-9  # points; differences of equal numbers that float arithmetic leaves
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,25 @@ def summarised(courses: pd.DataFrame) -> Tasks:
     )
 
 
+def mean_of(values: Sequence[float]) -> Estimate:
+    """Mean over seeds with its t interval; without one where there is a single seed, or all seeds agree.
+
+    Seeds that agree to the last image say nothing of how far others would differ: no width is not certainty.
+    """
+    known = np.array([value for value in values if np.isfinite(value)], float)
+    n = len(known)
+    about: dict[str, Any] = {"unit": "seed", "n_units": n, "method": "mean over seeds, t interval"}
+    if n == 0:
+        return Estimate(None, **about)
+    mean = float(known.mean())
+    error = float(known.std(ddof=1)) / np.sqrt(n) if n > 1 else 0.0
+    if error < _SAME:
+        return Estimate(mean, **about)
+    reach = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return Estimate(mean, mean - reach, mean + reach, p=p, df=n - 1.0, **about)
+
+
 def _ordered(own: pd.DataFrame) -> list[Row]:
     """Rows of one configuration by split, in the order of :func:`place`."""
     rows = list(_rows(own))
@@ -103,10 +123,9 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
     """Rows of one configuration, split as its config asks for it; not those of every layer."""
     swaps = own[(own["kind"] == "combination") & (own["split_by"] != EVERY)]
     for (split_by, combination, task), group in swaps.groupby(["split_by", "combination", "task"], sort=False):
+        whole = swaps[(swaps["split_by"] == split_by) & (swaps["combination"] == WHOLE) & (swaps["task"] == task)]
         measured = _once(group)
-        whole = _once(
-            swaps[(swaps["split_by"] == split_by) & (swaps["combination"] == WHOLE) & (swaps["task"] == task)]
-        )
+        change = (measured - _once(whole)).dropna()
         layers = sorted(set(group["split_layer"].astype(int).tolist()))
         yield Row(
             str(own["configuration"].iloc[0]),
@@ -115,22 +134,14 @@ def _rows(own: pd.DataFrame) -> Iterator[Row]:
             str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
             str(combination),
             int(group["task"].iloc[0]),
-            mean_of(measured["accuracy"].tolist(), images_of(measured)),
-            Estimate(None) if combination == WHOLE else _change(measured, whole),
+            mean_of(measured.tolist()),
+            Estimate(None) if combination == WHOLE else replace(mean_of(change.tolist()), method="paired by seed, t"),
         )
 
 
-def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per course: E1+T1 stands there for every later task."""
-    return rows.drop_duplicates("course_key").set_index("course_key")
-
-
-def _change(rows: pd.DataFrame, base: pd.DataFrame) -> Estimate:
-    """Mean difference between two measurements of the same courses, points."""
-    both = rows.index.intersection(base.index, sort=False)
-    rows, base = rows.loc[both], base.loc[both]
-    found = mean_of((rows["accuracy"] - base["accuracy"]).tolist(), difference(images_of(rows), images_of(base)))
-    return replace(found, method="paired by seed, t")
+def _once(rows: pd.DataFrame) -> pd.Series:
+    """Accuracy of each course, once: E1+T1 stands there for every later task."""
+    return rows.drop_duplicates("course_key").set_index("course_key")["accuracy"]
 
 
 def place(combination: str) -> tuple[bool, bool, str, str]:
@@ -148,26 +159,16 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
 def _memory(own: pd.DataFrame) -> Memory:
     matrix = own[own["kind"] == "matrix"]
     by_course = [_kept(course) for _, course in matrix.groupby("course_key", sort=False)]
-    forgetting, features, transfer = (list(values) for values in zip(*by_course, strict=True))
+    forgetting, features, transfer = (mean_of(list(values)) for values in zip(*by_course, strict=True))
     depth = own["depth"].iloc[0] if "depth" in own else None
     return Memory(
         str(own["configuration"].iloc[0]),
         str(own["tasks"].iloc[0]),
         None if depth is None or pd.isna(depth) else float(depth),
-        mean_of(forgetting, _forgotten(matrix)),
-        mean_of(features),
-        mean_of(transfer),
+        forgetting,
+        features,
+        transfer,
     )
-
-
-def _forgotten(matrix: pd.DataFrame) -> Array | None:
-    """What each test image of the tasks but the last adds to forgetting, a row per course; None: not known."""
-    order = matrix["course_key"].drop_duplicates()
-    at = {place: _once(rows).reindex(order) for place, rows in matrix.groupby(["after_task", "task"])}
-    last = int(matrix["task"].max())
-    parts = [difference(images_of(at[t, t]), images_of(at[last, t])) for t in range(1, last)]
-    known = [part for part in parts if part is not None]
-    return np.hstack(known) / len(parts) if len(known) == len(parts) else None
 
 
 def _kept(course: pd.DataFrame) -> tuple[float, float, float]:
@@ -186,7 +187,6 @@ def _layers(frame: pd.DataFrame) -> pd.DataFrame:
     every = frame[(frame["kind"] == "combination") & (frame["split_by"] == EVERY)]
     by, found = ["configuration", "combination", "task", "split_layer"], []
     for key, group in every.groupby(by, sort=False):
-        measured = _once(group)
-        mean = mean_of(measured["accuracy"].tolist(), images_of(measured))
+        mean = mean_of(_once(group).tolist())
         found.append((*key, mean.value, mean.low, mean.high))
     return pd.DataFrame(found, columns=[*by, "accuracy", "low", "high"])

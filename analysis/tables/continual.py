@@ -21,7 +21,6 @@ CONFIGURATION = (
     "train_on", "checkpoint_on", "evaluate_every", "temperature", "mixup", "cutmix", "mixup_share", "data_parallel",
     "precision", "label_noise",
 )  # fmt: skip
-IMAGES = "correct"  # the bits of a measurement: which test images were right
 
 
 def read(results: str, plan: str | None) -> pd.DataFrame | None:
@@ -43,7 +42,7 @@ def read(results: str, plan: str | None) -> pd.DataFrame | None:
     found = storage.read_parquet(uri)
     if missing := [name for name in NEEDED if name not in found.schema.names]:
         raise UserError(f"{uri}: column {missing[0]} is missing; a table of courses needs {', '.join(NEEDED)}")
-    rows = found.to_pandas()
+    rows = found.drop_columns(["correct"] if "correct" in found.schema.names else []).to_pandas()
     own = rows[rows["plan"] == plan]
     rows = own if len(own) else rows.drop_duplicates(["course_key", *MEASUREMENT])
     return rows.reset_index(drop=True) if len(rows) else None
@@ -92,6 +91,4 @@ def _further(names: pd.Series, courses: pd.DataFrame, column: str, word: str) ->
 def named(results: str, plan: str | None) -> pd.DataFrame | None:
     """The rows of :func:`read` with the name of their ``configuration``, as the report has it; for SQL and Python."""
     rows = read(results, plan)
-    if rows is None:
-        return None
-    return rows.assign(configuration=configurations(rows)).drop(columns=IMAGES, errors="ignore")
+    return None if rows is None else rows.assign(configuration=configurations(rows))

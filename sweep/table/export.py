@@ -110,8 +110,8 @@ def _exported(target: Store) -> list[str]:
         return []
     try:
         saved = json.loads(target.get(MANIFEST))
-        listed, beside = list(saved["files"]), list(saved.get("beside", BESIDE[:1]))
-        saved["of"], saved["curves"]
+        _, _, listed = saved["of"], saved["curves"], list(saved["files"])
+        beside = list(saved.get("beside", BESIDE[:1]))  # older lists do not say
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(
             f"--to {target.uri}: {MANIFEST} there is no list of an export; name another directory, or remove it"

@@ -153,10 +153,11 @@ def deepest_less_shallowest(store: str) -> pd.DataFrame:
 def solvers(store: str) -> pd.DataFrame:
     """One row per published network: how the probes of AdamW and of ridge differ from converged ones.
 
-    ``adamw``, ``ridge``: % retained, less that of converged probes; ``…_layers``: difference in a layer's OOD accuracy
-    without its sign, points, mean over layers; ``…_peaks``: distance of the peak layers; all means over OOD datasets.
+    Each less that of converged probes, mean over OOD datasets: ``adamw``, ``ridge``: % retained; ``…_layers``: OOD
+    accuracy, points, mean over layers; ``…_peaks``: the peak layer.
     ``adamw_last``, ``adamw_best``: % retained of AdamW's last epoch, and of the best on test images, less that of the
-    epoch that held-out images choose. ``retained_…``: % retained itself.
+    epoch that held-out images choose; with it they choose the peak layer of ``adamw_last`` too. ``retained_…``: %
+    retained itself.
     """
     keys = ["architecture", "dataset"]
     wide = {solver: resnets(store, solver).set_index(keys) for solver in SOLVERS}
@@ -164,8 +165,8 @@ def solvers(store: str) -> pd.DataFrame:
     sides = {f"retained_{solver}": wide[solver]["retained"] for solver in SOLVERS}
     for own in ("adamw", "ridge"):
         sides[own] = wide[own]["retained"] - wide["converged"]["retained"]
-        sides[f"{own}_layers"] = (layers[own] - layers["converged"]).abs().groupby(keys).mean()
-        sides[f"{own}_peaks"] = (wide[own]["peak_layer"] - wide["converged"]["peak_layer"]).abs().astype(float)
+        sides[f"{own}_layers"] = (layers[own] - layers["converged"]).groupby(keys).mean()
+        sides[f"{own}_peaks"] = (wide[own]["peak_layer"] - wide["converged"]["peak_layer"]).astype(float)
     for end, accuracy in (("last", "last"), ("best", "paper")):
         epoch = resnets(store, "adamw", accuracy).set_index(keys)["retained"]
         sides[f"adamw_{end}"] = epoch - wide["adamw"]["retained"]
